@@ -1,0 +1,200 @@
+"""The doors: time, randomness, threads and the disk enter s3cfs here and nowhere else (the store's is `remote`).
+
+`app` makes the real ones; the simulator makes its own, so one seed replays one run, a crash can fall at any await, at any
+remote call and at any disk sync, and what was not synced can be dropped. Code from `vfs` down takes a `Doors` as an
+argument and never calls `time`, `random`, `os.urandom`, `open`, `trio.to_thread` or `trio.sleep` itself.
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import trio
+
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    def time_ns(self) -> int:
+        """Wall clock, nanoseconds since the epoch; may jump."""
+
+    def monotonic(self) -> float:
+        """Seconds since some moment; never goes back."""
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class Randomness(Protocol):
+    def bytes(self, count: int) -> bytes:
+        """Unpredictable bytes, good for keys and nonces."""
+
+    def uniform(self, low: float, high: float) -> float:
+        """For jitter."""
+
+
+class Threads(Protocol):
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        """Run a blocking function beside the event loop; not cancellable once begun (a cancel is seen afterwards).
+
+        A hop costs about 100 us: batch. Only calls that release the GIL for long belong here.
+        """
+
+
+class DiskFile(Protocol):
+    """An open file. Offsets and sizes in bytes. Calls block; all but `fsync` are short."""
+
+    def pread(self, size: int, offset: int) -> bytes: ...
+    def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> None:
+        """Write everything or raise OSError."""
+    def truncate(self, size: int) -> None: ...
+    def fsync(self) -> None:
+        """After an error never retried on the same file: write a new one from memory, or stop."""
+    def size(self) -> int: ...
+    def close(self) -> None: ...
+
+
+class Disk(Protocol):
+    """The local state folder. Paths are relative to it, with '/'. Raises OSError as the system does.
+
+    A name (create, rename, unlink) is durable only after `sync_dir` of its folder, content only after `fsync`.
+    """
+
+    def open(self, path: str, *, create: bool = False) -> DiskFile:
+        """Open for reading and writing; with `create` the file is made or emptied, else it must exist."""
+    def rename(self, old: str, new: str) -> None: ...
+    def unlink(self, path: str) -> None:
+        """Absent is success."""
+    def exists(self, path: str) -> bool: ...
+    def size(self, path: str) -> int: ...
+    def listdir(self, path: str) -> list[str]: ...
+    def makedirs(self, path: str) -> None:
+        """Mode 0700; present is success."""
+    def sync_dir(self, path: str) -> None: ...
+    def free_bytes(self) -> int: ...
+    def real_path(self, path: str) -> str:
+        """Where SQLite finds it, together with `sqlite_vfs`."""
+    @property
+    def sqlite_vfs(self) -> str | None:
+        """Name of the apsw VFS below the encrypting one, or None for the system's own.
+
+        With a VFS that has no shared memory the engine opens in exclusive locking mode and checkpoints on its one connection.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    clock: Clock
+    random: Randomness
+    threads: Threads
+    disk: Disk
+
+
+# ---------------------------------------------------------------- the real ones
+
+class SystemClock:
+    def time_ns(self) -> int:
+        import time
+        return time.time_ns()
+
+    def monotonic(self) -> float:
+        import time
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+
+class SystemRandomness:
+    def bytes(self, count: int) -> bytes:
+        return os.urandom(count)
+
+    def uniform(self, low: float, high: float) -> float:
+        import random
+        return random.uniform(low, high)
+
+
+class TrioThreads:
+    """Worker threads of trio, at most `at_once`."""
+
+    def __init__(self, at_once: int = 16) -> None:
+        self._limiter = trio.CapacityLimiter(at_once)
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+
+
+class SystemFile:
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def pread(self, size: int, offset: int) -> bytes:
+        return os.pread(self._fd, size, offset)
+
+    def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> None:
+        view = memoryview(data)
+        while view:
+            done = os.pwrite(self._fd, view, offset)
+            view, offset = view[done:], offset + done
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+
+    def fsync(self) -> None:
+        os.fdatasync(self._fd)
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class SystemDisk:
+    """A real folder, made with mode 0700; files with 0600."""
+
+    sqlite_vfs: str | None = None
+
+    def __init__(self, root: str) -> None:
+        self.root = os.path.abspath(root)
+        os.makedirs(self.root, mode=0o700, exist_ok=True)
+
+    def real_path(self, path: str) -> str:
+        return os.path.join(self.root, path)
+
+    def open(self, path: str, *, create: bool = False) -> SystemFile:
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_TRUNC if create else 0)
+        return SystemFile(os.open(self.real_path(path), flags, 0o600))
+
+    def rename(self, old: str, new: str) -> None:
+        os.rename(self.real_path(old), self.real_path(new))
+
+    def unlink(self, path: str) -> None:
+        try:
+            os.unlink(self.real_path(path))
+        except FileNotFoundError:
+            pass
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(self.real_path(path))
+
+    def size(self, path: str) -> int:
+        return os.stat(self.real_path(path)).st_size
+
+    def listdir(self, path: str) -> list[str]:
+        return sorted(os.listdir(self.real_path(path)))
+
+    def makedirs(self, path: str) -> None:
+        os.makedirs(self.real_path(path), mode=0o700, exist_ok=True)
+
+    def sync_dir(self, path: str) -> None:
+        fd = os.open(self.real_path(path), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def free_bytes(self) -> int:
+        found = os.statvfs(self.root)
+        return found.f_bavail * found.f_frsize

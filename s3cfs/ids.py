@@ -1,0 +1,76 @@
+"""Names: keys of objects in the store, and the small types that travel between floors."""
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+ChunkId = NewType("ChunkId", bytes)      # 32 bytes: keyed BLAKE3 of the chunk's plaintext
+PackName = NewType("PackName", str)      # "<epoch>-<blake3 hex of the object's bytes>"
+ObjectHash = NewType("ObjectHash", bytes)  # 32 bytes: BLAKE3 of an object's bytes as stored
+
+FORMAT_VERSION = 0                        # frozen as 1 by a later release; a higher one is refused
+BRANCH = "main"
+ROOT_INO = 1
+ZERO_HASH = ObjectHash(bytes(32))         # "the record before" of the first record
+
+_PACK_NAME = re.compile(r"(\d{1,10})-([0-9a-f]{64})")
+_LOG_KEY = re.compile(r"log/([a-z0-9._-]+)/(\d{1,10})-([0-9a-f]{16})/(\d{1,20})")
+
+
+def super_key(n: int) -> str:
+    return f"super/{n}"
+
+
+def pack_name(epoch: int, digest: bytes) -> PackName:
+    return PackName(f"{epoch}-{digest.hex()}")
+
+
+def pack_key(name: PackName) -> str:
+    """Sharded by the first byte of the hash, so that no prefix holds more than 1/256 of the packs (A2)."""
+    return f"pack/{name.partition('-')[2][:2]}/{name}"
+
+
+def parse_pack_key(key: str) -> tuple[int, bytes]:
+    """(epoch, BLAKE3 of the bytes) of a pack's key; ValueError when it is none."""
+    found = _PACK_NAME.fullmatch(key.rpartition("/")[2])
+    if not found or key != pack_key(PackName(found[0])):
+        raise ValueError(f"not a pack's key: {key}")
+    return int(found[1]), bytes.fromhex(found[2])
+
+
+def log_prefix(branch: str = BRANCH) -> str:
+    return f"log/{branch}/"
+
+
+def epoch_prefix(epoch: int, nonce: str, branch: str = BRANCH) -> str:
+    """Folder of one writer's records; `nonce` is 16 hex digits drawn by that writer."""
+    return f"log/{branch}/{epoch}-{nonce}/"
+
+
+def log_key(epoch: int, nonce: str, n: int, branch: str = BRANCH) -> str:
+    return f"{epoch_prefix(epoch, nonce, branch)}{n}"
+
+
+def parse_log_key(key: str) -> tuple[str, int, str, int]:
+    """(branch, epoch, nonce, n); ValueError when it is no log record's key."""
+    found = _LOG_KEY.fullmatch(key)
+    if not found:
+        raise ValueError(f"not a log record's key: {key}")
+    return found[1], int(found[2]), found[3], int(found[4])
+
+
+def claim_prefix(branch: str = BRANCH) -> str:
+    return f"claim/{branch}/"
+
+
+def claim_key(epoch: int, nonce: str, branch: str = BRANCH) -> str:
+    return f"claim/{branch}/{epoch}-{nonce}"
+
+
+def checkpoint_prefix(branch: str = BRANCH) -> str:
+    return f"checkpoint/{branch}/"
+
+
+def checkpoint_key(commit: int, part: str, branch: str = BRANCH) -> str:
+    """`part` is "manifest-<16 hex>" or "<16 hex>-<number>": the nonce keeps two attempts at one commit apart."""
+    return f"checkpoint/{branch}/{commit}/{part}"
