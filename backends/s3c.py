@@ -137,7 +137,7 @@ class S3Backend(Backend):
         except (BotoCoreError, ValueError) as error:
             raise ConfigError(f"{url}: {' '.join(str(error).split())}") from error
         host = url.host if not self.AWS else self._client.meta.endpoint_url.partition("://")[2]
-        self._place = s3_errors.Place(host, self._bucket, region, timeout)
+        self._place = s3_errors.Place(host, self._bucket, region, timeout, tls=not plain)
         self._client.meta.events.register_last("before-call.s3", self._before_call)
 
     @classmethod
