@@ -160,6 +160,10 @@ class Fields:
                 return found
         raise self.wrong(name)
 
+    def nothing(self, name: str) -> None:
+        if self._take(name) is not None:
+            raise self.wrong(name)
+
     def mapping(self, name: str) -> dict[str, Any]:
         value = self._take(name)
         if type(value) is not dict:

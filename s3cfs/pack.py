@@ -19,10 +19,10 @@ from s3cfs.chunker import MAX_RANGE
 from s3cfs.envelope import HEADER_BYTES, Body, padme
 from s3cfs.errors import Damaged
 from s3cfs.ids import FORMAT_VERSION, ChunkId, parse_pack_key
-from s3cfs.seal import Sealer
+from s3cfs.seal import Sealer, Seals
 
-__all__ = ["HEADER_BYTES", "TRAILER_BYTES", "NeedMore", "PackEntry", "PackHasher", "header", "read_header", "read_index", "tail", "tail_bytes",
-           "verify_name"]
+__all__ = ["HEADER_BYTES", "TRAILER_BYTES", "NeedMore", "PackEntry", "PackHasher", "header", "read_header", "read_index", "tail", 
+           "tail_bytes", "verify_name"]
 
 _ENTRY = struct.Struct("<32sIII")
 _TRAILER = struct.Struct("<II8s")
@@ -80,7 +80,7 @@ def _problem(entries: Sequence[PackEntry], index_at: int) -> str | None:
     return None if entries else "it holds nothing"
 
 
-def tail(entries: Sequence[PackEntry], size_so_far: int, sealer: Sealer) -> bytes:
+def tail(entries: Sequence[PackEntry], size_so_far: int, sealer: Seals) -> bytes:
     """What ends a pack of `size_so_far` bytes (header and chunks, in the order of `entries`): filler, index, trailer.
 
     The filler rounds the whole up (Padmé). It is sealed nothing, so its bytes look like one more chunk rather than like padding.
@@ -97,7 +97,7 @@ def tail(entries: Sequence[PackEntry], size_so_far: int, sealer: Sealer) -> byte
     return b"".join((filler, sealer.seal(plain, _aad(total)), _TRAILER.pack(_index_len(len(entries)), len(entries), _MAGIC)))
 
 
-def read_index(data_at_end: Body, total_size: int, sealer: Sealer) -> list[PackEntry]:
+def read_index(data_at_end: Body, total_size: int, sealer: Seals) -> list[PackEntry]:
     """The entries, from the last bytes of a pack of `total_size` bytes. Damaged, or NeedMore when the index begins before the data."""
     view = memoryview(data_at_end)
     if not HEADER_BYTES + tail_bytes(1) <= total_size <= _SIZE_MAX or len(view) > total_size:

@@ -18,7 +18,7 @@ from s3cfs import envelope
 from s3cfs.envelope import HEADER_BYTES, Body, Fields, padme
 from s3cfs.errors import Damaged
 from s3cfs.ids import ObjectHash
-from s3cfs.seal import Sealer
+from s3cfs.seal import Sealer, Seals
 
 OBJECT_MIN_BYTES = 512
 _LENGTHS = struct.Struct("<II")
@@ -48,7 +48,7 @@ def _aad(head: bytes, n: int) -> bytes:
     return head + b"record" + n.to_bytes(8, "little")
 
 
-def encode(record: Record, sealer: Sealer, level: int = 3) -> bytes:
+def encode(record: Record, sealer: Seals, level: int = 3) -> bytes:
     if len(record.changeset) > envelope.PLAIN_MAX_BYTES:
         raise ValueError(f"a changeset of {len(record.changeset)} bytes is too large for one record")
     if record.changeset and record.kind is not Kind.COMMIT:
@@ -59,14 +59,14 @@ def encode(record: Record, sealer: Sealer, level: int = 3) -> bytes:
         "kind": record.kind.value, "n": record.n, "epoch": record.epoch, "writer": record.writer, "prev": record.prev.hex(),
         "time_ns": record.time_ns, "changeset": len(record.changeset), "info": record.info})
     packed = envelope.compress(record.changeset, level) if record.changeset else b""
-    size = HEADER_BYTES + sealer.OVERHEAD + _LENGTHS.size + len(text) + len(packed)
+    size = HEADER_BYTES + Sealer.OVERHEAD + _LENGTHS.size + len(text) + len(packed)
     padding = bytes(max(OBJECT_MIN_BYTES, padme(size)) - size)
     head = envelope.header(envelope.RECORD, record.epoch)
     inner = b"".join((_LENGTHS.pack(len(text), len(packed)), text, packed, padding))
     return head + sealer.seal(inner, _aad(head, record.n))
 
 
-def decode(data: Body, n: int, sealer: Sealer) -> Record:
+def decode(data: Body, n: int, sealer: Seals) -> Record:
     """The record with number `n`; Damaged when these bytes are not it."""
     what = f"log record {n}"
     epoch = envelope.read_header(data, envelope.RECORD, what)

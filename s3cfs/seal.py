@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
@@ -23,6 +24,13 @@ OPEN_MAX_BYTES = 1 << 30           # AES-GCM of the library ends at 2^31; no obj
 _EPOCH = struct.Struct("<I")
 _START = _EPOCH.size + NONCE_BYTES
 _CIPHERS_MAX = 256                 # epochs whose cipher is kept: a store that invents epochs cannot fill the memory
+
+
+class Seals(Protocol):
+    """What those need who seal and open but do not care with what."""
+
+    def seal(self, plain: Body, aad: bytes) -> bytes: ...
+    def open(self, sealed: Body, aad: bytes) -> bytes: ...
 
 
 class Sealer:
@@ -89,5 +97,5 @@ class PlainSealer(Sealer):
         return plain
 
 
-def _no_key(epoch: int) -> bytes:
+def _no_key(_epoch: int) -> bytes:
     raise RuntimeError("a plain filesystem has no keys")
