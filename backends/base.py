@@ -33,6 +33,13 @@ class Capabilities:
     create_only: bool | None = None
 
 
+class Listing(Iterator[ObjectInfo]):
+    """What `list` may return: after a retryable error `next` may be called again and goes on where it was.
+
+    A plain generator ends at its first error; the retry wrapper then has to begin again and leave out what was seen.
+    """
+
+
 class Backend(abc.ABC):
     """One place (bucket and prefix, folder …) that holds objects. See the module's text for what is promised."""
 
@@ -76,6 +83,12 @@ class Backend(abc.ABC):
         """Find out by trying whether create-only puts hold here, set `capabilities` accordingly, and say so.
 
         Writes and removes objects under `probe/` only: a put on an existing key must fail, and of a small race one must win.
+        """
+
+    def create(self) -> None:  # noqa: B027 - most places are made by other means
+        """Make the place itself where this kind of store lets us (a folder); present is success. Only mkfs calls it.
+
+        A bucket is its owner's to make (region, versioning, price): stores of buckets do nothing, and `check` finds what is missing.
         """
 
     def check(self) -> None:
