@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import trio
 
@@ -77,7 +78,7 @@ class BlockStore:
         self._ahead_limit, self._ahead_bytes = readahead_bytes, 0
         self._nursery: trio.Nursery | None = None
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """The home of background work: `await nursery.start(store.run)`, cancel to end it. Without it only local bytes can be read."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
