@@ -248,6 +248,15 @@ class Commits:
         self._to_upload.append(pack)
         self._upload_wanted.set()
 
+    @property
+    def writable(self) -> bool:
+        return self.state not in _FINAL
+
+    def hurry(self) -> None:
+        """The outbox holds something from before."""
+        self._durable_since = self._doors.clock.monotonic()
+        self._to_commit.set()
+
     def adopt(self, packs: list[ClosedPack]) -> None:
         """Packs that an earlier process closed and did not upload."""
         for pack in packs:

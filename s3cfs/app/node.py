@@ -23,7 +23,7 @@ from ..chunker import Chunker
 from ..commits import Commits
 from ..commits import Options as CommitOptions
 from ..doors import Doors
-from ..errors import Diverged, NotFound, S3cfsError
+from ..errors import Diverged, NotFound, RolledBack, S3cfsError
 from ..fencing import Host, Tier, Tip, Writer
 from ..journal import Journal
 from ..keys import KeyRing
@@ -142,7 +142,7 @@ async def _recover_journal(meta: Meta, journal: Journal, remote: Remote, commits
             log.error("chunk %s of pack %d is not on the local disk, though it was synced", entry.chunk_id.hex()[:16], pack_id)
             chunk = await meta.find_chunk(entry.chunk_id)
             if chunk is not None:
-                await meta.mark_bad(chunk.id)
+                meta.mark_bad(chunk.id)
     for pack_id in found.empty:
         if pack_id not in found.lost:
             await meta.drop_pack(pack_id)
@@ -167,7 +167,6 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
     meta, replica, tip = await load_meta(doors, remote, keyring, progress)
     try:
         if tip.n < options.min_commit:
-            from ..errors import RolledBack
             raise RolledBack(f"the store ends at commit {tip.n}, not {options.min_commit} or later as expected: it was rolled back or is another copy")
         writer: Writer | None = None
         epoch = tip.epoch
@@ -214,7 +213,7 @@ async def _leave(node: Node) -> None:
 def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superblock, meta: Meta, writer: Writer | None, tip: Tip,
               epoch: int, options: NodeOptions) -> Node:
     def on_bad(chunk: Chunk) -> None:
-        meta.mark_bad_now(chunk.id)
+        meta.mark_bad(chunk.id)
 
     codec = ChunkCodec(keyring, epoch, options.level)
     journal = Journal(doors, keyring.sealer("index", epoch), epoch)
