@@ -111,7 +111,6 @@ class _Daemon:
                 try:
                     await self._serve()
                 finally:
-                    self.stopped.set()
                     nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise _first(group) from None
@@ -138,6 +137,7 @@ class _Daemon:
                         sd_notify(STOPPING=1, STATUS="bringing the last changes to the store")
                         await node.vfs.forget_all()
                     nursery.cancel_scope.cancel()
+            self.stopped.set()
 
     async def _cancel_when_urgent(self, scope: trio.CancelScope) -> None:
         await self.leaving.urgent.wait()

@@ -43,6 +43,11 @@ class FileState:
     readahead_bytes: int = 0
 
     @property
+    def pending(self) -> bool:
+        """Whether the row is behind."""
+        return self.changed or self.staging is not None
+
+    @property
     def extents_valid_to(self) -> int:
         return min(self.staging_valid_to, self.valid_to)
 
@@ -52,7 +57,7 @@ class FileState:
 
     def over(self, row: Inode) -> Inode:
         """The row as users see it."""
-        if not self.changed:
+        if not self.pending:
             return row
         return Inode(row.ino, row.mode, row.nlink, row.uid, row.gid, row.rdev, self.size, row.alloc + self.pending_bytes, row.atime_ns,
                      self.mtime_ns if self.mtime_ns is not None else row.mtime_ns,
