@@ -243,6 +243,7 @@ def _network(error: BaseException, place: Place) -> str:
     if isinstance(error, sdk.ReadTimeoutError) or any(isinstance(one, TimeoutError) for one in causes):
         return f"{host} was silent for {place.timeout_s:g} s (option tcp-timeout)"
     if isinstance(error, sdk.ConnectionClosedError) or any(isinstance(one, ConnectionError) for one in causes):
-        return f"{host} closed the connection in the middle of the request" + ("" if place.tls else "; perhaps it wants TLS (no-ssl is set)")
+        hint = "" if place.tls else "; perhaps it wants TLS (no-ssl is set)"
+        return f"{host} closed the connection in the middle of the request{hint}"
     last = next((one for one in causes if isinstance(one, OSError) and one.strerror), None)
     return f"no connection to {host}: {last.strerror}" if last else f"the network failed on the way to {host}: {type(error).__name__}"

@@ -43,7 +43,9 @@ def error(status: int, code: str, message: str = "", more: str = "", headers: di
 
 def page(keys: list[str], token: str = "") -> Answer:
     """One page of ListObjectsV2."""
-    more = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{token}</NextContinuationToken>" if token else "<IsTruncated>false</IsTruncated>"
+    more = "<IsTruncated>false</IsTruncated>"
+    if token:
+        more = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{token}</NextContinuationToken>"
     contents = "".join(f"<Contents><Key>{key}</Key><Size>1</Size></Contents>" for key in keys)
     body = f'<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{more}{contents}</ListBucketResult>'
     return Answer(200, body.encode(), {"Content-Type": "application/xml"})
@@ -98,7 +100,7 @@ def answering() -> Iterator[AnsweringServer]:
             self.close_connection = True
             return False
 
-        def do_PUT(self) -> None:  # noqa: N802 - http.server's name
+        def do_PUT(self) -> None:
             self.handle_one_answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
         do_GET = do_HEAD = do_DELETE = do_PUT  # noqa: N815

@@ -65,7 +65,8 @@ def test_a_password_in_the_url_is_refused_and_not_repeated() -> None:
 
 
 @pytest.mark.parametrize(("url", "bucket", "prefix"), [
-    ("s3c://h/b", "b", ""), ("s3c://h/b/", "b", ""), ("s3c://h:1/b/p", "b", "p/"), ("s3c://h/b/p/", "b", "p/"), ("s3c://h/b//p//q/", "b", "p/q/"),
+    ("s3c://h/b", "b", ""), ("s3c://h/b/", "b", ""), ("s3c://h:1/b/p", "b", "p/"), ("s3c://h/b/p/", "b", "p/"),
+    ("s3c://h/b//p//q/", "b", "p/q/"),
     ("s3c://h/b/p?x#y%20/", "b", "p?x#y%20/"),
 ])
 def test_bucket_and_prefix(url: str, bucket: str, prefix: str) -> None:
@@ -119,5 +120,6 @@ def test_a_third_party_joins_by_an_entry_point(tmp_path: Path, monkeypatch: pyte
 
 
 def test_boto3_is_not_imported_until_it_is_needed(tmp_path: Path) -> None:
-    program = f"import sys; from s3cfs.backends.registry import open_backend; open_backend('local://{tmp_path}'); print('boto3' in sys.modules)"
+    program = (f"import sys; from s3cfs.backends.registry import open_backend; open_backend('local://{tmp_path}')\n"
+               "print('boto3' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"

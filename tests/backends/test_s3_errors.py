@@ -159,7 +159,8 @@ CASES: list[tuple[str, Answer, type[errors.StoreError], str]] = [
     ("aborted", error(409, "OperationAborted"), errors.Temporary, "OperationAborted"),
     ("time-out of the store", error(400, "RequestTimeout", "Idle connections will be closed."), errors.Temporary, "RequestTimeout"),
     ("quota", error(403, "QuotaExceeded", "Quota exceeded"), errors.StoreFull, "takes no more"),
-    ("full", error(507, "XMinioStorageFull", "Storage backend has reached its minimum free drive threshold."), errors.StoreFull, "takes no more"),
+    ("full", error(507, "XMinioStorageFull", "Storage backend has reached its minimum free drive threshold."),
+     errors.StoreFull, "takes no more"),
     ("taken", error(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold"), errors.Exists, "taken"),
     ("not implemented", error(501, "NotImplemented", "A header you provided implies functionality that is not implemented"),
      errors.Unsupported, "not implemented"),
@@ -179,8 +180,12 @@ def test_answers(server: AnsweringServer, operation: str, answer: Answer, kind: 
     assert len(server.asked) == 1, "the SDK neither retries nor follows"
 
 
-@pytest.mark.parametrize(("answer", "kind", "text"), [case[1:] for case in CASES if case[1].body], ids=[case[0] for case in CASES if case[1].body])
-def test_stat_learns_the_reason_though_head_has_no_body(server: AnsweringServer, answer: Answer, kind: type[errors.StoreError], text: str) -> None:
+WITH_BODY = [case for case in CASES if case[1].body]
+
+
+@pytest.mark.parametrize(("answer", "kind", "text"), [case[1:] for case in WITH_BODY], ids=[case[0] for case in WITH_BODY])
+def test_stat_learns_the_reason_though_head_has_no_body(server: AnsweringServer, answer: Answer, kind: type[errors.StoreError],
+                                                        text: str) -> None:
     server.answers = [answer]
     found = failure(server.backend(), "stat")
     if answer.status < 429:
@@ -191,7 +196,8 @@ def test_stat_learns_the_reason_though_head_has_no_body(server: AnsweringServer,
     assert [asked.method for asked in server.asked] in (["HEAD", "GET"], ["HEAD"])
 
 
-@pytest.mark.parametrize(("headers", "seconds"), [({"Retry-After": "17"}, 17.0), ({"Retry-After": "1.5"}, 1.5), ({}, None), ({"Retry-After": "soon"}, None)])
+@pytest.mark.parametrize(("headers", "seconds"), [({"Retry-After": "17"}, 17.0), ({"Retry-After": "1.5"}, 1.5), ({}, None),
+                                                  ({"Retry-After": "soon"}, None)])
 def test_retry_after(server: AnsweringServer, headers: dict[str, str], seconds: float | None) -> None:
     server.answers = [error(503, "SlowDown", headers=headers)]
     found = failure(server.backend(), "put")

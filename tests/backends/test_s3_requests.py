@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -100,7 +101,8 @@ def test_create_only_sends_the_condition(server: AnsweringServer) -> None:
 
 def test_a_probe_without_an_answer_leaves_it_open(server: AnsweringServer) -> None:
     backend = server.backend()
-    for answer, kind in ((Answer(500), errors.Temporary), (error(403, "AccessDenied"), errors.Denied), (error(503, "SlowDown"), errors.Throttled)):
+    for answer, kind in ((Answer(500), errors.Temporary), (error(403, "AccessDenied"), errors.Denied),
+                         (error(503, "SlowDown"), errors.Throttled)):
         server.answers = [answer]
         with pytest.raises(kind):
             backend.probe_create_only()
@@ -108,8 +110,8 @@ def test_a_probe_without_an_answer_leaves_it_open(server: AnsweringServer) -> No
 
 
 def test_ranges_are_asked_for_as_such(server: AnsweringServer) -> None:
-    server.answers = [Answer(206, b"0123", {"Content-Range": "bytes 10-13/100"}), Answer(206, b"x" * 90, {"Content-Range": "bytes 10-99/100"}),
-                      Answer(200, b"whole")]
+    server.answers = [Answer(206, b"0123", {"Content-Range": "bytes 10-13/100"}),
+                      Answer(206, b"x" * 90, {"Content-Range": "bytes 10-99/100"}), Answer(200, b"whole")]
     backend = server.backend()
     backend.get("a/1", 10, 4)
     backend.get("a/1", 10)
@@ -148,8 +150,8 @@ def test_credentials_of_the_environment(server: AnsweringServer, monkeypatch: py
     assert "x-amz-security-token" not in given, "a token belongs to its keys"
 
 
-def test_credentials_of_a_profile(server: AnsweringServer, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    file = tmp_path_factory.mktemp("aws") / "credentials"
+def test_credentials_of_a_profile(server: AnsweringServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "credentials"
     file.write_text("[storage]\naws_access_key_id = from-the-profile\naws_secret_access_key = secret\n")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
     monkeypatch.setenv("AWS_PROFILE", "storage")
