@@ -38,7 +38,7 @@ KEY_FILE_MIN_BYTES, KEY_FILE_MAX_BYTES = 16, 1 << 20
 SALT_BYTES = 16
 _WRAPPED_BYTES = NONCE_BYTES + MASTER_BYTES + 16
 _MEMORY_MAX_KIB, _PASSES_MAX, _LANES_MAX = 4 << 20, 100, 64     # a store must not make us spend more than this
-_CHECK = re.compile(rb',"check":"([0-9a-f]{64})"\}\n?')
+_CHECK = re.compile(rb',"check":"([0-9a-f]{64})"\}\n')
 _CHECK_BYTES = len(b',"check":"') + 64 + len(b'"}\n')
 
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"                     # Crockford's base32
