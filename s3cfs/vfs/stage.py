@@ -81,7 +81,7 @@ class Stager:
     """Stages files. `on_change` is called when bytes in memory became fewer; `on_new` for every chunk that was not known."""
 
     def __init__(self, doors: Doors, meta: Meta, journal: Journal, blocks: BlockStore, codec: ChunkCodec, keyring: KeyRing,
-                 chunker: Chunker, spool: Spool, *, epoch: Callable[[], int], on_change: Callable[[], None]) -> None:
+                 chunker: Chunker, spool: Spool, *, epoch: int, on_change: Callable[[], None]) -> None:
         self._doors, self._meta, self._journal, self._blocks = doors, meta, journal, blocks
         self._codec, self._keyring, self._chunker, self._spool = codec, keyring, chunker, spool
         self._epoch, self._on_change = epoch, on_change
@@ -218,7 +218,7 @@ class Stager:
         self._on_change()
 
     async def _new_pack(self) -> int:
-        return await self._meta.new_pack(self._epoch())
+        return await self._meta.new_pack(self._epoch)
 
     async def _fits_inline(self, part: Slice) -> bool:
         if not part.final or part.size > limits.INLINE_MAX_BYTES:
