@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import binascii
+from collections.abc import Callable
 
 import pytest
 import zstandard
@@ -103,13 +104,14 @@ def test_fields_are_strict() -> None:
     for bad in ("00FF", "00f", "00 f", "zz00", 5, "00ff00", "\u0660\u0660ff"):
         with pytest.raises(Damaged):
             one(bad).hex("a", 2)
-    for read in (
+    reads: list[Callable[[Fields], object]] = [
         lambda f: f.text("a", 3),
         lambda f: f.boolean("a"),
         lambda f: f.mapping("a"),
         lambda f: f.items("a", 3),
         lambda f: f.nothing("a"),
-    ):
+    ]
+    for read in reads:
         with pytest.raises(Damaged):
             read(one(7))
     with pytest.raises(Damaged, match="b is missing"):
