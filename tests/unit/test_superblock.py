@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3cfs import limits, superblock
-from s3cfs.errors import Damaged, NewerFormat, UsageError, WrongPassphrase
+from s3cfs.errors import ConfigError, Damaged, NewerFormat, UsageError, WrongPassphrase
 from s3cfs.keys import KeyRing
 from s3cfs.superblock import Argon2Params, Superblock
 
@@ -103,7 +103,10 @@ def test_letters_composed_in_two_ways_are_one_passphrase() -> None:
 def test_plain() -> None:
     sb, ring, recovery = create(None, plain=True)
     assert recovery is None and sb.slots == () and unlock(superblock.decode(superblock.encode(sb))).plain
-    assert unlock(sb, passphrase="ignored").chunk_id(b"x") == ring.chunk_id(b"x")
+    assert unlock(sb).chunk_id(b"x") == ring.chunk_id(b"x")
+    for secret in ({"passphrase": "expected to be sealed"}, {"recovery_key": "x"}, {"key_file": KEY_FILE}):
+        with pytest.raises(ConfigError, match="not encrypted"):
+            unlock(sb, **secret)  # type: ignore[arg-type]
     for wrong in ({"passphrase": "x", "plain": True}, {"passphrase": None}, {"passphrase": None, "key_file": b"", "plain": True}):
         with pytest.raises(UsageError):
             create(**wrong)
