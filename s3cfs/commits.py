@@ -107,6 +107,7 @@ class Commits:
         self._disk_has_room = True
         self.transactions = 0
         self.commits = 0
+        self.last_commit_ns: int | None = None    # when the newest commit of this mount was in the store
         self.failure: Exception | None = None
 
     # ---------------------------------------------------------------- the way in: may anything be written?
@@ -293,6 +294,7 @@ class Commits:
                 tip = await self._append(writer, Kind.COMMIT, {"outbox": upto, "transactions": count}, changeset)
                 self._meta.drop_outbox(upto)
                 self.commits += 1
+                self.last_commit_ns = self._doors.clock.time_ns()
                 if upto >= last:
                     break
             if self._meta.outbox()[0]:

@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import trio
 
-from .. import limits
-from ..blockstore import BlockStore
-from ..doors import Doors
-from ..errors import DataError, FileTooLarge, S3cfsError, StaleInode
-from ..meta import Chunk, Extent, Inode, Meta
+from s3cfs import limits
+from s3cfs.blockstore import BlockStore
+from s3cfs.doors import Doors
+from s3cfs.errors import DataError, FileTooLarge, S3cfsError, StaleInode
+from s3cfs.meta import Chunk, Extent, Inode, Meta
+
 from .dirty import DirtyMap, Piece, Spooled
 from .readahead import ReadAhead
 from .spool import Spool

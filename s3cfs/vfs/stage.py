@@ -20,15 +20,16 @@ from dataclasses import dataclass, field
 
 import trio
 
-from .. import limits
-from ..blockstore import BlockStore
-from ..chunk import ChunkCodec
-from ..chunker import Chunker
-from ..doors import Doors
-from ..ids import ChunkId
-from ..journal import Journal
-from ..keys import KeyRing
-from ..meta import Extent, Meta
+from s3cfs import limits
+from s3cfs.blockstore import BlockStore
+from s3cfs.chunk import ChunkCodec
+from s3cfs.chunker import Chunker
+from s3cfs.doors import Doors
+from s3cfs.ids import ChunkId
+from s3cfs.journal import Journal
+from s3cfs.keys import KeyRing
+from s3cfs.meta import Extent, Meta
+
 from .dirty import DirtyMap, Spooled
 from .spool import Spool
 from .state import EVERYTHING, FileState
