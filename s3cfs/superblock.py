@@ -224,7 +224,7 @@ def unlock(sb: Superblock, *, passphrase: str | None = None, recovery_key: str |
     """
     if sb.plain:
         if passphrase is not None or recovery_key is not None or key_file is not None:
-            raise ConfigError("the filesystem is not encrypted (made with --plain), but a passphrase or key was given: leave it out if that is right")
+            raise ConfigError("the filesystem is not encrypted (--plain), but a passphrase or key was given: leave it out if that is right")
         keyring: KeyRing | None = KeyRing(sb.fs_id, None, random)
     else:
         secrets: dict[str, bytes] = {}

@@ -106,7 +106,7 @@ def test_plain() -> None:
     assert unlock(sb).chunk_id(b"x") == ring.chunk_id(b"x")
     for secret in ({"passphrase": "expected to be sealed"}, {"recovery_key": "x"}, {"key_file": KEY_FILE}):
         with pytest.raises(ConfigError, match="not encrypted"):
-            unlock(sb, **secret)  # type: ignore[arg-type]
+            unlock(sb, **secret)
     for wrong in ({"passphrase": "x", "plain": True}, {"passphrase": None}, {"passphrase": None, "key_file": b"", "plain": True}):
         with pytest.raises(UsageError):
             create(**wrong)
