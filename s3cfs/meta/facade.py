@@ -44,7 +44,8 @@ class Meta:
         self.list_xattrs, self.remove_xattr = tree.list_xattrs, tree.remove_xattr
 
         self.extents, self.replace, self.truncate = content.extents, content.replace, content.truncate
-        self.find_chunk, self.add_chunk, self.chunk, self.move_chunk = content.find_chunk, content.add_chunk, content.chunk, content.move_chunk
+        self.find_chunk, self.add_chunk = content.find_chunk, content.add_chunk
+        self.chunk, self.move_chunk = content.chunk, content.move_chunk
         self.chunks_of, self.users_of = content.chunks_of, content.users_of
         self.mark_bad, self.mark_bad_now, self.unmark_bad = content.mark_bad, content.mark_bad_now, content.unmark_bad
         self.new_pack, self.close_pack, self.drop_pack = content.new_pack, content.close_pack, content.drop_pack

@@ -143,6 +143,40 @@ Files.TestCase.settings = settings(max_examples=60, stateful_step_count=25, dead
 TestFiles = Files.TestCase
 
 
+@pytest.mark.parametrize("layout", [[(3, 40)], [(0, 8), (8, 8), (20, 4), (30, 20)], [(3 * n + 1, 2 + n % 2) for n in range(16)]])
+def test_every_cut_of_some_layouts(meta: Meta, layout: list[tuple[int, int]]) -> None:
+    """All (start, end): few rows and many, whole ones, cut on the left, on the right, on both sides."""
+    pack = run(meta.new_pack(1))
+    run(meta.close_pack(pack, PackName(f"1-{1:064x}"), 99))
+    chunks = [run(meta.add_chunk(ChunkId(bytes([n]) * 32), pack, n, 1, 100)) for n in range(3)]
+    ino = run(add_file(meta, b"a", b""))
+    run(meta.update_inode(ino, size=60))
+    run(meta.replace(ino, 0, 60, [Extent(off, length, chunks[n % 2], 7 + n) for n, (off, length) in enumerate(layout)]))
+    whole = {off + at: (chunks[n % 2], 7 + n + at) for n, (off, length) in enumerate(layout) for at in range(length)}
+    meta.commit()
+    used = meta.counters.used_bytes
+    for start in range(60):
+        for end in range(start + 1, 61):
+            sql(meta, "SAVEPOINT before")
+            run(meta.replace(ino, start, end, [Extent(start, 1, chunks[2], 50)]))
+            found: dict[int, tuple[int, int]] = {}
+            uses: Counter[int] = Counter()
+            for extent, _ in run(meta.extents(ino, 0, 100)):
+                assert extent.len > 0
+                for at in range(extent.len):
+                    assert extent.off + at not in found
+                    found[extent.off + at] = (extent.chunk, extent.coff + at)
+                uses[extent.chunk] += 1
+            wanted = {at: value for at, value in whole.items() if not start <= at < end} | {start: (chunks[2], 50)}
+            assert found == wanted, (start, end)
+            assert [row[0] for row in sql(meta, "SELECT refs FROM chunk ORDER BY id")] == [uses[chunk] for chunk in chunks], (start, end)
+            assert sql(meta, "SELECT alloc FROM inode WHERE ino = ?", ino) == [(len(wanted),)]
+            assert meta.counters.used_bytes == used + len(wanted) - len(whole)
+            sql(meta, "ROLLBACK TO before")
+            sql(meta, "RELEASE before")
+            meta.counters.used_bytes = used
+
+
 def test_a_missing_chunk_changes_nothing(meta: Meta) -> None:
     a = run(add_file(meta, b"a"))
     meta.commit()

@@ -151,7 +151,8 @@ def test_a_failing_disk_ends_everything(tmp_path: Path, error: Exception) -> Non
     meta.commit()
     run(add_file(meta, b"after"))
     vfs.error = error
-    wanted = CacheFull if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno == errno.ENOSPC) else CacheUnusable
+    full = isinstance(error, apsw.FullError) or getattr(error, "errno", 0) == errno.ENOSPC
+    wanted = CacheFull if full else CacheUnusable
     with pytest.raises(wanted):
         meta.commit()
     vfs.error = None
