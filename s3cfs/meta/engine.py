@@ -115,6 +115,7 @@ class Engine:
         self._begin()
         self.load_counters()
         self.wal_file: DiskFile = self.doors.disk.open(self.path + "-wal")
+        self.doors.disk.sync_dir(self.path.rpartition("/")[0])      # sync_wal() promises nothing while the name may go
         if not self.exclusive:
             self._helper = connect(self.doors, self.path, self.key)
 
