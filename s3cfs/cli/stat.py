@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ def parser(prog: str) -> arguments.Parser:
 def run(argv: Sequence[str], prog: str) -> int:
     args = parser(prog).parse(argv)
     control = seam.control()
-    found = control.call(control.find(args.mountpoint).socket, "stat", {}, None)
+    found = control.call(control.find(os.path.abspath(args.mountpoint)).socket, "stat", {}, None)
     if args.json:
         print(json.dumps(found, indent=2))
     else:

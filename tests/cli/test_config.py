@@ -183,7 +183,8 @@ def test_passphrase_is_asked_for_only_when_needed():
 
 def test_secrets_do_not_show():
     secret = Secret("HUNTER2")
-    settings, _ = load(URL, environ={"HOME": "/", "S3CFS_PASSPHRASE": "HUNTER2", "S3CFS_BACKEND_LOGIN": "l", "S3CFS_BACKEND_PASSWORD": "HUNTER2"})
+    settings, _ = load(URL, environ={
+        "HOME": "/", "S3CFS_PASSPHRASE": "HUNTER2", "S3CFS_BACKEND_LOGIN": "l", "S3CFS_BACKEND_PASSWORD": "HUNTER2"})
     for text in (repr(secret), str(secret), f"{secret}", f"{secret!s:>20}", "%s" % secret, repr(settings), str(vars(settings))):  # noqa: UP031
         assert "HUNTER2" not in text
     assert settings.password is not None and settings.password.reveal() == "HUNTER2"

@@ -38,7 +38,8 @@ def test_urls_refused_in_one_line(url: str, message: str):
 
 
 @pytest.mark.parametrize(("text", "size"), [
-    ("10G", 10 << 30), ("10GiB", 10 << 30), ("10GB", 10 << 30), ("512MiB", 512 << 20), ("1.5k", 1536), ("0", 0), ("7B", 7), (" 2 T ", 2 << 40)])
+    ("10G", 10 << 30), ("10GiB", 10 << 30), ("10GB", 10 << 30), ("512MiB", 512 << 20), ("1.5k", 1536), ("0", 0), ("7B", 7),
+    (" 2 T ", 2 << 40)])
 def test_sizes(text: str, size: int):
     assert parse_size(text) == size
 
@@ -49,7 +50,8 @@ def test_sizes_refused(text: str):
         parse_size(text)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("5", 5), ("5s", 5), ("1m", 60), ("1.5h", 5400), ("250ms", 0.25), ("2d", 172800), ("3min", 180)])
+@pytest.mark.parametrize(("text", "seconds"), [
+    ("5", 5), ("5s", 5), ("1m", 60), ("1.5h", 5400), ("250ms", 0.25), ("2d", 172800), ("3min", 180)])
 def test_durations(text: str, seconds: float):
     assert parse_duration(text) == seconds
 
@@ -84,7 +86,8 @@ def test_fstab_options():
 
 @pytest.mark.parametrize(("text", "message"), [
     ("bogus", "unknown mount option 'bogus'"), ("bogus=HUNTER2", "unknown mount option 'bogus'$"), ("cachesize", "needs a value"),
-    ("sync", "sync=remote"), ("fs-passphrase=HUNTER2", "secrets never"), ("backend_password=HUNTER2", "secrets never"), ("authfile=", "needs a value"),
+    ("sync", "sync=remote"), ("fs-passphrase=HUNTER2", "secrets never"), ("backend_password=HUNTER2", "secrets never"),
+    ("authfile=", "needs a value"),
 ])
 def test_fstab_options_refused(text: str, message: str):
     with pytest.raises(UsageError, match=message) as caught:
