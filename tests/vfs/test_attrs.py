@@ -75,7 +75,8 @@ def test_size(world: World) -> None:
     shown = drive(world.vfs.setattr(ino, SetAttr(size=3, mtime_ns=8, mode=0o600), ROOT))
     assert (shown.size, shown.mtime_ns, stat.S_IMODE(shown.mode)) == (3, 8, 0o600)
     link = drive(world.vfs.symlink(1, b"l", b"t", ROOT)).ino
-    for target, size, error in ((1, 0, IsADirectory), (link, 0, InvalidArgument), (ino, -1, InvalidArgument), (ino, 2**62 + 1, FileTooLarge)):
+    for target, size, error in ((1, 0, IsADirectory), (link, 0, InvalidArgument), (ino, -1, InvalidArgument),
+                                (ino, 2**62 + 1, FileTooLarge)):
         with pytest.raises(error):
             drive(world.vfs.setattr(target, SetAttr(size=size), ROOT))
 
@@ -185,8 +186,9 @@ def test_xattrs(world: World) -> None:
     assert drive(world.meta.list_xattrs(ino)) == []
 
 
-@pytest.mark.parametrize("name, error", [(b"", RangeError), (b"user." + b"n" * 251, RangeError), (b"user.", InvalidArgument),
-                                         (b"system.posix_acl_access", NotSupported), (b"nothing", NotSupported), (b"system.x", NotSupported)])
+@pytest.mark.parametrize("name, error", [
+    (b"", RangeError), (b"user." + b"n" * 251, RangeError), (b"user.", InvalidArgument),
+    (b"system.posix_acl_access", NotSupported), (b"nothing", NotSupported), (b"system.x", NotSupported)])
 def test_names_of_xattrs(world: World, name: bytes, error: type[Exception]) -> None:
     for operation in (world.vfs.setxattr(1, name, b""), world.vfs.getxattr(1, name), world.vfs.removexattr(1, name)):
         with pytest.raises(error):

@@ -66,7 +66,8 @@ def test_everything_once_in_order(count: int, limit: int) -> None:
 
 @pytest.mark.parametrize("fits", [1, 5, 22, 100])
 def test_little_is_read_beyond_what_a_reply_takes(fits: int) -> None:
-    names, cookie, seen = Names(names_of(2000)), 0, []
+    names, cookie = Names(names_of(2000)), 0
+    seen: list[bytes] = []
     listing = listing_of(names)
     while batch := drive(listing.read(cookie, 500)):
         seen += [name for name, _, _ in batch[:fits]]
@@ -78,7 +79,8 @@ def test_little_is_read_beyond_what_a_reply_takes(fits: int) -> None:
 def test_removing_what_was_listed_loses_nothing() -> None:
     """rm -rf: also when a reply was only partly used, and when the removal comes many replies later."""
     for lag in (1, 10, 3000):
-        names, cookie, seen = Names(names_of(3 * BLOCK + 100)), 0, []
+        names, cookie = Names(names_of(3 * BLOCK + 100)), 0
+        seen: list[bytes] = []
         everything = set(names.names)
         listing = listing_of(names)
         while batch := drive(listing.read(cookie, 64)):

@@ -220,8 +220,9 @@ def test_rename_over(world: World) -> None:
     assert look(world, 1, b"b").ino == a and drive(world.meta.get(b)) is None and drive(world.vfs.getattr(1)).nlink == 3
     c = folder(world, 1, b"c")
     file(world, c, b"x")
-    for arguments, error in (((1, b"b", 1, b"c"), DirectoryNotEmpty), ((1, b"b", 1, b"h"), NotADirectory), ((1, b"h", 1, b"b"), IsADirectory),
-                             ((1, b"c", c, b"y"), InvalidArgument), ((1, b"nothing", 1, b"h"), NoSuchEntry)):
+    for arguments, error in (((1, b"b", 1, b"c"), DirectoryNotEmpty), ((1, b"b", 1, b"h"), NotADirectory),
+                             ((1, b"h", 1, b"b"), IsADirectory), ((1, b"c", c, b"y"), InvalidArgument),
+                             ((1, b"nothing", 1, b"h"), NoSuchEntry)):
         with pytest.raises(error):
             drive(world.vfs.rename(*arguments))
     d = folder(world, c, b"d")
@@ -264,7 +265,7 @@ def test_rename_flags(world: World) -> None:
 
 def test_rename_looks_again_after_the_source_was_staged(world: World) -> None:
     f, g = file(world, 1, b"f"), file(world, 1, b"g")
-    new = []
+    new: list[int] = []
 
     async def meanwhile(where: str) -> None:
         if where == "before_replace" and not new:
@@ -336,7 +337,8 @@ def test_state_is_looked_at_after_waiting_for_room(world: World) -> None:
 
 def test_read_only_mount(tmp_path) -> None:
     world = World(str(tmp_path), read_only=True)
-    for operation in (world.vfs.mkdir(1, b"x", 0o755, ROOT), world.vfs.setattr(1, SetAttr(mode=0o700), ROOT), world.vfs.setxattr(1, b"user.a", b"")):
+    for operation in (world.vfs.mkdir(1, b"x", 0o755, ROOT), world.vfs.setattr(1, SetAttr(mode=0o700), ROOT),
+                      world.vfs.setxattr(1, b"user.a", b"")):
         with pytest.raises(ReadOnly):
             drive(operation)
     assert not world.meta.dirty

@@ -20,7 +20,8 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
     try:
         coroutine.send(None)
     except StopIteration as done:
-        return done.value
+        result: T = done.value
+        return result
     coroutine.close()
     raise AssertionError("the operation gave way to other tasks")
 
@@ -101,7 +102,8 @@ class MemoryContent:
 
     async def stage(self, ino: int) -> None:
         if ino in self.pending:
-            await self.meta.update_inode(ino, **self.pending.pop(ino))      # type: ignore[misc]
+            pending = self.pending.pop(ino)
+            await self.meta.update_inode(ino, size=pending["size"], mtime_ns=pending["mtime_ns"], ctime_ns=pending["ctime_ns"])
 
     async def fsync(self, ino: int) -> None:
         await self.stage(ino)
