@@ -90,6 +90,11 @@ class BlockStore:
                 self._nursery = None
                 self._fetcher.stop()
 
+    @property
+    def busy(self) -> int:
+        """Requests and read-ahead under way, and fetched bytes on their way into the cache; 0 is idle."""
+        return self._fetcher.busy + len(self._ahead) + len(self._flights)
+
     # ------------------------------------------------------------ decoded chunks
 
     def cached(self, chunk_id: int) -> bytes | None:
@@ -306,10 +311,13 @@ class BlockStore:
                 continue
             if self._ahead and self._ahead_bytes + chunk.len > self._ahead_limit:
                 return count
+            decode = plain <= self._decoded_limit // 2
+            if not decode and not self._cache.takes(chunk.clen):
+                return count                             # nowhere to lay it: it would be fetched twice
             self._ahead[chunk.id] = None
             self._ahead_bytes += chunk.len
             self.stats.prefetched += 1
-            self._nursery.start_soon(self._bring, chunk, plain <= self._decoded_limit // 2)
+            self._nursery.start_soon(self._bring, chunk, decode)
         return len(chunks)
 
     async def _bring(self, chunk: Chunk, decode: bool) -> None:

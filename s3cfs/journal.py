@@ -97,7 +97,9 @@ class Journal:
 
     # ------------------------------------------------------------ writing
 
-    async def append(self, pack_id_of_new: Callable[[], Awaitable[int]], sealed: Sequence[tuple[ChunkId, bytes, int]]) -> list[tuple[int, int]]:
+    async def append(
+        self, pack_id_of_new: Callable[[], Awaitable[int]], sealed: Sequence[tuple[ChunkId, bytes, int]]
+    ) -> list[tuple[int, int]]:
         """Write sealed chunks (id, bytes, plain length); where each went: (pack id, offset), in the order given.
 
         A cancel is seen before anything is written or not at all. Chunks that were written for a caller who never recorded them
@@ -158,6 +160,11 @@ class Journal:
             if self.failed is None:
                 await self.sync()
         finally:
+            held = {pack.pack_id: pack for pack in (*self._unsynced.values(), *([self.current] if self.current else []))}
+            for pack in held.values():
+                self._handles.give_back(pack.handle)
+            self._unsynced.clear()
+            self.current = None
             self._handles.close()
 
     def _check(self) -> None:
