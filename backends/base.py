@@ -56,7 +56,8 @@ class Backend(abc.ABC):
     def get(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
         """The object's bytes from `offset`, at most `size` of them (None: to the end); fewer only where the object ends.
 
-        An offset at or past the end gives b"". NotFound when there is no such object; Corrupt when the transfer was short or its checksum wrong.
+        An offset at or past the end gives b"". NotFound when there is no such object; Corrupt when the transfer was short or its
+        checksum wrong.
         """
 
     @abc.abstractmethod

@@ -51,7 +51,10 @@ _APPLIES = {
 
 
 class FaultyBackend(Backend):
-    """`inner` with faults. `operations` limits the drawn ones (not the scripted ones), `stale_calls` is for how many calls a put stays young."""
+    """`inner` with faults.
+
+    `operations` limits the drawn faults (not the scripted ones); `stale_calls` is for how many calls a put object stays young.
+    """
 
     def __init__(self, inner: Backend, seed: int = 0, rates: Rates | None = None, *, retry_after_s: float | None = None,
                  stale_calls: int = 20, operations: tuple[str, ...] = ("get", "put", "stat", "delete", "list")) -> None:

@@ -151,10 +151,8 @@ class LocalBackend(Backend):
                     if entry.is_dir(follow_symlinks=False):
                         yield from self._walk(f"{prefix}{entry.name}/", entry.path)
                         continue
-                    try:
+                    with contextlib.suppress(FileNotFoundError):       # deleted while we looked
                         yield ObjectInfo(prefix + entry.name, entry.stat().st_size)
-                    except FileNotFoundError:
-                        pass           # deleted while we looked
         except OSError as error:
             failure = self._translate(error, "list", prefix)
             if not isinstance(failure, NotFound):

@@ -3,7 +3,7 @@
 | call | tried again after |
 |---|---|
 | get, stat, delete, list, check, put | every retryable error |
-| put with only_if_absent | only what was surely not carried out: Throttled said by the store itself, Corrupt (the store checked and refused) |
+| put with only_if_absent | what was surely not carried out: Throttled said by the store itself, Corrupt (it checked and refused) |
 | probe_create_only | never: it is made of many puts, its caller asks again |
 
 An ambiguous create-only put is not repeated here: the repetition would find the key taken by its own first attempt and report

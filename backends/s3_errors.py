@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -34,6 +34,9 @@ from s3cfs.errors import (
 )
 
 MESSAGE_MAX_CHARS = 160
+
+_CREDENTIALS = (sdk.PartialCredentialsError, sdk.CredentialRetrievalError, sdk.TokenRetrievalError, sdk.UnauthorizedSSOTokenError,
+                sdk.SSOTokenLoadError, sdk.ConfigNotFound, sdk.ProfileNotFound, sdk.InvalidConfigError)
 
 _BAD_KEY = frozenset(("InvalidAccessKeyId", "InvalidAccessKey", "InvalidClientTokenId", "AuthFailure", "NotSignedUp", "AccountProblem"))
 _BAD_SECRET = frozenset(("SignatureDoesNotMatch", "InvalidSignature", "InvalidSecurity"))
@@ -60,6 +63,7 @@ class Place:
     bucket: str
     region: str
     timeout_s: float
+    tls: bool = True
 
 
 def translate(error: BaseException, operation: str, key: str, place: Place) -> StoreError:
@@ -67,15 +71,14 @@ def translate(error: BaseException, operation: str, key: str, place: Place) -> S
     if isinstance(error, sdk.ClientError):
         return _answered(error, operation, key, place)
     if isinstance(error, (sdk.NoCredentialsError, sdk.NoAuthTokenError)):
-        return Denied(operation, key, "no credentials found: give backend-login and backend-password, or the usual AWS variables or profile")
-    if isinstance(error, (sdk.PartialCredentialsError, sdk.CredentialRetrievalError, sdk.TokenRetrievalError, sdk.UnauthorizedSSOTokenError,
-                          sdk.SSOTokenLoadError, sdk.ConfigNotFound, sdk.ProfileNotFound, sdk.InvalidConfigError)):
+        return Denied(operation, key, "no credentials found: give backend-login and backend-password, or the AWS variables or profile")
+    if isinstance(error, _CREDENTIALS):
         return Denied(operation, key, f"the AWS credentials are unusable: {_line(str(error))}")
     if isinstance(error, sdk.IncompleteReadError) or _caused_by(error, ("IncompleteRead",)):
         return Corrupt(operation, key, f"{place.host} sent less than it announced")
     if isinstance(error, ResponseParserError):
         return Temporary(operation, key, f"the answer of {place.host} is not S3's: is this the address of an S3 endpoint?")
-    if isinstance(error, (sdk.HTTPClientError, OSError)):
+    if isinstance(error, (sdk.ConnectionError, sdk.HTTPClientError, OSError)):
         return Temporary(operation, key, _network(error, place))
     if isinstance(error, sdk.BotoCoreError):
         return Unsupported(operation, key, _line(str(error)))
@@ -108,13 +111,15 @@ def _answered(error: sdk.ClientError, operation: str, key: str, place: Place) ->
     if code in _REGION or status == 301 or (status in (307, 400) and not code and told not in ("", place.region)):
         told = told or _quoted_region(message, place.region)
         endpoint = _line(str(body.get("Endpoint", "")))
-        right = f"it is in {told!r}" if told and told != place.region else f"its address is {endpoint}" if endpoint else f"the store said {said}"
+        right = f"its address is {endpoint}" if endpoint else f"the store said {said}"
+        if told and told != place.region:
+            right = f"it is in {told!r}"
         return WrongRegion(operation, key, f"bucket {place.bucket!r} is not in region {place.region!r}: {right}; set the option sig-region"
                                            " (s3c://) or the region in the URL (s3://)")
     if code in _BAD_KEY:
         return Denied(operation, key, f"{place.host} does not know this access key: check backend-login")
     if code in _BAD_SECRET:
-        return Denied(operation, key, "the secret key does not fit the access key: check backend-password (and the region, option sig-region)")
+        return Denied(operation, key, "the secret key does not fit the access key: check backend-password (and the option sig-region)")
     if code in _BAD_TOKEN:
         return Denied(operation, key, f"the session token is expired or not valid here ({code}): get a new one")
     if status == 429 or code in _REFUSED or (status == 503 and code in ("", "ServiceUnavailable")):
@@ -166,7 +171,8 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _skew(body: Mapping[str, Any], headers: Mapping[str, str]) -> str:
-    ours, theirs = _moment(str(body.get("RequestTime", ""))), _moment(str(body.get("ServerTime", "")) or headers.get("date", ""))
+    ours = _moment(str(body.get("RequestTime", "")))
+    theirs = _moment(str(body.get("ServerTime", "")) or headers.get("date", ""))
     if ours is None or theirs is None:
         return "this machine's clock is wrong: set it (timedatectl, NTP) and try again"
     minutes = (ours - theirs).total_seconds() / 60
@@ -174,12 +180,17 @@ def _skew(body: Mapping[str, Any], headers: Mapping[str, str]) -> str:
     return f"this machine's clock is {abs(minutes):.0f} minutes {way} the store's: set it (timedatectl, NTP) and try again"
 
 
+_READINGS: tuple[Callable[[str], datetime], ...] = (
+    lambda text: datetime.strptime(text + "+0000", "%Y%m%dT%H%M%SZ%z"),
+    lambda text: datetime.fromisoformat(text.replace("Z", "+00:00")),
+    parsedate_to_datetime,
+)
+
+
 def _moment(text: str) -> datetime | None:
-    for reading in (lambda: datetime.strptime(text + "+0000", "%Y%m%dT%H%M%SZ%z"),
-                    lambda: datetime.fromisoformat(text.replace("Z", "+00:00")),
-                    lambda: parsedate_to_datetime(text)):
+    for reading in _READINGS:
         try:
-            moment = reading()
+            moment = reading(text)
         except (ValueError, TypeError):
             continue
         if moment.tzinfo is not None:
@@ -229,6 +240,6 @@ def _network(error: BaseException, place: Place) -> str:
     if isinstance(error, sdk.ReadTimeoutError) or any(isinstance(one, TimeoutError) for one in causes):
         return f"{host} was silent for {place.timeout_s:g} s (option tcp-timeout)"
     if isinstance(error, sdk.ConnectionClosedError) or any(isinstance(one, ConnectionError) for one in causes):
-        return f"{host} closed the connection in the middle of the request"
+        return f"{host} closed the connection in the middle of the request" + ("" if place.tls else "; perhaps it wants TLS (no-ssl is set)")
     last = next((one for one in causes if isinstance(one, OSError) and one.strerror), None)
     return f"no connection to {host}: {last.strerror}" if last else f"the network failed on the way to {host}: {type(error).__name__}"

@@ -16,7 +16,7 @@ import re
 import secrets
 import zlib
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, ClassVar
 
@@ -124,11 +124,12 @@ class S3Backend(Backend):
         self._checksum = options.choice("upload-checksum", ("auto", "md5", "crc32", "none"))
         self._create_only: bool | None = None
         self._ca = ca_bundle(options.text("ssl-ca-path"))
+        style: Any = {"addressing_style": self._addressing(options), "payload_signing_enabled": self._signed}
         try:
             session = _session(credentials, options.text("session-token"))
             self._client: Any = session.client("s3", region_name=region, endpoint_url=endpoint, verify=self._ca.path, config=Config(
                 signature_version="s3v4",
-                s3={"addressing_style": self._addressing(options), "payload_signing_enabled": self._signed},
+                s3=style,
                 retries={"total_max_attempts": 1, "mode": "standard"},
                 connect_timeout=timeout, read_timeout=timeout, max_pool_connections=POOL_CONNECTIONS, tcp_keepalive=True,
                 parameter_validation=False, request_checksum_calculation="when_required", response_checksum_validation="when_required",
@@ -136,7 +137,7 @@ class S3Backend(Backend):
         except (BotoCoreError, ValueError) as error:
             raise ConfigError(f"{url}: {' '.join(str(error).split())}") from error
         host = url.host if not self.AWS else self._client.meta.endpoint_url.partition("://")[2]
-        self._place = s3_errors.Place(host, self._bucket, region, timeout)
+        self._place = s3_errors.Place(host, self._bucket, region, timeout, tls=not plain)
         self._client.meta.events.register_last("before-call.s3", self._before_call)
 
     @classmethod
@@ -168,13 +169,13 @@ class S3Backend(Backend):
                 raise
             with closing(answer["Body"]) as body:
                 data: bytes = body.read()
-        whole = answer["ResponseMetadata"]["HTTPStatusCode"] == 200
-        if whole:
+        part = answer.get("ContentRange", "")                          # the header decides: some answer a range with 200
+        if not part and answer["ResponseMetadata"]["HTTPStatusCode"] == 200:
             expected = answer.get("ContentLength", len(data))
             if len(data) == expected and ranged:                       # a store may ignore Range
                 return data[offset:] if size is None else data[offset:offset + size]
         else:
-            expected = self._part_length(key, answer.get("ContentRange", ""), offset, size)
+            expected = self._part_length(key, part, offset, size)
         if len(data) != expected:
             raise Corrupt("get", key, f"{self._place.host} sent {len(data)} bytes instead of {expected}")
         return data
@@ -251,7 +252,7 @@ class S3Backend(Backend):
             raise ValueError(f"a listing's prefix ends in '/': {prefix}")
         return _Pages(self, prefix)
 
-    def list_page(self, prefix: str, token: str | None, page_size: int = 1000) -> tuple[list[ObjectInfo], str | None]:
+    def list_page(self, prefix: str, token: str | None, page_size: int = 1000) -> tuple[Sequence[ObjectInfo], str | None]:
         """One request: what it found and the token of the next page, None after the last."""
         arguments = {"ContinuationToken": token} if token else {}
         with self._errors("list", prefix):

@@ -150,6 +150,7 @@ class Writer:
         self.nonce = doors.random.bytes(8).hex()
         self.epoch = 0                       # 0: not claimed
         self.tip = Tip()
+        self.last_size = 0                   # bytes of the last record appended
         self.away_since: float | None = None  # monotonic; set while the store does not answer an append
         self.away_cause = ""
 
@@ -263,6 +264,7 @@ class Writer:
             if max(claims, default=(0, "")) > (self.epoch, self.nonce):
                 self.epoch = 0
                 raise Deposed("another machine took this filesystem over; what it has not got is kept here and nothing more is written")
+        self.last_size = len(data)
         self.tip = Tip(made.n, key, record.object_hash(data), made.epoch, kind, made.info)
         return self.tip
 

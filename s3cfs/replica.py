@@ -232,7 +232,7 @@ class Replica:
     async def read_manifest(self, key: str) -> checkpoint.Manifest:
         data = await self._remote.get(key)
         try:
-            return checkpoint.decode_manifest(data, self._keyring.sealer("checkpoint", 0))
+            return checkpoint.decode_manifest(data, int(key.split("/")[2]), self._keyring.sealer("checkpoint", 0))
         except Damaged as exc:
             raise Damaged(f"checkpoint {key} is damaged: {exc}") from None
 
