@@ -241,6 +241,21 @@ def test_an_absent_pack_is_looked_up_again_before_it_is_an_error(tmp_path: Path)
     play(test, House(disk_in(tmp_path)))
 
 
+def test_a_chunk_whose_pack_nobody_knows_is_an_error(tmp_path: Path) -> None:
+    async def test(house: House, nursery: trio.Nursery) -> None:
+        for size in (5_000, 400_000):
+            [row] = await house.write([noise(size)])
+            lost = Chunk(row.id + 1000, row.hash, 77, row.off, row.clen, row.len, 1)
+            with pytest.raises(DataError, match="in pack 77: damaged: the metadata names pack 77"):
+                await house.blocks.chunk(lost)
+        house.packs[78] = house.packs[row.pack]                      # a row without a name, and no file in the journal
+        with pytest.raises(DataError, match="in pack 78: missing"):
+            await house.blocks.chunk(Chunk(2000, row.hash, 78, row.off, row.clen, row.len, 1))
+        assert house.store.gets == []
+
+    play(test, House(disk_in(tmp_path)))
+
+
 def test_a_store_that_is_away_is_an_error_that_passes(tmp_path: Path) -> None:
     async def test(house: House, nursery: trio.Nursery) -> None:
         rows = await house.write([noise(30_000), noise(400_000, 1)])
