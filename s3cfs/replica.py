@@ -44,7 +44,8 @@ class LocalTip:
     checkpoint_bytes: int = 0
 
     def advanced(self, tip: Tip, size: int) -> LocalTip:
-        return LocalTip(tip.n, tip.key, tip.hash, self.log_bytes + size, self.log_records + 1, self.checkpoint_commit, self.checkpoint_bytes)
+        return LocalTip(tip.n, tip.key, tip.hash, self.log_bytes + size, self.log_records + 1, self.checkpoint_commit,
+                        self.checkpoint_bytes)
 
     def with_checkpoint(self, commit: int, size: int) -> LocalTip:
         return LocalTip(self.n, self.key, self.hash, 0, 0, commit, size)
