@@ -69,6 +69,10 @@ async def control_server(path: str, handlers: Mapping[str, Handler], *, owner: i
             nursery.start_soon(server.accept, listener, nursery)
             yield
             nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1:               # the caller's own, not the nursery's wrapping of it
+            raise group.exceptions[0] from None
+        raise
     finally:
         listener.close()
         with contextlib.suppress(OSError):
