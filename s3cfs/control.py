@@ -37,6 +37,7 @@ CONNECTIONS_MAX = 32
 GOODBYE_S = 2.0
 IDLE_S = 60.0                    # a client that says nothing for so long is sent away
 CONNECT_TIMEOUT_S = 10.0
+DRAIN_S = 1.0                    # for requests that are being answered when the server ends
 SOCKET_PATH_MAX_BYTES = 100      # of the 108 of sockaddr_un
 ROOT_REGISTRY = Path("/run/s3cfs")
 
@@ -70,6 +71,8 @@ async def control_server(path: str, handlers: Mapping[str, Handler], *, owner: i
             server = _Server(handlers, owner)
             nursery.start_soon(server.accept, listener, nursery)
             yield
+            with trio.move_on_after(DRAIN_S):        # answers that are ready go out
+                await server.drained()
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         if len(group.exceptions) == 1:               # the caller's own, not the nursery's wrapping of it
@@ -106,6 +109,14 @@ class _Server:
         self._handlers = handlers
         self._owner = owner
         self._room = trio.Semaphore(CONNECTIONS_MAX)
+        self._answering = 0
+        self._idle = trio.Event()
+
+    async def drained(self) -> None:
+        """Until no request is being answered."""
+        while self._answering:
+            self._idle = trio.Event()
+            await self._idle.wait()
 
     async def accept(self, listener: trio.socket.SocketType, nursery: trio.Nursery) -> None:
         while True:
@@ -134,10 +145,15 @@ class _Server:
                         line = await lines.next()
                     if not line:
                         return
-                    answer = await self._answer(stream, lines, line)
-                    if answer is None:
-                        return
-                    await _send(stream, answer)
+                    self._answering += 1
+                    try:
+                        answer = await self._answer(stream, lines, line)
+                        if answer is None:
+                            return
+                        await _send(stream, answer)
+                    finally:
+                        self._answering -= 1
+                        self._idle.set()
         except (OSError, trio.ClosedResourceError) as error:
             log.debug("control connection: %s", error)
         finally:
