@@ -32,7 +32,9 @@ log = logging.getLogger(__name__)
 
 REQUEST_MAX_BYTES = 64 * 1024
 ANSWER_MAX_BYTES = 4 * 1024 * 1024
+RECEIVE_BYTES = 16384
 CONNECTIONS_MAX = 32
+GOODBYE_S = 2.0
 IDLE_S = 60.0                    # a client that says nothing for so long is sent away
 CONNECT_TIMEOUT_S = 10.0
 DRAIN_S = 1.0                    # for requests that are being answered when the server ends
@@ -72,6 +74,10 @@ async def control_server(path: str, handlers: Mapping[str, Handler], *, owner: i
             with trio.move_on_after(DRAIN_S):        # answers that are ready go out
                 await server.drained()
             nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1:               # the caller's own, not the nursery's wrapping of it
+            raise group.exceptions[0] from None
+        raise
     finally:
         listener.close()
         with contextlib.suppress(OSError):
@@ -130,6 +136,7 @@ class _Server:
                 uid = struct.unpack("3i", stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
                 if uid not in (0, self._owner):
                     await _send(stream, _failure("only root and the owner of the mount may do that", ExitCode.ACCESS_DENIED))
+                    await _say_goodbye(stream)
                     return
                 lines = _Lines(stream)
                 while True:
@@ -218,7 +225,7 @@ class _Lines:
     async def _more(self) -> bool:
         if not self._ended:
             try:
-                data = await self._stream.recv(16384)
+                data = await self._stream.recv(RECEIVE_BYTES)
             except ConnectionError:
                 data = b""
             self._buffer += data
@@ -234,6 +241,15 @@ async def _send(stream: trio.socket.SocketType, message: dict[str, Any]) -> None
     data = memoryview(json.dumps(message).encode() + b"\n")
     while data:
         data = data[await stream.send(data):]
+
+
+async def _say_goodbye(stream: trio.socket.SocketType) -> None:
+    """Take what is still coming for a moment: closing over unread bytes would cost the client our last answer."""
+    stream.shutdown(socket.SHUT_WR)
+    with trio.move_on_after(GOODBYE_S):
+        for _ in range(REQUEST_MAX_BYTES // RECEIVE_BYTES):
+            if not await stream.recv(RECEIVE_BYTES):
+                return
 
 
 @contextlib.contextmanager
