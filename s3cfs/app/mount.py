@@ -165,7 +165,7 @@ class _Daemon:
         await self.leaving.requested.wait()
         while True:
             if self.node is not None:
-                extend_timeout(4 * STOP_NOTICE_S, f"{self.node.commits.lag_bytes()} bytes still to go")
+                extend_timeout(4 * STOP_NOTICE_S, f"{self.node.lag_bytes()} bytes still to go")
             await self.doors.clock.sleep(STOP_NOTICE_S)
 
     # ---------------------------------------------------------------- options
@@ -192,7 +192,7 @@ class _Daemon:
 
     def _handlers(self) -> dict[str, Handler]:
         return {"stat": self._stat, "flush": self._flush, "drop-cache": self._drop_cache, "log-level": self._log_level,
-                "unmount": self._unmount}
+                "wait": self._wait}
 
     def _running(self) -> Node:
         if self.node is None:
@@ -221,12 +221,14 @@ class _Daemon:
         logging.getLogger().setLevel(level)
         return {"level": level.lower()}
 
-    async def _unmount(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
-        """The answer comes when everything is in the store; the process ends right after."""
+    async def _wait(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        """After an unmount: the answer comes when everything is in the store; the process ends right after."""
         node = self._running()
-        self.leaving.requested.set()
         async with _reporting(node, progress, "bringing changes to the store"):
             await self.stopped.wait()
+        if not node.options.read_only and not node.commits.writable:
+            raise type(node.commits.failure or S3cfsError())(f"{node.commits.message}; {node.lag_bytes()} bytes are kept in "
+                                                             f"{self.disk.root}")
         return {}
 
 
@@ -239,11 +241,11 @@ def _urgent_exit(leaving: Leaving) -> Iterator[trio.CancelScope]:
 @contextlib.asynccontextmanager
 async def _reporting(node: Node, progress: Progress, text: str) -> AsyncIterator[None]:
     """Progress lines while something is brought to the store: bytes done of what there was."""
-    total = max(1, node.commits.lag_bytes())
+    total = max(1, node.lag_bytes())
 
     async def report() -> None:
         while True:
-            left = node.commits.lag_bytes()
+            left = node.lag_bytes()
             await progress({"done": max(0, total - left), "total": total, "unit": "bytes", "text": text})
             await node.doors.clock.sleep(0.3)
 

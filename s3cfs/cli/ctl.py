@@ -43,6 +43,8 @@ def run(argv: Sequence[str], prog: str) -> int:
     args = parser(prog).parse(argv)
     control = seam.control()
     info = control.find(os.path.abspath(args.mountpoint))
+    if args.action == "flush":
+        control.write_back(info.mountpoint)
     with Progress(quiet=args.quiet, as_json=args.json) as progress:
         answer = control.call(info.socket, args.action, {"level": args.level} if args.action == "log-level" else {}, progress)
     if args.json:

@@ -1,7 +1,9 @@
 """What the commands ask of the floors below, in types. Imported only when a command runs, since it pulls in trio and the store's SDK."""
 from __future__ import annotations
 
+import ctypes
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
@@ -47,9 +49,35 @@ class MountInfo(Protocol):
     def mountpoint(self) -> str: ...
 
 
-class Control(Protocol):
-    def find(self, mountpoint: str) -> MountInfo: ...
-    def call(self, socket: str, op: str, args: Mapping[str, Any], on_progress: OnProgress | None) -> dict[str, Any]: ...
+class Control:
+    """The control socket of a mount, found by its mount point."""
+
+    def find(self, mountpoint: str) -> MountInfo:
+        """Who serves it; also just after it was unmounted, while the last changes are brought to the store. NotAMount."""
+        from s3cfs import control
+        from s3cfs.fuse import mounttable
+        path = mounttable.resolve(mountpoint)
+        entry = mounttable.entry_at(path)
+        return control.find(path, entry.device, entry.owner) if entry else control.find(path)
+
+    def call(self, socket: str, op: str, args: Mapping[str, Any], on_progress: OnProgress | None) -> dict[str, Any]:
+        from s3cfs import control
+        return cast(dict[str, Any], control.call(socket, op, args, on_progress=on_progress or (lambda event: None)))
+
+    def unmount(self, mountpoint: str, *, lazy: bool) -> None:
+        """Take the mount away from the kernel, which first hands over what it holds back. MountpointError when it is in use."""
+        from s3cfs.fuse import mountpoint as mountpoints
+        mountpoints.unmount(mountpoint, lazy=lazy)
+
+    def write_back(self, mountpoint: str) -> None:
+        """Have the kernel send what it holds back of written data (syncfs, twice: the first only starts it on FUSE)."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        fd = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for _ in range(2):
+                libc.syncfs(fd)
+        finally:
+            os.close(fd)
 
 
 def app() -> App:
@@ -57,4 +85,4 @@ def app() -> App:
 
 
 def control() -> Control:
-    return cast(Control, importlib.import_module("s3cfs.control"))
+    return Control()

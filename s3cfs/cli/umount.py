@@ -1,6 +1,7 @@
 """`s3cfs umount MNT`: the process that serves the mount uploads what is left; this command shows how far it is and waits."""
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from s3cfs.cli import arguments, exitcodes, seam
 from s3cfs.cli.progress import Progress
 from s3cfs.cli.run import say
+from s3cfs.control import DaemonGone
 from s3cfs.errors import ExitCode, Interrupted, NotAMount, SystemFailure
 
 EPILOG = """\
@@ -46,8 +48,9 @@ def run(argv: Sequence[str], prog: str) -> int:
 
 def unmount(mountpoint: str, *, lazy: bool, progress: seam.OnProgress) -> None:
     path = os.path.abspath(mountpoint)
+    control = seam.control()
     try:
-        info = seam.control().find(path)
+        info = control.find(path)
     except NotAMount:
         if not is_dead_mount(path):
             raise
@@ -56,8 +59,12 @@ def unmount(mountpoint: str, *, lazy: bool, progress: seam.OnProgress) -> None:
         return
     process = _open_process(info.pid)
     try:
-        seam.control().call(info.socket, "unmount", {"lazy": lazy}, progress)
-        if process is not None and not lazy:
+        control.unmount(path, lazy=lazy)
+        if lazy:
+            return
+        with contextlib.suppress(DaemonGone):            # it had nothing to do any more
+            control.call(info.socket, "wait", {}, progress)
+        if process is not None:
             select.select([process], [], [])         # ends with the process: its lock is free then, and a mount goes straight on
     except KeyboardInterrupt:
         raise Interrupted("interrupted; nothing is lost, the upload goes on in the background while that process lives") from None
