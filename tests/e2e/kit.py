@@ -132,7 +132,8 @@ class Filesystem:
               env: Mapping[str, str] | None = None) -> Mount:
         """Mount at base/`where` with local state in base/`cache` (a new name: another machine)."""
         path = self.base / where
-        path.mkdir(exist_ok=True)
+        if not mounted_at(path):           # a dead mount may lie there
+            path.mkdir(exist_ok=True)
         made = Mount(self, path, self.base / cache)
         self.mounts.append(made)
         self.s3cfs("mount", "--cachedir", made.cachedir, *args, self.url, path, within=within, env=env)
@@ -142,6 +143,10 @@ class Filesystem:
     def lose(self, cache: str = "cache") -> None:
         """The local state is gone."""
         shutil.rmtree(self.base / cache)
+
+    def keep(self, cache: str = "cache", as_: str = "kept") -> None:
+        """A copy of the local state, holes and all."""
+        subprocess.run(["cp", "-a", self.base / cache, self.base / as_], check=True)
 
     def logs(self) -> str:
         """The end of every log, for a message."""
