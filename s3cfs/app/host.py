@@ -9,7 +9,8 @@ from s3cfs.fencing import Host
 
 
 def this_host() -> Host:
-    return Host(_text("/proc/sys/kernel/random/boot_id"), _link("/proc/self/ns/pid"), os.getpid(), _start_ticks(os.getpid()), socket.gethostname())
+    pid = os.getpid()
+    return Host(_text("/proc/sys/kernel/random/boot_id"), _link("/proc/self/ns/pid"), pid, _start_ticks(pid), socket.gethostname())
 
 
 def process_alive(host: Host) -> bool:

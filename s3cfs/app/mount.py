@@ -66,7 +66,8 @@ def mount(settings: Settings, mountpoint: str, options: MountOptions) -> int:
 
 
 def _say(text: str) -> None:
-    print(f"s3cfs: {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"s3cfs: {text}\n")
+    sys.stderr.flush()
 
 
 def _set_up_logging(options: MountOptions, path: Path | None) -> None:
@@ -132,7 +133,8 @@ class _Daemon:
                     async with open_node(self.doors, backend, self.keyring, self.superblock, self._node_options(), self._progress) as node:
                         self.node = node
                         nursery.start_soon(self._notify_status)
-                        await serve(node.vfs, self.path, self._fuse_options(), on_mounted=lambda m: self._mounted(m, socket), leaving=self.leaving)
+                        await serve(node.vfs, self.path, self._fuse_options(), leaving=self.leaving,
+                                    on_mounted=lambda mounted: self._mounted(mounted, socket))
                         self.lock.say("leaving")
                         sd_notify(STOPPING=1, STATUS="bringing the last changes to the store")
                         await node.vfs.forget_all()
@@ -142,7 +144,8 @@ class _Daemon:
     async def _cancel_when_urgent(self, scope: trio.CancelScope) -> None:
         await self.leaving.urgent.wait()
         if self.node is not None:
-            log.warning("leaving at once: %d bytes stay in %s and go to the store at the next mount", self.node.commits.lag_bytes(), self.disk.root)
+            log.warning("leaving at once: %d bytes stay in %s and go to the store at the next mount",
+                        self.node.commits.lag_bytes(), self.disk.root)
         scope.cancel()
 
     def _mounted(self, mounted: Mounted, socket: str) -> None:
@@ -173,8 +176,8 @@ class _Daemon:
         return NodeOptions(
             read_only=options.read_only, sole_writer=options.sole_writer, force=options.takeover, level=options.compress,
             cache_bytes=options.cache_size, kernel_times=not options.no_writeback, min_commit=int(commit), expect_hash=commit_hash,
-            commits=CommitOptions(sync_remote=options.sync == "remote", commit_interval_s=options.commit_interval, max_lag_s=options.max_lag,
-                                  journal_max_bytes=options.journal_size),
+            commits=CommitOptions(sync_remote=options.sync == "remote", commit_interval_s=options.commit_interval,
+                                  max_lag_s=options.max_lag, journal_max_bytes=options.journal_size),
             host=this_host(), process_alive=process_alive)
 
     def _fuse_options(self) -> FuseOptions:

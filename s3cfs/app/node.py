@@ -231,7 +231,8 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
     journal = Journal(doors, keyring.sealer("index", epoch), epoch)
     cache = PackCache(doors, options.cache_bytes)
     cache.load()
-    blocks = BlockStore(doors, remote, journal, cache, codec, meta.pack, chunk_of=meta.chunk, on_bad=on_bad, decoded_bytes=options.decoded_bytes)
+    blocks = BlockStore(doors, remote, journal, cache, codec, meta.pack, chunk_of=meta.chunk, on_bad=on_bad,
+                        decoded_bytes=options.decoded_bytes)
     spool = Spool(doors.disk, keyring)
     files = Files(doors, meta, blocks, spool, kernel_times=options.kernel_times, pool_bytes=options.pool_bytes)
     chunker = Chunker(superblock.chunk_min, superblock.chunk_avg, superblock.chunk_max, keyring.chunker_seed())

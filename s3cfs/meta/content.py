@@ -211,15 +211,13 @@ class Content:
         return [(row[0], Extent(*row[1:])) for row in self._all(
             "SELECT ino, off, len, chunk, coff FROM extent WHERE chunk = ? LIMIT ?", (chunk, limit))]
 
-    async def mark_bad(self, id: int) -> None:
-        self.mark_bad_now(id)
 
-    def mark_bad_now(self, id: int) -> None:
+    def mark_bad(self, id: int) -> None:
         """Local: deduplication never points at it again. Not async, for a callback in the middle of a read."""
         self._run("INSERT OR IGNORE INTO bad_chunk VALUES (?)", (id,))
         self._bad |= {id}
 
-    async def unmark_bad(self, id: int) -> None:
+    def unmark_bad(self, id: int) -> None:
         self._run("DELETE FROM bad_chunk WHERE id = ?", (id,))
         self._bad -= {id}
 

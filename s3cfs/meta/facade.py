@@ -47,7 +47,7 @@ class Meta:
         self.find_chunk, self.add_chunk = content.find_chunk, content.add_chunk
         self.chunk, self.move_chunk = content.chunk, content.move_chunk
         self.chunks_of, self.users_of = content.chunks_of, content.users_of
-        self.mark_bad, self.mark_bad_now, self.unmark_bad = content.mark_bad, content.mark_bad_now, content.unmark_bad
+        self.mark_bad, self.unmark_bad = content.mark_bad, content.unmark_bad
         self.new_pack, self.close_pack, self.drop_pack = content.new_pack, content.close_pack, content.drop_pack
         self.pack, self.pack_of, self.open_packs, self.packs = content.pack, content.pack_of, content.open_packs, content.packs
 

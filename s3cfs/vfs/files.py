@@ -1,7 +1,8 @@
 """File content as its users see it: reads through dirty data, staging data and extents; writes into a bounded pool.
 
 A write is accepted into memory and reported as done; it is kept (staged) when the file is closed, on fsync, when a run is long enough to be
-cut, when memory is short, or after STAGE_OPEN_FILE_S. What cannot be kept is reported by the next write, flush or fsync of that file, never dropped in silence.
+cut, when memory is short, or after STAGE_OPEN_FILE_S. What cannot be kept is reported by the next write, flush or fsync of that
+file, never dropped in silence.
 
 INVARIANT V2: a read returns the newest bytes, whatever is being staged beside it.
 INVARIANT V3: memory for dirty data is bounded by DIRTY_POOL_BYTES: beyond it data is staged or spooled, and writers wait.

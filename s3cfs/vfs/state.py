@@ -4,7 +4,8 @@
     staging    frozen while it is being cut, sealed and appended; at most one slice at a time
     extents    the database's, of which only those below `valid_to` still count (a truncation is staged like a write)
 
-Reading goes through these in this order. `size` and the times are the file's as its users see them; the row follows when the data is staged, in
+Reading goes through these in this order. `size` and the times are the file's as its users see them; the row follows when the
+data is staged, in
 the same transaction (INVARIANT V1: extents, size and times of a row change together).
 """
 from __future__ import annotations

@@ -258,13 +258,13 @@ def test_chunks_and_packs(meta: Meta) -> None:
     assert run(meta.find_chunk(hash)) is None
     id = run(meta.add_chunk(hash, pack, 16, 90, 100))
     assert run(meta.find_chunk(hash)) == Chunk(id, hash, pack, 16, 90, 100, 0) == run(meta.chunk(id))
-    run(meta.mark_bad(id))
+    meta.mark_bad(id)
     assert run(meta.find_chunk(hash)) is None
     again = run(meta.add_chunk(hash, pack, 200, 90, 100))   # stored once more, under the same hash
     found = run(meta.find_chunk(hash))
     assert found and found.id == again
     assert [c.id for c in run(meta.chunks_of(pack))] == [id, again]
-    run(meta.unmark_bad(id))
+    meta.unmark_bad(id)
     opened = run(meta.pack(pack))
     assert (opened.name, opened.state, opened.epoch) == (None, "open", 3) and run(meta.open_packs()) == [opened]
     name = PackName(f"3-{5:064x}")
@@ -298,7 +298,7 @@ def test_bad_chunks_are_remembered_and_stay_local(tmp_path: Path) -> None:
     run(add_file(meta, b"a"))
     hash = ChunkId(b"a".ljust(32, b"."))
     meta.commit()
-    run(meta.mark_bad(1))
+    meta.mark_bad(1)
     meta.set_pack_file(1, "journal")
     meta.set_pack_file(2, "journal")
     meta.set_pack_file(1, "uploaded")
