@@ -58,7 +58,7 @@ class Control:
         from s3cfs.fuse import mounttable
         path = mounttable.resolve(mountpoint)
         entry = mounttable.entry_at(path)
-        return control.find(path, entry.device, entry.owner) if entry else control.find(path)
+        return control.find(path, entry.device if entry else None)
 
     def call(self, socket: str, op: str, args: Mapping[str, Any], on_progress: OnProgress | None) -> dict[str, Any]:
         from s3cfs import control
