@@ -1,0 +1,95 @@
+"""One life of one process, and its end.
+
+Everything a node touches (disk, store, threads, clock) asks its `Incarnation` first. At a *point* the incarnation may die:
+`Crash` is raised there, the run is cancelled, and from then on every door raises `Crash` again, whatever handlers and
+`finally` blocks do while they unwind: nothing that is done after the death reaches the disk or the store.
+"""
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter, deque
+from dataclasses import dataclass
+
+import trio
+
+#: kinds of points, and how many of them a plan looks ahead at most (a run of the driver passes about that many)
+KINDS = {"sync": 60, "write": 600, "store": 80, "hop": 120, "await": 1500}
+
+
+class Crash(BaseException):
+    """The process is dead. Not an Exception: nothing but the runtime may handle it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Die at the `after`-th point of `kind` ("any": of all points but awaits), or never (kind "")."""
+
+    kind: str = ""
+    after: int = 0
+
+    @classmethod
+    def draw(cls, rng: random.Random, scale: float = 1.0) -> Plan:
+        """Near and far points are drawn alike: the logarithm is uniform."""
+        kind = rng.choices(list(KINDS), weights=[4, 2, 4, 2, 2])[0]
+        return cls(kind, int(math.exp(rng.uniform(0.0, math.log(max(2.0, KINDS[kind] * scale))))))
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.after}" if self.kind else "never"
+
+    @classmethod
+    def parse(cls, text: str) -> Plan:
+        kind, _, after = text.partition(":")
+        return cls() if kind == "never" else cls(kind, int(after))
+
+
+class Incarnation:
+    """A life: counts points, dies according to its plan, and keeps the last of what it did for the report."""
+
+    def __init__(self, name: str, plan: Plan | None = None, *, trace_length: int = 400) -> None:
+        self.name = name
+        self.plan = plan or Plan()
+        self.dead = False
+        self.died_at = ""
+        self.counts: Counter[str] = Counter()
+        self.trace: deque[tuple[int, str, str]] = deque(maxlen=trace_length)
+        self.scope: trio.CancelScope | None = None
+        self._points = 0
+
+    def alive(self) -> None:
+        if self.dead:
+            raise Crash(self.died_at)
+
+    def point(self, kind: str, what: str = "") -> None:
+        """A moment at which the machine may stop."""
+        if self.dead:
+            raise Crash(self.died_at)
+        self._points += 1
+        self.counts[kind] += 1
+        self.trace.append((self._points, kind, what))
+        if self._due(kind):
+            self.kill(f"{kind}:{self.counts[kind]} {what}")
+            raise Crash(self.died_at)
+
+    def step(self) -> None:
+        """Between two steps of the event loop; called by the runtime, must not raise."""
+        if self.dead:
+            return
+        self.counts["await"] += 1
+        if self.plan.kind == "await" and self.counts["await"] == self.plan.after:
+            self.kill(f"await:{self.plan.after}")
+
+    def _due(self, kind: str) -> bool:
+        if self.plan.kind == kind:
+            return self.counts[kind] == self.plan.after
+        return self.plan.kind == "any" and self._points == self.plan.after
+
+    def kill(self, where: str = "killed") -> None:
+        """The end, from outside or from within."""
+        if self.dead:
+            return
+        self.dead = True
+        self.died_at = where
+        self.trace.append((self._points, "death", where))
+        if self.scope is not None:
+            self.scope.cancel()

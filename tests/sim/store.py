@@ -1,0 +1,207 @@
+"""The simulated object store: a bucket that outlives machines, and one node's shaky line to it.
+
+The bucket keeps every change in order, so the store as it was at any moment can be looked at afterwards. It also watches
+what may never happen whatever the node does: `violations`.
+"""
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from blake3 import blake3
+
+from s3cfs import ids
+from s3cfs.backends.base import Backend, Body, Capabilities, ObjectInfo
+from s3cfs.errors import Corrupt, Exists, NotFound, Temporary, Throttled, Unsupported
+
+from .crash import Crash, Incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    key: str
+    data: bytes | None                  # None: deleted
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A put that its sender has given up and that may still arrive."""
+
+    key: str
+    data: bytes
+    only_if_absent: bool
+
+
+class Bucket:
+    """What is in the store, and everything that ever happened to it."""
+
+    def __init__(self, *, create_only: bool = True) -> None:
+        self.create_only = create_only
+        self.objects: dict[str, bytes] = {}
+        self.history: list[Change] = []
+        self.flights: list[Flight] = []
+        self.violations: list[str] = []
+        self._ever: dict[str, bytes] = {}
+
+    def put(self, key: str, data: bytes, only_if_absent: bool) -> bool:
+        """False: the key is taken."""
+        if only_if_absent and key in self.objects:
+            return False
+        if not key.startswith("probe/"):
+            self._watch(key, data)
+        self.objects[key] = data
+        self.history.append(Change(key, data))
+        return True
+
+    def _watch(self, key: str, data: bytes) -> None:
+        """INVARIANTS I6 (one key, one content, for ever) and I7 (a pack's name is the hash of its bytes)."""
+        if self._ever.setdefault(key, data) != data:
+            self.violations.append(f"I6: {key} was written with other bytes")
+        if key.startswith("pack/"):
+            try:
+                _, digest = ids.parse_pack_key(key)
+            except ValueError as error:
+                self.violations.append(f"I7: {error}")
+                return
+            if digest != blake3(data).digest():
+                self.violations.append(f"I7: {key} is not the hash of its bytes")
+
+    def delete(self, key: str) -> None:
+        if self.objects.pop(key, None) is not None:
+            self.history.append(Change(key, None))
+
+    def land(self, index: int) -> None:
+        flight = self.flights.pop(index)
+        self.put(flight.key, flight.data, flight.only_if_absent)
+
+    def at(self, moment: int) -> Bucket:
+        """The bucket as it was after the first `moment` changes, without anything in flight."""
+        old = Bucket(create_only=self.create_only)
+        for change in self.history[:moment]:
+            if change.data is None:
+                old.objects.pop(change.key, None)
+            else:
+                old.objects[change.key] = change.data
+        old.history = self.history[:moment]
+        old._ever = {change.key: change.data for change in old.history if change.data is not None}
+        return old
+
+    def copy(self) -> Bucket:
+        return self.at(len(self.history))
+
+
+@dataclass
+class StoreFaults:
+    """Chances a call; `away` is an outage: every call fails."""
+
+    temporary: float = 0.0              # refused, without effect
+    lost_reply: float = 0.0             # done, and the answer is lost
+    late: float = 0.0                   # a put that fails and arrives later, perhaps after the sender's death
+    corrupt: float = 0.0                # a get whose transfer fails
+    away: bool = False
+    rng: random.Random = field(default_factory=lambda: random.Random(0))
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> StoreFaults:
+        """Mostly a good line, sometimes a bad one."""
+        own = random.Random(rng.getrandbits(64))
+        if rng.random() < 0.5:
+            return cls(rng=own)
+        level = rng.choice([0.02, 0.1, 0.25])
+        return cls(*(rng.choice([0.0, level]) for _ in range(4)), rng=own)
+
+
+class SimStore(Backend):
+    """`Backend` for one life. Each call may be its last moment: before the effect, or after it and before the answer."""
+
+    def __init__(self, incarnation: Incarnation, bucket: Bucket, faults: StoreFaults | None = None) -> None:
+        self.incarnation, self.bucket = incarnation, bucket
+        self.faults = faults or StoreFaults()
+        self.calls: list[tuple[str, str]] = []
+        self._create_only: bool | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(create_only=self._create_only)
+
+    @property
+    def location(self) -> str:
+        return "sim://bucket"
+
+    # ------------------------------------------------------------ a call: begin, effect, end
+
+    def _begin(self, operation: str, key: str) -> None:
+        self.incarnation.point("store", f"before {operation} {key}")
+        self.calls.append((operation, key))
+        faults, rng = self.faults, self.faults.rng
+        while self.bucket.flights and rng.random() < 0.3:
+            self.bucket.land(rng.randrange(len(self.bucket.flights)))
+        if faults.away:
+            raise Temporary(operation, key, "the simulated store is away")
+        if faults.temporary and rng.random() < faults.temporary:
+            if rng.random() < 0.3:
+                raise Throttled(operation, key, "simulated 503", retry_after=rng.choice([None, 0.5]))
+            raise Temporary(operation, key, "simulated refusal")
+
+    def _end(self, operation: str, key: str) -> None:
+        self.incarnation.point("store", f"after {operation} {key}")
+        if self.faults.lost_reply and self.faults.rng.random() < self.faults.lost_reply:
+            raise Temporary(operation, key, "simulated loss of the answer")
+
+    def get(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
+        self._begin("get", key)
+        found = self.bucket.objects.get(key)
+        self._end("get", key)
+        if found is None:
+            raise NotFound("get", key)
+        if self.faults.corrupt and self.faults.rng.random() < self.faults.corrupt:
+            raise Corrupt("get", key, "simulated short transfer")
+        return found[offset:] if size is None else found[offset:offset + size]
+
+    def put(self, key: str, data: Body, only_if_absent: bool = False) -> None:
+        if only_if_absent and not self.bucket.create_only:
+            self.incarnation.alive()
+            raise Unsupported("put", key, "no create-only put here")
+        flight = Flight(key, bytes(data), only_if_absent)
+        rng = self.faults.rng
+        try:
+            self._begin("put", key)
+        except Crash:
+            if rng.random() < 0.3:
+                self.bucket.flights.append(flight)
+            raise
+        if self.faults.late and rng.random() < self.faults.late:
+            self.bucket.flights.append(flight)
+            raise Temporary("put", key, "simulated time-out of a put still on its way")
+        done = self.bucket.put(key, flight.data, only_if_absent)
+        self._end("put", key)
+        if not done:
+            raise Exists("put", key, "the key is taken")
+
+    def stat(self, key: str) -> ObjectInfo:
+        self._begin("stat", key)
+        found = self.bucket.objects.get(key)
+        self._end("stat", key)
+        if found is None:
+            raise NotFound("stat", key)
+        return ObjectInfo(key, len(found))
+
+    def delete(self, key: str) -> None:
+        self._begin("delete", key)
+        self.bucket.delete(key)
+        self._end("delete", key)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        if prefix and not prefix.endswith("/"):
+            raise ValueError(f"a prefix ends in '/': {prefix}")
+        self._begin("list", prefix)
+        found = [ObjectInfo(key, len(data)) for key, data in sorted(self.bucket.objects.items()) if key.startswith(prefix)]
+        self._end("list", prefix)
+        self.faults.rng.shuffle(found)                        # no order is promised (S3)
+        return iter(found)
+
+    def probe_create_only(self) -> bool:
+        self._begin("probe", "probe/")
+        self._create_only = self.bucket.create_only
+        return self._create_only
