@@ -47,14 +47,21 @@ class MountInfo(Protocol):
     def mountpoint(self) -> str: ...
 
 
-class Control(Protocol):
-    def find(self, mountpoint: str) -> MountInfo: ...
-    def call(self, socket: str, op: str, args: Mapping[str, Any], on_progress: OnProgress | None) -> dict[str, Any]: ...
-
-
 def app() -> App:
     return cast(App, importlib.import_module("s3cfs.app"))
 
 
-def control() -> Control:
-    return cast(Control, importlib.import_module("s3cfs.control"))
+def served(mountpoint: str) -> MountInfo:
+    """Who serves a mount; found without touching it, so it works while one hangs. NotAMount when nobody does."""
+    from s3cfs import control
+    from s3cfs.fuse import mounttable
+    here = mounttable.resolve(mountpoint)
+    entry = mounttable.entry_at(here)
+    return control.find(here, entry.device if entry else None, entry.owner if entry else None)
+
+
+def call(socket: str, op: str, args: Mapping[str, Any], on_progress: OnProgress = lambda event: None) -> dict[str, Any]:
+    """Ask the process behind a mount and wait for the answer, however long that takes."""
+    from s3cfs import control
+    answer = control.call(socket, op, args, on_progress=on_progress)
+    return answer if isinstance(answer, dict) else {}
