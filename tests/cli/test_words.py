@@ -87,7 +87,7 @@ def test_fstab_options():
 
 @pytest.mark.parametrize(("text", "message"), [
     ("bogus", "unknown mount option 'bogus'"), ("bogus=HUNTER2", "unknown mount option 'bogus'$"), ("cachesize", "needs a value"),
-    ("sync", "sync=remote"), ("uid=7", "owners and modes of their own"), ("fs-passphrase=HUNTER2", "secrets never"), 
+    ("sync", "sync=remote"), ("uid=7", "owners and modes of their own"), ("fs-passphrase=HUNTER2", "secrets never"),
     ("backend_password=HUNTER2", "secrets never"),
     ("authfile=", "needs a value"),
 ])
