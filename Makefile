@@ -41,7 +41,7 @@ sim: setup
 	@$(PY) -m tests.sim --seed $(SEED) --count $(N)
 
 golden: setup
-	@$(PY) -m tests.golden
+	@$(PY) -m tests.golden.make
 
 install: setup
 	@for c in s3cfs mkfs.s3cfs mount.s3cfs umount.s3cfs fsck.s3cfs; do ln -sfn "$(CURDIR)/.venv/bin/$$c" "$(PREFIX)/bin/$$c"; done
