@@ -28,7 +28,6 @@ from .state import EVERYTHING, FileState
 
 log = logging.getLogger(__name__)
 
-SPOOL_PIECE_BYTES = 1 * limits.MIB
 READY_BYTES = 8 * limits.MIB           # closed files are staged when so much is waiting,
 READY_FILES = 512                       # or so many of them
 FRESH_S = 2.0                           # a file made less than this ago and still empty is about to be written

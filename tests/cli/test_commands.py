@@ -57,6 +57,7 @@ class Below:
 def below(monkeypatch: pytest.MonkeyPatch) -> Below:
     made = Below()
     monkeypatch.setattr(seam, "app", lambda: SimpleNamespace(mkfs=made, mount=made, fsck=made, dump=made))
+    monkeypatch.setattr(seam, "write_back", lambda path: None)
     monkeypatch.setattr(seam, "served", lambda path: SimpleNamespace(pid=2**22 + 1, socket=f"{path}.sock", url=URL, mountpoint=path))
     monkeypatch.setattr(seam, "call", made)
     monkeypatch.setenv("S3CFS_PASSPHRASE", "HUNTER2")
@@ -194,7 +195,7 @@ def test_ctl_and_umount(below: Below, capsys: pytest.CaptureFixture[str]):
     below.answer = {}
     for argv, op, args in ((["ctl", "flush", "/m"], "flush", {}), (["ctl", "drop-cache", "/m"], "drop-cache", {}),
                            (["ctl", "log-level", "/m", "debug"], "log-level", {"level": "debug"}),
-                           (["umount", "/m"], "unmount", {})):
+                           (["umount", "/m"], "wait", {})):
         assert cli.main(argv) == 0
         assert below.asked[-1][:3] == ("/m.sock", op, args)
     before = len(below.asked)
