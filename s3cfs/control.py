@@ -268,7 +268,7 @@ def _short(path: str) -> Iterator[str]:
 
 # ---------------------------------------------------------------- the client
 
-def call(path: str, op: str, args: Mapping[str, Any] | None = None, *, on_progress: Callable[[Any], None] = lambda state: None,
+def call(path: str, op: str, args: Mapping[str, Any] | None = None, on_progress: Callable[[Any], None] | None = None, *,
          timeout_s: float | None = None) -> Any:
     """Ask the daemon and wait for the result. ControlError with its exit code, DaemonGone when nobody is there.
 
@@ -293,7 +293,8 @@ def call(path: str, op: str, args: Mapping[str, Any] | None = None, *, on_progre
                         raise ControlError(str(answer["error"]), int(answer.get("code", ExitCode.INTERNAL)))
                     if "result" in answer:
                         return answer["result"]
-                    on_progress(answer.get("progress"))
+                    if on_progress is not None:
+                        on_progress(answer.get("progress"))
         except TimeoutError:
             raise DaemonGone(f"the daemon did not answer within {timeout_s:g} s") from None
         except (OSError, ValueError) as error:
@@ -355,23 +356,28 @@ def unregister(file: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def find(mountpoint: str, device: str | None = None, owner: int | None = None) -> Registration:
-    """Who serves `mountpoint` (a resolved path). `device` and `owner` are what the mount table says of it; None when it is
-    not mounted any more, while its daemon may still upload. NotAMount, in one line, when there is nobody.
+def find(mountpoint: str, device: str | None = None) -> Registration:
+    """Who serves `mountpoint` (an absolute path), also while it is unmounted already and its daemon still uploads. With `device`,
+    from the mount table, just that mount. NotAMount, in one line, when there is nobody. Never touches the mount: it may hang.
     """
-    folders = {registry_folder(), ROOT_REGISTRY, *([registry_folder(owner)] if owner is not None else [])}
-    found = [entry for folder in sorted(folders) for entry in _entries(folder) if _trusted(folder)]
-    if device is not None:
-        for entry in found:
-            if entry.device == device and entry.alive():
-                return entry
-        if any(entry.device == device for entry in found):
-            raise NotAMount(f"{mountpoint}: the daemon of this mount has died (s3cfs umount --lazy clears the mount point)")
-        raise NotAMount(f"{mountpoint}: no s3cfs serves this mount, or it belongs to another user")
+    parent, name = os.path.split(mountpoint)
+    paths = {mountpoint, os.path.join(os.path.realpath(parent), name)}
+    found = [entry for folder in _folders() for entry in _entries(folder)
+             if (entry.device == device if device is not None else entry.mountpoint in paths)]
     for entry in found:
-        if entry.mountpoint == mountpoint and entry.alive():
+        if entry.alive():
             return entry
-    raise NotAMount(f"{mountpoint}: not a mount point of s3cfs")
+    if found:
+        raise NotAMount(f"{mountpoint}: the daemon of this mount has died (s3cfs umount --lazy clears the mount point)")
+    raise NotAMount(f"{mountpoint}: no s3cfs of yours is mounted there")
+
+
+def _folders() -> list[Path]:
+    """Where to look: one's own registry and root's; root looks at everybody's."""
+    folders = [registry_folder(), ROOT_REGISTRY]
+    if os.geteuid() == 0:
+        folders += sorted(Path("/run/user").glob("*/s3cfs")) + sorted(Path("/tmp").glob("s3cfs-[0-9]*"))
+    return [folder for folder in dict.fromkeys(folders) if _trusted(folder)]
 
 
 def _entries(folder: Path) -> Iterator[Registration]:

@@ -24,7 +24,7 @@ def _start_ticks(pid: int) -> int:
     except OSError:
         return 0
     fields = stat.rpartition(")")[2].split()
-    return 0 if fields[0] in ("Z", "X") else int(fields[19])       # dead, though nobody has asked how it ended
+    return 0 if fields[0] in "ZX" else int(fields[19])      # a zombie has ended
 
 
 def _text(path: str) -> str:

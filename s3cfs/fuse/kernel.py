@@ -1,18 +1,13 @@
-"""What is told to the kernel outside of answers: sizes of its read-ahead and of its dirty data, and what it must drop or keep."""
+"""What is told to the kernel outside of answers: sizes of its read-ahead and of its dirty data, and the end by force."""
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 
-import pyfuse3
-import trio
-from pyfuse3 import InodeT
-
 log = logging.getLogger(__name__)
 
 BDI = Path("/sys/class/bdi")
 CONNECTIONS = Path("/sys/fs/fuse/connections")
-STALE_MODES_MAX = 10_000
 
 
 def tune(device: str, *, read_ahead_kib: int, dirty_bytes: int, max_background: int) -> dict[str, str]:
@@ -44,31 +39,3 @@ def abort(device: str) -> bool:
     except OSError:
         return False
     return True
-
-
-class StaleModes:
-    """Invalidates attributes in a thread of its own: the notify calls may wait for locks that only a handler's answer frees."""
-
-    def __init__(self) -> None:
-        self._inodes: set[int] = set()
-        self._wanted = trio.Event()
-
-    def add(self, ino: int) -> None:
-        if len(self._inodes) < STALE_MODES_MAX:
-            self._inodes.add(ino)
-            self._wanted.set()
-
-    async def run(self) -> None:
-        while True:
-            await self._wanted.wait()
-            self._wanted = trio.Event()
-            inodes, self._inodes = self._inodes, set()
-            await trio.to_thread.run_sync(self._invalidate, inodes, abandon_on_cancel=True)
-
-    @staticmethod
-    def _invalidate(inodes: set[int]) -> None:
-        for ino in inodes:
-            try:
-                pyfuse3.invalidate_inode(InodeT(ino), attr_only=True)
-            except OSError as error:          # ENOENT: the kernel does not know it any more
-                log.debug("inode=%d not invalidated: %s", ino, error)

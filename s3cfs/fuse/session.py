@@ -84,15 +84,14 @@ async def serve(vfs: Vfs, path: str, options: FuseOptions, *, on_mounted: Callab
     leaving = leaving or Leaving()
     mountpoint.check_fuse()
     path = mountpoint.prepare(path, nonempty=options.nonempty)
-    alive, stale_modes = trio.Event(), kernel.StaleModes()
-    handlers = Handlers(vfs, options, on_init=alive.set, on_stale_mode=stale_modes.add)
+    alive = trio.Event()
+    handlers = Handlers(vfs, options, on_init=alive.set)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _mount(handlers, path, options)
     requests = trio.CancelScope()
     try:
         async with request_loop(options.loop) as loop, trio.open_nursery() as nursery:
             nursery.start_soon(_leave, leaving, path, requests)
-            nursery.start_soon(stale_modes.run)
             nursery.start_soon(_announce, path, options, loop, alive, on_mounted)
             with requests:
                 await pyfuse3.main(min_tasks=1, max_tasks=options.max_tasks)

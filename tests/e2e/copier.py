@@ -45,7 +45,13 @@ def plan(seed: int, count: int) -> list[Step]:
             steps.append({"do": "move", "name": name, "to": files[-1]})
         else:
             steps.append({"do": "remove", "name": files.pop(dice.randrange(len(files)))})
+        steps[-1]["sync"] = dice.random() < 0.1
     return steps
+
+
+def last_synced(steps: list[Step], done: int) -> int:
+    """The last of the first `done` steps that ended with an fsync."""
+    return max((number for number in range(done + 1) if number and steps[number - 1]["sync"]), default=0)
 
 
 def do(root: Path, step: Step) -> None:
@@ -65,6 +71,10 @@ def do(root: Path, step: Step) -> None:
         path.rename(root / step["to"])
     else:
         path.unlink()
+    if step["sync"]:
+        handle = os.open(path.parent, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
 
 
 class Model:

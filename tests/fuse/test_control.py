@@ -215,9 +215,11 @@ def test_a_mount_is_found_by_device_or_while_it_uploads(registry: Path) -> None:
     found = control.find("/mnt/x", "0:77")
     assert (found.socket, found.pid, found.url) == ("/state/control.sock", os.getpid(), "s3c://h/b") and found.alive()
     assert control.find("/mnt/x") == found                           # not in the mount table any more
-    with pytest.raises(NotAMount, match="not a mount point of s3cfs"):
+    (registry.parent / "link").symlink_to("/mnt")
+    assert control.find(f"{registry.parent}/link/x") == found
+    with pytest.raises(NotAMount, match="no s3cfs of yours"):
         control.find("/mnt/y")
-    with pytest.raises(NotAMount, match="no s3cfs serves"):
+    with pytest.raises(NotAMount, match="no s3cfs of yours"):
         control.find("/mnt/x", "0:78")
     control.unregister(file)
     assert not file.exists()
