@@ -113,9 +113,9 @@ def tree_of(root: Path) -> Tree:
 
 
 def matching_step(steps: list[Step], found: Tree) -> tuple[int, list[str]]:
-    """How many steps `found` is the result of: (n, names that are not as after n steps).
+    """How many steps `found` is the result of: (n, names that are not as after n steps, none if possible).
 
-    The names left over can only be those of step n + 1, which was being done: it decides who calls whether they may be so.
+    Those can only be what step n + 1, which was being done, may leave: of several n with one such name the one where it is so.
     """
     model, digests = Model(), dict[str, tuple[int, str]]()
     best: tuple[int, list[str]] = (-1, [])
@@ -128,7 +128,8 @@ def matching_step(steps: list[Step], found: Tree) -> tuple[int, list[str]]:
                     digests[name] = (len(model.files[name]), digest(model.files[name]))
         expected: Tree = {**{name: "folder" for name in model.folders}, **digests}
         wrong = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
-        if best[0] < 0 or len(wrong) <= len(best[1]):
+        half_done = may_be_half_done(steps[n] if n < len(steps) else None, wrong, found)
+        if best[0] < 0 or len(wrong) < len(best[1]) or (len(wrong) == len(best[1]) and half_done):
             best = n, sorted(wrong)
     return best
 
