@@ -33,6 +33,13 @@ class Capabilities:
     create_only: bool | None = None
 
 
+class Listing(Iterator[ObjectInfo]):
+    """What `list` may return: after a retryable error `next` may be called again and goes on where it was.
+
+    A plain generator ends at its first error; the retry wrapper then has to begin again and leave out what was seen.
+    """
+
+
 class Backend(abc.ABC):
     """One place (bucket and prefix, folder …) that holds objects. See the module's text for what is promised."""
 
@@ -49,7 +56,8 @@ class Backend(abc.ABC):
     def get(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
         """The object's bytes from `offset`, at most `size` of them (None: to the end); fewer only where the object ends.
 
-        An offset at or past the end gives b"". NotFound when there is no such object; Corrupt when the transfer was short or its checksum wrong.
+        An offset at or past the end gives b"". NotFound when there is no such object; Corrupt when the transfer was short or its
+        checksum wrong.
         """
 
     @abc.abstractmethod
@@ -76,6 +84,12 @@ class Backend(abc.ABC):
         """Find out by trying whether create-only puts hold here, set `capabilities` accordingly, and say so.
 
         Writes and removes objects under `probe/` only: a put on an existing key must fail, and of a small race one must win.
+        """
+
+    def create(self) -> None:  # noqa: B027 - most places are made by other means
+        """Make the place itself where this kind of store lets us (a folder); present is success. Only mkfs calls it.
+
+        A bucket is its owner's to make (region, versioning, price): stores of buckets do nothing, and `check` finds what is missing.
         """
 
     def check(self) -> None:

@@ -184,11 +184,16 @@ class Temporary(StoreError):
 
 
 class Throttled(Temporary):
-    """429 or 503. `retry_after` is what the store asked for, in seconds, or None."""
+    """429 or 503. `retry_after` is what the store asked for, in seconds, or None.
 
-    def __init__(self, operation: str, key: str, cause: object = "", retry_after: float | None = None) -> None:
+    `refused`: the store itself said that it did not carry the request out, so even a create-only put may be sent again.
+    A 503 of some gateway on the way proves nothing.
+    """
+
+    def __init__(self, operation: str, key: str, cause: object = "", retry_after: float | None = None, *, refused: bool = False) -> None:
         super().__init__(operation, key, cause)
         self.retry_after = retry_after
+        self.refused = refused
 
 
 class Corrupt(StoreError):

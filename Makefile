@@ -1,0 +1,48 @@
+# make setup    .venv with s3cfs and everything to test it (Debian: installs missing packages; quick and offline when all is there)
+# make demo     a filesystem on a folder: made, filled, unmounted, its local state lost, mounted again, compared
+# make check    types, lint, floors                     make test [ARGS="-k name"]
+# make bench    fsbench on a mount and on a plain folder, side by side          [SCALE=0.25 ONLY=seq,tree]
+# make soak     random work on a real mount with crashes and lost caches        [MINUTES=30 SEED=…]
+# make sim      the simulator                                                   [SEED=1 N=500]
+# make golden   make the golden filesystem of the current format (existing ones are never changed)
+# make install  links in $(PREFIX)/bin and /sbin, so that mount(8) and fstab know s3cfs (as root)
+SHELL := /bin/sh
+PY := .venv/bin/python
+PREFIX ?= /usr/local
+SEED ?= 1
+N ?= 500
+SCALE ?= 1
+MINUTES ?= 30
+ONLY ?=
+ARGS ?=
+.PHONY: setup demo check test bench soak sim golden install
+
+setup:
+	@sh contrib/setup.sh
+
+demo: setup
+	@sh contrib/demo.sh
+
+check: setup
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+	@.venv/bin/lint-imports
+
+test: setup
+	@$(PY) -m pytest $(ARGS)
+
+bench: setup
+	@SCALE="$(SCALE)" ONLY="$(ONLY)" sh contrib/bench.sh
+
+soak: setup
+	@$(PY) -m tests.soak --minutes $(MINUTES) --seed $(SEED)
+
+sim: setup
+	@$(PY) -m tests.sim --seed $(SEED) --count $(N)
+
+golden: setup
+	@$(PY) -m tests.golden
+
+install: setup
+	@for c in s3cfs mkfs.s3cfs mount.s3cfs umount.s3cfs fsck.s3cfs; do ln -sfn "$(CURDIR)/.venv/bin/$$c" "$(PREFIX)/bin/$$c"; done
+	@for c in mkfs mount umount fsck; do ln -sfn "$(PREFIX)/bin/$$c.s3cfs" "/sbin/$$c.s3cfs"; done

@@ -1,0 +1,353 @@
+"""S3 and everything that speaks like it, through boto3: `s3c://host[:port]/bucket/prefix/` and, for AWS, `s3://region/bucket/prefix/`.
+
+Tuned, since boto3 as it comes costs ten times the CPU: one client with a pool, path style where the store allows it, no parameter
+validation, no automatic checksums, and no payload signature where something else protects the body: TLS, or loopback. Over plain
+HTTP to anywhere else the payload is signed, for nothing else would notice a change on the way.
+A body is never copied: `_Reader` hands out slices of the caller's buffer. It does so in pieces because a socket's time-out counts
+for the whole of one send: a pack over a slow uplink would run into it while bytes flow.
+The SDK does not retry (the retry wrapper does, and knows which puts may be repeated) and does not follow a bucket to
+its region (each process would pay for it; WrongRegion names the region instead).
+"""
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import secrets
+import zlib
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Any, ClassVar
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+
+from s3cfs.backends import s3_errors
+from s3cfs.backends.base import Backend, Body, Capabilities, Listing, ObjectInfo
+from s3cfs.backends.probe import probe
+from s3cfs.backends.s3_tls import ca_bundle
+from s3cfs.backends.url import Credentials, Options, StoreUrl
+from s3cfs.errors import ConfigError, Corrupt, NotFound, Unsupported
+from s3cfs.limits import DOWNLOADS_AT_ONCE, MIB, STORE_TIMEOUT_S, UPLOADS_AT_ONCE
+
+POOL_CONNECTIONS = UPLOADS_AT_ONCE + DOWNLOADS_AT_ONCE + 4
+SEND_BYTES = 256 * 1024            # one send; each has the whole tcp-timeout
+EXPECT_MIN_BYTES = 1 * MIB         # larger bodies wait for "100 Continue": a refusal then costs no upload
+MD5_MAX_BYTES = 1 * MIB            # 1.5 ms of CPU; larger bodies rely on TLS or on their signature
+DEFAULT_REGION = "us-east-1"
+
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d{1,2}")
+_LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?")
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+_COMMON: dict[str, str] = {
+    "ssl-ca-path": "file or folder of CA certificates to trust instead of the system's",
+    "tcp-timeout": f"seconds without any progress until a connection is given up (default {STORE_TIMEOUT_S:g})",
+    "disable-expect100": "send bodies at once instead of waiting for '100 Continue'",
+    "dumb-copy": "accepted for S3QL's sake: s3cfs never copies objects in the store",
+    "session-token": "token of temporary credentials (better: the AWS variables or a profile)",
+    "storage-class": "storage class of new objects, as the store names it (STANDARD_IA ...)",
+    "sse": "server-side encryption of new objects: AES256, aws:kms or aws:kms:KEY-ID",
+    "addressing": "auto, path (host/bucket) or virtual (bucket.host)",
+    "payload-signing": "auto (plain HTTP only, not on loopback), on or off",
+    "upload-checksum": "auto, md5, crc32 or none: what the store checks uploads against",
+}
+
+
+class _Reader:
+    """A buffer as a file for the SDK: slices without a copy, of a size of our choosing."""
+
+    def __init__(self, data: Body) -> None:
+        self._view = memoryview(data).cast("B")
+        self._at = 0
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def read(self, size: int | None = None) -> memoryview:
+        piece = self._view[self._at:self._at + SEND_BYTES] if size is not None and size >= 0 else self._view[self._at:]
+        self._at += len(piece)
+        return piece
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._view)}[whence]
+        return self._at
+
+
+class _Pages(Listing):
+    """A listing page by page, by the store's token only; a page that failed is asked for again by the next `next`."""
+
+    def __init__(self, backend: S3Backend, prefix: str) -> None:
+        self._backend, self._prefix = backend, prefix
+        self._token: str | None = None
+        self._page: Iterator[ObjectInfo] = iter(())
+        self._last = False
+
+    def __next__(self) -> ObjectInfo:
+        while True:
+            for info in self._page:
+                return info
+            if self._last:
+                raise StopIteration
+            page, self._token = self._backend.list_page(self._prefix, self._token)
+            self._page, self._last = iter(page), self._token is None
+
+
+class S3Backend(Backend):
+    """Objects in a bucket, below a prefix."""
+
+    OPTIONS: ClassVar[Mapping[str, str]] = {
+        **_COMMON,
+        "no-ssl": "plain HTTP instead of HTTPS",
+        "sig-region": f"the store's region, for signatures (default {DEFAULT_REGION})",
+        "region": "the same as sig-region",
+    }
+    AWS: ClassVar[bool] = False
+
+    def __init__(self, url: StoreUrl, options: Options, credentials: Credentials) -> None:
+        self._url = url
+        self._bucket, self._prefix = url.bucket_and_prefix()
+        endpoint, region = self._where(url, options)
+        timeout = options.seconds("tcp-timeout", STORE_TIMEOUT_S)
+        self._expect = not options.flag("disable-expect100")
+        options.flag("dumb-copy")
+        self._put_arguments = _put_arguments(options)
+        signing = options.choice("payload-signing", ("auto", "on", "off"))
+        plain = endpoint is not None and endpoint.startswith("http:")
+        self._signed = signing == "on" or (signing == "auto" and plain and not _LOOPBACK.fullmatch(url.host))
+        self._checksum = options.choice("upload-checksum", ("auto", "md5", "crc32", "none"))
+        self._create_only: bool | None = None
+        self._ca = ca_bundle(options.text("ssl-ca-path"))
+        style: Any = {"addressing_style": self._addressing(options), "payload_signing_enabled": self._signed}
+        try:
+            session = _session(credentials, options.text("session-token"))
+            self._client: Any = session.client("s3", region_name=region, endpoint_url=endpoint, verify=self._ca.path, config=Config(
+                signature_version="s3v4",
+                s3=style,
+                retries={"total_max_attempts": 1, "mode": "standard"},
+                connect_timeout=timeout, read_timeout=timeout, max_pool_connections=POOL_CONNECTIONS, tcp_keepalive=True,
+                parameter_validation=False, request_checksum_calculation="when_required", response_checksum_validation="when_required",
+                user_agent_extra="s3cfs"))
+        except (BotoCoreError, ValueError) as error:
+            raise ConfigError(f"{url}: {' '.join(str(error).split())}") from error
+        host = url.host if not self.AWS else self._client.meta.endpoint_url.partition("://")[2]
+        self._place = s3_errors.Place(host, self._bucket, region, timeout, tls=not plain)
+        self._client.meta.events.register_last("before-call.s3", self._before_call)
+
+    @classmethod
+    def from_url(cls, url: StoreUrl, options: Options, credentials: Credentials) -> Backend:
+        return cls(url, options, credentials)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(create_only=self._create_only)
+
+    @property
+    def location(self) -> str:
+        return f"{self._url.scheme}://{self._url.host}/{self._bucket}/{self._prefix}"
+
+    def get(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
+        if offset < 0 or (size is not None and size < 0):
+            raise ValueError("negative offset or size")
+        if size == 0:
+            self.stat(key)
+            return b""
+        ranged = offset > 0 or size is not None
+        arguments = {"Range": f"bytes={offset}-{'' if size is None else offset + size - 1}"} if ranged else {}
+        with self._errors("get", key):
+            try:
+                answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **arguments)
+            except ClientError as error:
+                if s3_errors.status_of(error) == 416:
+                    return b""
+                raise
+            with closing(answer["Body"]) as body:
+                data: bytes = body.read()
+        part = answer.get("ContentRange", "")                          # the header decides: some answer a range with 200
+        if not part and answer["ResponseMetadata"]["HTTPStatusCode"] == 200:
+            expected = answer.get("ContentLength", len(data))
+            if len(data) == expected and ranged:                       # a store may ignore Range
+                return data[offset:] if size is None else data[offset:offset + size]
+        else:
+            expected = self._part_length(key, part, offset, size)
+        if len(data) != expected:
+            raise Corrupt("get", key, f"{self._place.host} sent {len(data)} bytes instead of {expected}")
+        return data
+
+    def _part_length(self, key: str, content_range: str, offset: int, size: int | None) -> int:
+        """How long the answer to a ranged get must be by its own header; Corrupt when it is not the range that was asked for."""
+        found = _CONTENT_RANGE.fullmatch(content_range)
+        if not found:
+            raise Corrupt("get", key, f"{self._place.host} sent a part without saying which")
+        first, last = int(found[1]), int(found[2])
+        wanted = None if size is None else offset + size - 1
+        if found[3] != "*":
+            end = int(found[3]) - 1
+            wanted = end if wanted is None else min(wanted, end)
+        if first != offset or last != (last if wanted is None else wanted):
+            raise Corrupt("get", key, f"{self._place.host} sent the range {first}-{last}, not the one asked for")
+        return last - first + 1
+
+    def put(self, key: str, data: Body, only_if_absent: bool = False) -> None:
+        if only_if_absent and not self._create_only:
+            why = "has none" if self._create_only is False else "was not probed for it"
+            raise Unsupported("put", key, f"create-only put on a store that {why}")
+        self._put(key, data, only_if_absent)
+
+    def _put(self, key: str, data: Body, only_if_absent: bool) -> None:
+        arguments = {**self._put_arguments, **self._checksum_of(data)}
+        if only_if_absent:
+            arguments["IfNoneMatch"] = "*"
+        with self._errors("put", key):
+            self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=_Reader(data), **arguments)
+
+    def _checksum_of(self, data: Body) -> dict[str, str]:
+        """The header the store verifies the body by. CRC32 is nearly free, but only AWS is sure to know it; MD5 everybody knows."""
+        kind = self._checksum
+        if kind == "auto":
+            kind = "crc32" if self.AWS else "md5" if len(data) <= MD5_MAX_BYTES and not self._signed else "none"
+        if kind == "md5":
+            return {"ContentMD5": b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()}
+        if kind == "crc32":
+            return {"ChecksumCRC32": b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()}
+        return {}
+
+    def stat(self, key: str) -> ObjectInfo:
+        """HEAD. Its errors have no body, so after one the same is asked by a GET of one byte, whose error says why."""
+        try:
+            with self._errors("stat", key):
+                answer = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
+                return ObjectInfo(key, int(answer["ContentLength"]))
+        except Exception as error:
+            if not isinstance(error.__cause__, ClientError) or s3_errors.code_of(error.__cause__):
+                raise
+            if s3_errors.status_of(error.__cause__) >= 429:
+                raise
+        with self._errors("stat", key):
+            try:
+                answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, Range="bytes=0-0")
+            except ClientError as error:
+                if s3_errors.status_of(error) == 416:
+                    return ObjectInfo(key, 0)
+                raise
+            answer["Body"].close()
+        found = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
+        return ObjectInfo(key, int(found[3]) if found and found[3] != "*" else int(answer["ContentLength"]))
+
+    def delete(self, key: str) -> None:
+        try:
+            with self._errors("delete", key):
+                self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
+        except NotFound:
+            pass
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        if prefix and not prefix.endswith("/"):
+            raise ValueError(f"a listing's prefix ends in '/': {prefix}")
+        return _Pages(self, prefix)
+
+    def list_page(self, prefix: str, token: str | None, page_size: int = 1000) -> tuple[Sequence[ObjectInfo], str | None]:
+        """One request: what it found and the token of the next page, None after the last."""
+        arguments = {"ContinuationToken": token} if token else {}
+        with self._errors("list", prefix):
+            answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix + prefix, MaxKeys=page_size, **arguments)
+        skip = len(self._prefix)
+        found = [ObjectInfo(item["Key"][skip:], int(item["Size"])) for item in answer.get("Contents", ())
+                 if item["Key"].startswith(self._prefix + prefix)]
+        following = answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
+        if answer.get("IsTruncated") and (not following or following == token):
+            raise Corrupt("list", prefix, f"{self._place.host} announces a further page and does not say which")
+        return found, following
+
+    def check(self) -> None:
+        self.list_page("super/", None, page_size=1)
+
+    def probe_create_only(self) -> bool:
+        self._create_only = probe(lambda key, data: self._put(key, data, True), self.get, self.delete, secrets.token_hex(8))
+        return self._create_only
+
+    def close(self) -> None:
+        self._client.close()
+        self._ca.close()
+
+    # ------------------------------------------------------------ how the client is made
+
+    def _where(self, url: StoreUrl, options: Options) -> tuple[str | None, str]:
+        """(endpoint, region)."""
+        names = {options.text("sig-region", DEFAULT_REGION), options.text("region", options.text("sig-region", DEFAULT_REGION))}
+        if "sig-region" in options.values and len(names) > 1:
+            raise ConfigError("the backend options region and sig-region contradict each other: give one of them")
+        if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?", url.host):
+            raise ConfigError(f"{url}: expected s3c://HOST[:PORT]/BUCKET/PREFIX/")
+        scheme = "http" if options.flag("no-ssl") else "https"
+        return f"{scheme}://{url.host}", options.text("region", options.text("sig-region", DEFAULT_REGION))
+
+    def _addressing(self, options: Options) -> str:
+        return options.choice("addressing", ("auto", "path", "virtual")).replace("auto", "path")
+
+    def _before_call(self, model: Any, params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        """The last word on a request: `Expect` only where it pays, and no redirection to other regions."""
+        params["headers"].pop("Expect", None)
+        if model.name == "PutObject" and self._expect and len(params["body"]) >= EXPECT_MIN_BYTES:
+            params["headers"]["Expect"] = "100-continue"
+        context.setdefault("s3_redirect", {})["redirected"] = True
+
+    @contextmanager
+    def _errors(self, operation: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (BotoCoreError, ClientError, ResponseParserError, OSError) as error:
+            raise s3_errors.translate(error, operation, key, self._place) from error
+        except Exception as error:
+            if type(error).__module__.startswith("urllib3."):          # from the body of an answer
+                raise s3_errors.translate(error, operation, key, self._place) from error
+            raise
+
+
+class AwsBackend(S3Backend):
+    """AWS itself: the region is the URL's host part, the endpoint follows from it (or from AWS_ENDPOINT_URL_S3)."""
+
+    OPTIONS: ClassVar[Mapping[str, str]] = _COMMON
+    AWS: ClassVar[bool] = True
+
+    def _where(self, url: StoreUrl, options: Options) -> tuple[str | None, str]:
+        if not _REGION.fullmatch(url.host):
+            raise ConfigError(f"{url}: expected s3://REGION/BUCKET/PREFIX/, and {url.host!r} is not a region of AWS")
+        return None, url.host
+
+    def _addressing(self, options: Options) -> str:
+        """Virtual, as AWS wants it; a bucket with dots in its name does not fit the certificate and goes by path."""
+        return options.choice("addressing", ("auto", "path", "virtual")).replace("auto", "path" if "." in self._bucket else "virtual")
+
+
+def _session(credentials: Credentials, token: str) -> boto3.session.Session:
+    """Given login and password, else the usual AWS chain: environment, profile, instance role."""
+    if bool(credentials.login) != bool(credentials.password):
+        raise ConfigError("backend-login and backend-password are given together or not at all")
+    if not credentials.login:
+        if token:
+            raise ConfigError("the backend option session-token needs backend-login and backend-password")
+        return boto3.session.Session()
+    return boto3.session.Session(aws_access_key_id=credentials.login, aws_secret_access_key=credentials.password,
+                                 aws_session_token=token or None)
+
+
+def _put_arguments(options: Options) -> dict[str, str]:
+    arguments: dict[str, str] = {}
+    if "storage-class" in options.values:
+        arguments["StorageClass"] = options.text("storage-class")
+    if "sse" in options.values:
+        kind = options.text("sse")
+        algorithm, _, key_id = kind.partition(":") if not kind.startswith("aws:kms") else ("aws:kms", ":", kind[len("aws:kms:"):])
+        if algorithm not in ("AES256", "aws:kms"):
+            raise ConfigError(f"backend option sse is AES256, aws:kms or aws:kms:KEY-ID, not {kind!r}")
+        arguments["ServerSideEncryption"] = algorithm
+        if key_id:
+            arguments["SSEKMSKeyId"] = key_id
+    return arguments

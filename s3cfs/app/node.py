@@ -1,0 +1,239 @@
+"""A filesystem in operation, without a kernel: all floors from the store up to `vfs`, wired.
+
+`open_node` opens the local state (or makes it from the store), brings it up to the newest commit, takes office as the writer,
+adopts what an earlier process left in the journal, and yields a Node whose `vfs` is ready. Leaving the block flushes and signs off.
+The FUSE mount, fsck, the gateways and the simulator all start here; they differ in doors and options only.
+"""
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from .. import ids, limits
+from ..backends.base import Backend
+from ..blockstore import BlockStore
+from ..cache import PackCache
+from ..checkpoints import Checkpoints
+from ..chunk import ChunkCodec
+from ..chunker import Chunker
+from ..commits import Commits
+from ..commits import Options as CommitOptions
+from ..doors import Doors
+from ..errors import Diverged, NotFound, S3cfsError
+from ..fencing import Host, Tier, Tip, Writer
+from ..journal import Journal
+from ..keys import KeyRing
+from ..meta import Chunk, Meta
+from ..pack import PackEntry
+from ..remote import Remote
+from ..replica import LocalTip, Progress, Replica, StartOver
+from ..superblock import Superblock
+from ..vfs.core import Vfs
+from ..vfs.files import Files
+from ..vfs.spool import Spool
+from ..vfs.stage import Stager
+
+log = logging.getLogger(__name__)
+
+DATABASE = "meta.db"
+SAVE_CACHE_TABLE_S = 60.0
+
+
+def _nobody(host: Host) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    read_only: bool = False
+    sole_writer: bool = False                  # the owner's word, for stores of neither tier
+    force: bool = False                        # do not wait for the last writer's silence
+    level: int | None = 3                      # of zstd; None: chunks are stored as they are
+    cache_bytes: int = limits.CACHE_BYTES
+    decoded_bytes: int = limits.DECODED_CACHE_BYTES
+    pool_bytes: int = limits.DIRTY_POOL_BYTES
+    kernel_times: bool = False
+    min_commit: int = 0                        # --expect-commit: the store must be at least there
+    commits: CommitOptions = field(default_factory=CommitOptions)
+    host: Host = field(default_factory=Host)
+    process_alive: Callable[[Host], bool] = _nobody
+
+
+@dataclass(slots=True)
+class Node:
+    """What runs. `status` (app/status.py) reads its figures."""
+
+    doors: Doors
+    superblock: Superblock
+    keyring: KeyRing
+    remote: Remote
+    meta: Meta
+    writer: Writer | None
+    journal: Journal
+    cache: PackCache
+    blocks: BlockStore
+    files: Files
+    stager: Stager | None
+    spool: Spool
+    commits: Commits
+    vfs: Vfs
+    tip: Tip
+    options: NodeOptions
+
+    async def flush(self) -> None:
+        """Everything written before this call is in the store."""
+        await self.commits.flush()
+
+    async def drop_cache(self) -> None:
+        """Forget what is also in the store."""
+        self.blocks.drop_decoded()
+        await self.cache.drop_all()
+
+
+async def choose_tier(remote: Remote, sole_writer: bool) -> Tier:
+    """What this store can do, tried now: it may have changed since the last time."""
+    if await remote.probe_create_only():
+        return Tier.T1
+    return Tier.SOLE if sole_writer else Tier.T2
+
+
+async def load_meta(doors: Doors, remote: Remote, keyring: KeyRing, progress: Progress) -> tuple[Meta, Replica, Tip]:
+    """The local database, brought forward to the newest commit; made anew from a checkpoint when it holds nothing of its own."""
+    unusable: frozenset[str] = frozenset()
+    while True:
+        meta = Meta.open(doors, DATABASE, keyring.database_key())
+        try:
+            known = meta.local_get("fs_id")
+            if known is not None and known != keyring.fs_id:
+                raise Diverged("the local state belongs to another filesystem")
+            meta.local_set("fs_id", keyring.fs_id)
+            replica = Replica(doors, remote, keyring, meta, progress, unusable)
+            tip = await replica.find_tip()
+            await replica.catch_up(tip, in_office=False)
+            return meta, replica, tip
+        except StartOver as again:
+            meta.close()
+            if again.unusable:
+                unusable |= {again.unusable}
+            for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
+                doors.disk.unlink(name)
+        except BaseException:
+            meta.close()
+            raise
+
+
+async def _recover_journal(meta: Meta, journal: Journal, remote: Remote, commits: Commits) -> None:
+    """Adopt packs that an earlier process left: finish the open ones, upload what the store has not got."""
+    open_packs = {}
+    for pack in await meta.open_packs():
+        open_packs[pack.id] = [PackEntry(c.hash, c.off, c.clen, c.len) for c in await meta.chunks_of(pack.id)]
+    closed = {}
+    for number, state in meta.pack_files().items():
+        pack = await meta.pack(number)
+        if state == "journal" and pack is not None and pack.name is not None:
+            closed[number] = (pack.name, pack.size)
+    found = await journal.recover(open_packs, closed)
+    for pack_id, entries in found.lost.items():
+        for entry in entries:
+            log.error("chunk %s of pack %d is not on the local disk, though it was synced", entry.chunk_id.hex()[:16], pack_id)
+            chunk = await meta.find_chunk(entry.chunk_id)
+            if chunk is not None:
+                await meta.mark_bad(chunk.id)
+    for pack_id in found.empty:
+        if pack_id not in found.lost:
+            await meta.drop_pack(pack_id)
+    for done in found.closed:
+        await meta.close_pack(done.pack_id, done.name, done.size)
+    for pack_id in found.missing:
+        name = closed[pack_id][0]
+        try:
+            await remote.stat(ids.pack_key(name))
+            meta.drop_pack_file(pack_id)           # it went up, and only the note was lost
+        except NotFound:
+            log.error("pack %s is neither in the journal nor in the store", name)
+    commits.adopt(journal.pending())
+
+
+@contextlib.asynccontextmanager
+async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock: Superblock, options: NodeOptions,
+                    progress: Progress = lambda what, done, total: None) -> AsyncIterator[Node]:
+    """A running filesystem; see the module's text. S3cfsError when it cannot be opened; nothing is lost then."""
+    doors.disk.makedirs("journal")
+    remote = Remote(backend, doors.threads, doors.clock, limits.UPLOADS_AT_ONCE, limits.DOWNLOADS_AT_ONCE)
+    meta, replica, tip = await load_meta(doors, remote, keyring, progress)
+    try:
+        if tip.n < options.min_commit:
+            from ..errors import RolledBack
+            raise RolledBack(f"the store ends at commit {tip.n}, not {options.min_commit} or later as expected: it was rolled back or is another copy")
+        writer: Writer | None = None
+        epoch = tip.epoch
+        if not options.read_only:
+            tier = await choose_tier(remote, options.sole_writer)
+            writer = Writer(doors, remote, tier, lambda number: keyring.sealer("record", number), options.host, options.process_alive)
+            tip = await writer.claim(tip, force=options.force, on_wait=lambda text: progress(text, 0, 0))
+            await replica.catch_up(tip, in_office=True)
+            epoch = writer.epoch
+        node = _assemble(doors, remote, keyring, superblock, meta, writer, tip, epoch, options)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.blocks.run)
+            if writer is not None:
+                await _recover_journal(meta, node.journal, remote, node.commits)
+                nursery.start_soon(node.files.run)
+            await nursery.start(node.commits.run)
+            nursery.start_soon(_save_cache_table, node)
+            if writer is not None and await meta.orphans():
+                node.commits.check_writable()
+                await node.vfs.recover_orphans()
+            if meta.outbox()[0]:
+                node.commits.hurry()
+            try:
+                yield node
+                await _leave(node)
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        with contextlib.suppress(S3cfsError):
+            meta.close()
+    await remote.close()
+
+
+async def _leave(node: Node) -> None:
+    """Everything into the store, then sign off. A mount that was deposed or failed keeps what it has and leaves."""
+    if node.writer is not None and node.commits.writable:
+        await node.commits.flush()
+        await node.commits.release(final=True)
+    await node.cache.close()
+    await node.journal.close()
+    node.spool.close()
+
+
+def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superblock, meta: Meta, writer: Writer | None, tip: Tip,
+              epoch: int, options: NodeOptions) -> Node:
+    def on_bad(chunk: Chunk) -> None:
+        meta.mark_bad_now(chunk.id)
+
+    codec = ChunkCodec(keyring, epoch, options.level)
+    journal = Journal(doors, keyring.sealer("index", epoch), epoch)
+    cache = PackCache(doors, options.cache_bytes)
+    cache.load()
+    blocks = BlockStore(doors, remote, journal, cache, codec, meta.pack, chunk_of=meta.chunk, on_bad=on_bad, decoded_bytes=options.decoded_bytes)
+    spool = Spool(doors.disk, keyring)
+    files = Files(doors, meta, blocks, spool, kernel_times=options.kernel_times, pool_bytes=options.pool_bytes)
+    chunker = Chunker(superblock.chunk_min, superblock.chunk_avg, superblock.chunk_max, keyring.chunker_seed())
+    stager = Stager(doors, meta, journal, blocks, codec, keyring, chunker, spool, epoch=epoch, on_change=files.recount)
+    checkpoints = Checkpoints(doors, meta, remote, keyring, epoch)
+    commits = Commits(doors, meta, journal, blocks, remote, writer, files, stager.apply_lock, options.commits,
+                      checkpoints if writer is not None else None)
+    files.use(stager, commits.durable)
+    vfs = Vfs(meta, files, commits, doors.clock, read_only=options.read_only)
+    return Node(doors, superblock, keyring, remote, meta, writer, journal, cache, blocks, files, stager, spool, commits, vfs, tip, options)
+
+
+async def _save_cache_table(node: Node) -> None:
+    while True:
+        await node.doors.clock.sleep(SAVE_CACHE_TABLE_S)
+        await node.cache.save()

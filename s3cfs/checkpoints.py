@@ -1,0 +1,78 @@
+"""Writing checkpoints: all metadata at a commit, made beside the running mount.
+
+The rows are read by a connection of its own, in the snapshot of the transaction that the commit ends with, and leave as changesets from an
+empty database: one format and one way to apply it, for checkpoints and log alike. Parts first, the manifest last: a
+checkpoint without its manifest does not exist. Nonces in the names keep two attempts at one commit apart.
+"""
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from . import checkpoint, ids, limits
+from .doors import Doors
+from .errors import StoreError
+from .fencing import Tip
+from .keys import KeyRing
+from .meta import Meta, Snapshot
+from .record import object_hash
+from .remote import Remote
+from .replica import LocalTip
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    def __init__(self, doors: Doors, meta: Meta, remote: Remote, keyring: KeyRing, epoch: int) -> None:
+        self._doors, self._meta, self._remote, self._epoch = doors, meta, remote, epoch
+        self._sealer = keyring.sealer("checkpoint", epoch)
+        self.written = 0
+
+    def due(self) -> bool:
+        """Whether reading the log takes long enough by now that a checkpoint pays."""
+        local = LocalTip.load(self._meta)
+        bound = max(limits.CHECKPOINT_MIN_LOG_BYTES, int(limits.CHECKPOINT_LOG_RATIO * local.checkpoint_bytes))
+        return local.log_bytes > bound or local.log_records >= limits.CHECKPOINT_MAX_SEGMENTS
+
+    def begin(self) -> Snapshot | None:
+        """With the transaction just ended: its state, if a checkpoint is due. Give it to `write` once the commit is in the store."""
+        return self._meta.snapshot() if self.due() else None
+
+    async def write(self, snapshot: Snapshot, tip: Tip) -> None:
+        """A checkpoint that cannot be written now is made later: the log has everything."""
+        nonce = self._doors.random.bytes(8).hex()
+        parts: list[checkpoint.Part] = []
+        try:
+            groups = self._groups(snapshot)
+            while True:
+                data = await self._doors.threads.run(self._next_part, groups, tip.n)
+                if data is None:
+                    break
+                key = ids.checkpoint_key(tip.n, f"{nonce}-{len(parts) + 1}")
+                await self._remote.put(key, data)
+                parts.append(checkpoint.Part(key, len(data), object_hash(data).hex()))
+            manifest = checkpoint.Manifest(tip.n, self._epoch, tip.hash.hex(), tip.key, parts, self._doors.clock.time_ns(), snapshot.counters)
+            await self._remote.put(ids.checkpoint_key(tip.n, f"manifest-{nonce}"), checkpoint.encode_manifest(manifest, self._sealer))
+        except StoreError as exc:
+            log.warning("checkpoint at commit %d not written: %s", tip.n, exc)
+            return
+        finally:
+            snapshot.close()
+        self.written += 1
+        LocalTip.load(self._meta).with_checkpoint(tip.n, sum(part.size for part in parts)).save(self._meta)
+        log.info("checkpoint at commit %d: %d parts", tip.n, len(parts))
+
+    @staticmethod
+    def _groups(snapshot: Snapshot) -> Iterator[list[bytes]]:
+        group: list[bytes] = []
+        for changeset in snapshot.changesets(limits.CHECKPOINT_PART_BYTES // 4):
+            group.append(changeset)
+            if sum(map(len, group)) >= limits.CHECKPOINT_PART_BYTES // 2:
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def _next_part(self, groups: Iterator[list[bytes]], commit: int) -> bytes | None:
+        group = next(groups, None)
+        return None if group is None else checkpoint.encode_part(group, commit, self._sealer)

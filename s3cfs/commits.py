@@ -1,0 +1,447 @@
+"""From local transactions to commits in the store.
+
+    transaction   every second while something changed, and on fsync: closed files are staged, the journal is synced FIRST, then COMMIT
+                  (whose changeset goes into the outbox in the same COMMIT), then the WAL is synced while the next group fills
+    commit        every few seconds while the outbox is not empty, and on flush: the open pack is finished, packs go up in parallel,
+                  then the record with the merged changesets: only now commit n exists
+
+INVARIANT C1: a COMMITted row names only bytes of packs that were synced before (the journal's sync and COMMIT share `apply_lock`).
+INVARIANT C2: a record is put only after every pack that its rows name is in the store.
+INVARIANT C3: the outbox loses a row only in the local transaction that notes the record which carried it.
+"""
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from . import limits
+from .blockstore import BlockStore
+from .checkpoints import Checkpoints
+from .doors import Doors
+from .errors import Deposed, Exists, NoSpace, ReadOnly, S3cfsError, StoreError
+from .fencing import Tier, Tip, Writer
+from .ids import pack_key
+from .journal import ClosedPack, Journal
+from .meta import Meta
+from .record import Kind
+from .remote import Remote
+from .replica import LocalTip, pending_name
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 10.0                # a writer that is busy uploading says so in the log
+JOURNAL_ROOM = 0.9                # of the journal's bound: beyond it writers begin to wait
+
+
+class State(enum.StrEnum):
+    """One transition method (`_enter`); READ_ONLY, DEPOSED and FAILED are final."""
+
+    OK = "ok"
+    AWAY = "store-away"           # the store does not answer; commits queue up locally
+    WAITING = "waiting"           # and the queue is full: writers wait
+    READ_ONLY = "read-only"
+    DEPOSED = "deposed"
+    FAILED = "failed"
+
+
+_FINAL = {State.READ_ONLY, State.DEPOSED, State.FAILED}
+
+
+class Content(Protocol):
+    """What the commits need of the files (vfs/files.py)."""
+
+    async def stage_ready(self) -> None: ...
+    async def stage_all(self) -> None: ...
+    def has_fresh_open(self) -> bool: ...
+    def oldest_change(self) -> float | None: ...
+    @property
+    def pending_bytes(self) -> int: ...
+    @property
+    def dirty(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    sync_remote: bool = False
+    transaction_interval_s: float = limits.TRANSACTION_INTERVAL_S
+    commit_interval_s: float = limits.COMMIT_INTERVAL_S
+    max_lag_s: float | None = None
+    journal_max_bytes: int = limits.JOURNAL_MAX_BYTES
+    writer_wait_s: float = limits.WRITER_WAIT_S
+    release_after_idle_s: float = limits.RELEASE_AFTER_IDLE_S
+
+
+class Commits:
+    """Transactions and commits of one mount. `run` does the periodic work; `durable` and `flush` are the barriers."""
+
+    def __init__(self, doors: Doors, meta: Meta, journal: Journal, blocks: BlockStore, remote: Remote, writer: Writer | None,
+                 content: Content, apply_lock: trio.Lock, options: Options,
+                 checkpoints: Checkpoints | None = None) -> None:
+        self._doors, self._meta, self._journal, self._blocks, self._remote = doors, meta, journal, blocks, remote
+        self._writer, self._content, self._apply_lock, self._options = writer, content, apply_lock, options
+        self._checkpoints = checkpoints
+        self.state = State.OK if writer is not None else State.READ_ONLY
+        self.message = ""
+        self._transaction_lock = trio.Lock()
+        self._commit_lock = trio.Lock()
+        self._changed = trio.Event()              # something may have changed since the last transaction
+        self._to_commit = trio.Event()            # the outbox may hold something
+        self._gate: trio.Event | None = None      # while a transaction closes, changes wait here: no new file is caught empty
+        self._relief = trio.Event()
+        self._uploads: dict[int, trio.Event] = {}  # packs on their way
+        self._to_upload: list[ClosedPack] = []
+        self._uploaded: list[ClosedPack] = []      # in the store; their files move to the cache after the commit
+        self._upload_wanted = trio.Event()
+        self._dirty_since: float | None = None    # monotonic, of what no transaction holds yet
+        self._durable_since: float | None = None  # ... of the oldest change that no commit holds yet
+        self._last_append = doors.clock.monotonic()
+        self._released = False
+        self._begun = 0                           # transactions, the running one included
+        self._kept: list[int] = []                # records whose bytes are kept locally
+        self._room_checked = float("-inf")
+        self._disk_has_room = True
+        self.transactions = 0
+        self.commits = 0
+        self.failure: Exception | None = None
+
+    # ---------------------------------------------------------------- the way in: may anything be written?
+
+    def check_writable(self) -> None:
+        """Before every change. Cheap; no await. ReadOnly or NoSpace."""
+        if self.state in _FINAL:
+            raise ReadOnly(self.message or "mounted read-only")
+        if self._dirty_since is None:
+            self._dirty_since = self._doors.clock.monotonic()
+            self._changed.set()
+
+    def has_room(self) -> bool:
+        """False: `await room()` first."""
+        return self._gate is None and not self._full()
+
+    def _full(self) -> bool:
+        over = self._journal.bytes_total > self._options.journal_max_bytes * JOURNAL_ROOM
+        late = self._options.max_lag_s is not None and self.lag_s() > self._options.max_lag_s
+        return over or late or not self.disk_has_room()
+
+    def disk_has_room(self) -> bool:
+        """Whether the local disk has more than its reserve free; looked up a few times a second."""
+        now = self._doors.clock.monotonic()
+        if now - self._room_checked > 0.25:
+            self._room_checked = now
+            self._disk_has_room = self._doors.disk.free_bytes() > limits.DISK_RESERVE_BYTES
+        return self._disk_has_room
+
+    async def room(self) -> None:
+        """Wait until there is room for more changes; NoSpace after `writer_wait_s`. Also the few ms that a transaction takes to close."""
+        while self._gate is not None:
+            await self._gate.wait()
+        if not self._full():
+            return
+        clock = self._doors.clock
+        deadline = clock.monotonic() + self._options.writer_wait_s
+        if self.state is State.OK or self.state is State.AWAY:
+            self._enter(State.WAITING, "the store is slower than what is written (or away) and the local queue is full: writers wait")
+        self._to_commit.set()
+        while self._full():
+            self.check_writable()
+            if clock.monotonic() >= deadline:
+                raise NoSpace("the local queue is full and the store does not take what is in it")
+            with trio.move_on_after(1.0):
+                await self._relief.wait()
+        if self.state is State.WAITING:
+            self._enter(State.OK, "")
+
+    def _enter(self, state: State, message: str) -> None:
+        """The one transition. Final states stay."""
+        if self.state in _FINAL or (self.state, self.message) == (state, message):
+            return
+        (log.error if state in _FINAL else log.warning if message else log.info)("state %s: %s", state, message or "as it should be")
+        self.state, self.message = state, message
+        self._relief_now()
+
+    def _relief_now(self) -> None:
+        event, self._relief = self._relief, trio.Event()
+        event.set()
+
+    def fail(self, error: Exception) -> None:
+        """Writing ends: what was acknowledged as durable is kept, the mount goes on reading."""
+        self.failure = error
+        self._enter(State.DEPOSED if isinstance(error, Deposed) else State.FAILED, str(error))
+
+    # ---------------------------------------------------------------- transactions
+
+    async def durable(self) -> None:
+        """Everything done before this call is in a transaction on the local disk (and, under --sync=remote, in the store)."""
+        if self._options.sync_remote:
+            await self.flush(files=False)
+            return
+        begun = self._begun
+        async with self._transaction_lock:
+            if self._begun > begun or not self._uncommitted():
+                return                     # one began after our call and is done, or there is nothing
+            await self._transaction()
+
+    def _uncommitted(self) -> bool:
+        return self._meta.dirty or self._content.dirty or self._dirty_since is not None
+
+    async def _transaction(self, *, grace: bool = False, finish_pack: bool = False) -> None:
+        """With `_transaction_lock` held. `grace`: wait a moment for new files to be filled. Raises when the local disk fails."""
+        if self.state in _FINAL:
+            raise ReadOnly(self.message)
+        self._begun += 1
+        try:
+            if grace:
+                await self._wait_for_fresh_files()
+            await self._content.stage_ready()      # most of the work, while everything goes on
+            await self._journal.sync()
+            self._gate = trio.Event()              # and what came meanwhile
+            try:
+                await self._content.stage_ready()
+                async with self._apply_lock:
+                    since, self._dirty_since = self._dirty_since, None
+                    if finish_pack:
+                        await self._record_closed(await self._journal.close_current())
+                    else:
+                        await self._journal.sync()
+                        await self._record_closed(self._journal.take_closed())
+                    if self._content.dirty or self._content.has_fresh_open():
+                        self._dirty_since = self._doors.clock.monotonic()     # open files that were left out
+                    made = self._meta.commit()
+                    noted = [n for n in self._kept if n <= LocalTip.load(self._meta).n]
+            finally:
+                gate, self._gate = self._gate, None
+                gate.set()
+            self.transactions += 1
+            if made is not None and self._durable_since is None:
+                self._durable_since = since if since is not None else self._doors.clock.monotonic()
+            await self._doors.threads.run(self._meta.sync_wal)
+            for n in noted:
+                self._doors.disk.unlink(pending_name(n))
+                self._kept.remove(n)
+        except trio.Cancelled:
+            raise
+        except Exception as exc:
+            self.fail(exc)
+            raise
+        if made is not None:
+            self._to_commit.set()
+
+    async def _wait_for_fresh_files(self) -> None:
+        deadline = self._doors.clock.monotonic() + limits.FRESH_FILE_GRACE_S
+        while self._content.has_fresh_open() and self._doors.clock.monotonic() < deadline:
+            await self._doors.clock.sleep(0.005)
+
+    async def _record_closed(self, packs: list[ClosedPack]) -> None:
+        """Names of finished packs go into their rows; from now on they may be uploaded."""
+        for pack in packs:
+            await self._meta.close_pack(pack.pack_id, pack.name, pack.size)
+            self._queue(pack)
+
+    def _queue(self, pack: ClosedPack) -> None:
+        self._uploads[pack.pack_id] = trio.Event()
+        self._meta.set_pack_file(pack.pack_id, "journal")
+        self._to_upload.append(pack)
+        self._upload_wanted.set()
+
+    def adopt(self, packs: list[ClosedPack]) -> None:
+        """Packs that an earlier process closed and did not upload."""
+        for pack in packs:
+            self._queue(pack)
+
+    # ---------------------------------------------------------------- commits
+
+    async def flush(self, *, files: bool = True) -> None:
+        """Everything written before this call is in the store (`files`: open files too). Raises when it cannot be."""
+        async with self._transaction_lock:
+            if files:
+                await self._content.stage_all()
+        await self._commit()
+
+    async def _commit(self) -> None:
+        writer = self._writer
+        if writer is None:
+            return
+        async with self._commit_lock:
+            async with self._transaction_lock:
+                if self._uncommitted() or self._journal.current is not None:
+                    await self._transaction(finish_pack=True)
+                snapshot = self._checkpoints.begin() if self._checkpoints is not None else None   # the state this commit will have
+            since, tip = self._durable_since, writer.tip
+            wanted = list(self._uploads)
+            last = self._meta.last_outbox_id()
+            uploaded, self._uploaded = self._uploaded, []
+            while self._meta.outbox()[0]:
+                merged = self._meta.merge_outbox(limits.OUTBOX_SEGMENT_MAX_BYTES)
+                if merged is None:
+                    break
+                upto, changeset, count = merged
+                await self._wait_for_packs(wanted, writer)
+                tip = await self._append(writer, Kind.COMMIT, {"outbox": upto, "transactions": count}, changeset)
+                self._meta.drop_outbox(upto)
+                self.commits += 1
+                if upto >= last:
+                    break
+            if self._meta.outbox()[0]:
+                self._durable_since = self._doors.clock.monotonic() if since is self._durable_since else self._durable_since
+                self._to_commit.set()
+            elif since is self._durable_since:
+                self._durable_since = None
+            if wanted:
+                uploaded, self._uploaded = uploaded + self._uploaded, []
+            for pack in uploaded:
+                self._meta.drop_pack_file(pack.pack_id)
+            async with self._transaction_lock:
+                await self._transaction()
+            for pack in uploaded:
+                await self._blocks.uploaded(pack)
+            self._relief_now()
+        if snapshot is not None and self._checkpoints is not None:
+            await self._checkpoints.write(snapshot, tip)
+
+    async def _wait_for_packs(self, packs: list[int], writer: Writer) -> None:
+        """C2. Meanwhile the log says now and then that this writer lives."""
+        for pack in packs:
+            event = self._uploads.get(pack)
+            while event is not None and not event.is_set():
+                with trio.move_on_after(HEARTBEAT_S):
+                    await event.wait()
+                if not event.is_set() and self._doors.clock.monotonic() - self._last_append > HEARTBEAT_S:
+                    await self._append(writer, Kind.COMMIT, {"outbox": 0, "transactions": 0}, b"")
+
+    async def _append(self, writer: Writer, kind: Kind, info: dict[str, object], changeset: bytes = b"") -> Tip:
+        try:
+            tip = await writer.append(kind, info, changeset, keep=self._keep)
+        except S3cfsError as exc:
+            self.fail(exc)
+            raise
+        self._last_append = self._doors.clock.monotonic()
+        self._released = kind is Kind.RELEASE
+        LocalTip.load(self._meta).advanced(tip, writer.last_size).save(self._meta)   # C3: with what follows, in the same transaction
+        return tip
+
+    async def _keep(self, n: int, data: bytes) -> None:
+        """INVARIANT F2. The bytes go when a durable transaction notes that the record arrived."""
+        self._kept.append(n)
+        await self._doors.threads.run(self._keep_in_thread, n, data)
+
+    def _keep_in_thread(self, n: int, data: bytes) -> None:
+        disk = self._doors.disk
+        file = disk.open(pending_name(n), create=True)
+        try:
+            file.pwrite(data, 0)
+            file.fsync()
+        finally:
+            file.close()
+        disk.sync_dir("journal")
+
+    # ---------------------------------------------------------------- uploading
+
+    async def _upload(self, pack: ClosedPack) -> None:
+        """Until it is in the store; the file then moves to the cache."""
+        delay_s = 1.0
+        while True:
+            try:
+                data = await self._journal.load(pack.pack_id)
+                create_only = self._writer is not None and self._writer.tier is Tier.T1
+                try:
+                    await self._remote.put(pack_key(pack.name), data, only_if_absent=create_only)
+                except Exists:
+                    pass                      # the name is the hash of the bytes: they are there already
+                del data
+                break
+            except StoreError as exc:
+                if self.state is State.OK:
+                    self._enter(State.AWAY, f"store does not take packs: {exc}")
+                await self._doors.clock.sleep(self._doors.random.uniform(delay_s / 2, delay_s))
+                delay_s = min(2 * delay_s, 30.0)
+            except Exception as exc:
+                self.fail(exc)
+                raise
+        if self.state is State.AWAY:
+            self._enter(State.OK, "")
+        self._uploaded.append(pack)
+        self._uploads.pop(pack.pack_id).set()
+
+    async def _upload_loop(self) -> None:
+        async with trio.open_nursery() as nursery:
+            limiter = trio.CapacityLimiter(limits.UPLOADS_AT_ONCE)
+
+            async def one(pack: ClosedPack) -> None:
+                async with limiter:
+                    await self._upload(pack)
+
+            while True:
+                await self._upload_wanted.wait()
+                self._upload_wanted = trio.Event()
+                while self._to_upload:
+                    nursery.start_soon(one, self._to_upload.pop(0))
+
+    # ---------------------------------------------------------------- periodic work
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled. Errors end writing (`fail`), not the mount."""
+        async with trio.open_nursery() as nursery:
+            if self._writer is not None:
+                for loop in (self._transaction_loop, self._commit_loop, self._upload_loop, self._release_loop):
+                    nursery.start_soon(self._guarded, loop)
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def _guarded(self, loop: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await loop()
+        except S3cfsError as exc:
+            self.fail(exc)
+
+    async def _transaction_loop(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            await self._doors.clock.sleep(self._options.transaction_interval_s)
+            async with self._transaction_lock:
+                if self._uncommitted():
+                    await self._transaction(grace=True)
+                    await self._doors.threads.run(self._meta.checkpoint_wal)
+            if self._dirty_since is not None:
+                self._changed.set()
+
+    async def _commit_loop(self) -> None:
+        while True:
+            await self._to_commit.wait()
+            self._to_commit = trio.Event()
+            await self._doors.clock.sleep(self._options.commit_interval_s)
+            await self._commit()
+
+    async def _release_loop(self) -> None:
+        """Nothing to say for a while: say so once, and be silent."""
+        while True:
+            await self._doors.clock.sleep(self._options.release_after_idle_s / 4)
+            idle = self._doors.clock.monotonic() - self._last_append >= self._options.release_after_idle_s
+            if idle and not self._released and not self._meta.outbox()[0] and not self._uncommitted():
+                await self.release(final=False)
+
+    async def release(self, *, final: bool) -> None:
+        """Sign off in the log: whoever comes next need not wait. `final`: the process ends."""
+        writer = self._writer
+        if writer is None or not writer.epoch or self.state in _FINAL:
+            return
+        async with self._commit_lock:
+            await self._append(writer, Kind.RELEASE, {"final": final})
+            async with self._transaction_lock:
+                await self._transaction()
+
+    # ---------------------------------------------------------------- figures
+
+    def lag_s(self) -> float:
+        """Age of the oldest change that is in no commit, seconds; 0 when everything is in the store."""
+        oldest = [moment for moment in (self._durable_since, self._dirty_since, self._content.oldest_change()) if moment is not None]
+        return max(0.0, self._doors.clock.monotonic() - min(oldest)) if oldest else 0.0
+
+    def lag_bytes(self) -> int:
+        """Bytes not yet in the store: dirty data, packs, outbox."""
+        return self._content.pending_bytes + self._journal.bytes_total + self._meta.outbox()[1]

@@ -1,0 +1,52 @@
+"""How to mount: what the command line and fstab may choose about the kernel's side."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from s3cfs import limits
+
+SUBTYPE = "s3cfs"
+FSTYPE = f"fuse.{SUBTYPE}"
+
+# mount options that the kernel or libfuse understands as they stand
+PASSED_ON = frozenset({"ro", "dev", "nodev", "suid", "nosuid", "exec", "noexec", "atime", "noatime", "dirsync"})
+PASSED_ON_WITH_VALUE = ("context=", "fscontext=", "defcontext=", "rootcontext=")
+
+
+@dataclass(frozen=True, slots=True)
+class FuseOptions:
+    """`source` is shown as the device in the mount table. `extra` are mount options of PASSED_ON*, passed on as they are.
+
+    The timeouts suit a mount that is the only writer of what it shows; a follower uses less. `dirty_bytes` bounds what
+    the kernel holds back of written data, where its BDI can be told; 0 leaves it alone.
+    """
+
+    source: str
+    read_only: bool = False
+    allow_other: bool = False
+    writeback: bool = True
+    nonempty: bool = False
+    entry_timeout_s: float = limits.ENTRY_TIMEOUT_S
+    attr_timeout_s: float = limits.ATTR_TIMEOUT_S
+    negative_timeout_s: float = limits.ENTRY_TIMEOUT_S
+    read_ahead_kib: int = limits.READ_AHEAD_KIB
+    dirty_bytes: int = 128 * limits.MIB
+    max_background: int = 32              # requests the kernel sends ahead of anyone waiting: read-ahead and write-back
+    max_tasks: int = 99                   # requests handled at once
+    loop: str = "hybrid"
+    extra: Sequence[str] = field(default=())
+
+    def mount_options(self) -> set[str]:
+        """What libfuse takes. Commas and backslashes of the source are escaped, as its parser wants it."""
+        source = self.source.replace("\\", "\\\\").replace(",", "\\,")
+        chosen = {"default_permissions", f"fsname={source}", f"subtype={SUBTYPE}", f"max_background={self.max_background}"}
+        if self.allow_other:
+            chosen.add("allow_other")
+        if self.read_only:
+            chosen.add("ro")
+        for option in self.extra:
+            if option not in PASSED_ON and not option.startswith(PASSED_ON_WITH_VALUE):
+                raise ValueError(f"not an option that can be passed on to the kernel: {option}")
+            chosen.add(option)
+        return chosen

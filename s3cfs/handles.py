@@ -1,0 +1,124 @@
+"""Two small helpers of the floor that keeps packs on disk: a fair lock without a checkpoint, and a bounded set of open files.
+
+Both belong to the event-loop thread; only the file inside a `Handle` is touched by worker threads. A handle that is in use
+(`uses` > 0) is never closed: closing a descriptor under a thread that is about to read it would let the number be reused, and the
+thread would read another file.
+"""
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from types import TracebackType
+
+import trio
+
+from s3cfs.doors import Disk, DiskFile
+
+
+class Turn:
+    """A lock, first come first served. When it is free, taking it is no checkpoint (trio.Lock costs a pass of the scheduler)."""
+
+    def __init__(self) -> None:
+        self._held = False
+        self._waiting: deque[trio.Event] = deque()
+
+    async def __aenter__(self) -> None:
+        if not self._held:
+            self._held = True
+            return
+        event = trio.Event()
+        self._waiting.append(event)
+        try:
+            await event.wait()
+        except BaseException:
+            if event.is_set():              # it was handed to us while we were being cancelled: pass it on
+                self._pass_on()
+            else:
+                self._waiting.remove(event)
+            raise
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self._waiting:
+            self._waiting.popleft().set()   # stays held: it now belongs to the one woken
+        else:
+            self._held = False
+
+
+class Handle:
+    """An open file and how many are using it."""
+
+    __slots__ = ("dropped", "file", "path", "uses")
+
+    def __init__(self, path: str, file: DiskFile) -> None:
+        self.path, self.file = path, file
+        self.uses = 0
+        self.dropped = False
+
+
+class Handles:
+    """At most about `limit` open files, by path, least recently used ones are closed first; those in use are never closed."""
+
+    def __init__(self, disk: Disk, limit: int) -> None:
+        self._disk = disk
+        self._limit = limit
+        self._open: OrderedDict[str, Handle] = OrderedDict()
+
+    def take(self, path: str, *, create: bool = False) -> Handle:
+        """The file at `path`, opened if it is not; pair it with `give_back`. Raises OSError."""
+        handle = self._open.get(path)
+        if handle is not None and create:
+            self.drop(path)
+            handle = None
+        if handle is None:
+            handle = Handle(path, self._disk.open(path, create=create))
+            self._open[path] = handle
+        else:
+            self._open.move_to_end(path)
+        handle.uses += 1
+        self._shrink()
+        return handle
+
+    def give_back(self, handle: Handle) -> None:
+        handle.uses -= 1
+        if handle.dropped and handle.uses == 0:
+            handle.file.close()
+
+    def in_use(self, path: str) -> bool:
+        handle = self._open.get(path)
+        return handle is not None and handle.uses > 0
+
+    def drop(self, path: str) -> None:
+        """The path means another file from now on (renamed, unlinked); who reads the old one may finish."""
+        handle = self._open.pop(path, None)
+        if handle is not None:
+            handle.dropped = True
+            if handle.uses == 0:
+                handle.file.close()
+
+    def close(self) -> None:
+        for path in list(self._open):
+            self.drop(path)
+
+    def _shrink(self) -> None:
+        excess = len(self._open) - self._limit
+        if excess > 0:
+            idle = [path for path, handle in self._open.items() if handle.uses == 0]
+            for path in idle[:excess]:
+                self.drop(path)
+
+
+def read_fully(file: DiskFile, size: int, offset: int) -> bytes:
+    """`size` bytes from `offset`; fewer only at the end of the file."""
+    data = file.pread(size, offset)
+    if len(data) in (0, size):
+        return data
+    pieces, got = [data], len(data)
+    while got < size:
+        data = file.pread(size - got, offset + got)
+        if not data:
+            break
+        pieces.append(data)
+        got += len(data)
+    return b"".join(pieces)

@@ -1,0 +1,262 @@
+"""The history in the store read into a local database: checkpoints, then records.
+
+Two ways lead to the same state: an existing database that is behind is brought forward, an empty one starts from the newest
+checkpoint that verifies. Either way every record applied is in the chain that leads back from the tip, hash by hash.
+
+INVARIANT R1: the database's `tip` row changes in the same local transaction as the rows of the records up to it.
+INVARIANT R2: records of others are never applied over local changes that are in no commit: the mount stops with Diverged.
+"""
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from . import checkpoint, ids, limits, record
+from .doors import Doors
+from .errors import Damaged, Diverged, NotFound, ObjectMissing, RolledBack
+from .fencing import RecordSealer, Tip, find_tip, list_log, read_record, tip_of
+from .ids import ObjectHash
+from .keys import KeyRing
+from .meta import Meta
+from .record import Kind, Record
+from .remote import Remote
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]   # what, done, of how many
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTip:
+    """What the database knows of the history; kept in it as JSON under `tip`."""
+
+    n: int = 0
+    key: str = ""
+    hash: ObjectHash = ids.ZERO_HASH
+    log_bytes: int = 0                 # of the records since the last checkpoint
+    log_records: int = 0
+    checkpoint_commit: int = 0
+    checkpoint_bytes: int = 0
+
+    def advanced(self, tip: Tip, size: int) -> LocalTip:
+        return LocalTip(tip.n, tip.key, tip.hash, self.log_bytes + size, self.log_records + 1, self.checkpoint_commit, self.checkpoint_bytes)
+
+    def with_checkpoint(self, commit: int, size: int) -> LocalTip:
+        return LocalTip(self.n, self.key, self.hash, 0, 0, commit, size)
+
+    def save(self, meta: Meta) -> None:
+        meta.local_set("tip", json.dumps({**{name: getattr(self, name) for name in
+                       ("n", "key", "log_bytes", "log_records", "checkpoint_commit", "checkpoint_bytes")},
+                       "hash": self.hash.hex()}).encode())
+
+    @classmethod
+    def load(cls, meta: Meta) -> LocalTip:
+        raw = meta.local_get("tip")
+        if raw is None:
+            return cls()
+        found = json.loads(raw)
+        found["hash"] = ObjectHash(bytes.fromhex(found["hash"]))
+        return cls(**found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    tip: Tip
+    found: Record
+    size: int
+
+
+@dataclass(slots=True)
+class Restored:
+    """What `catch_up` did."""
+
+    records: int = 0
+    checkpoint: int = 0                # commit of the checkpoint it started from; 0: none was needed
+    tip: Tip = field(default_factory=Tip)
+
+
+def pending_name(n: int) -> str:
+    """Local file with the bytes of a record whose PUT may have begun (INVARIANT F2)."""
+    return f"journal/segment-{n}"
+
+
+class Replica:
+    """Reads the history of one filesystem from its store into `meta`."""
+
+    def __init__(self, doors: Doors, remote: Remote, keyring: KeyRing, meta: Meta, progress: Progress = lambda what, done, total: None,
+                 unusable: frozenset[str] = frozenset()) -> None:
+        self._unusable = unusable          # manifests of checkpoints that were tried and are damaged
+        self._doors, self._remote, self._keyring, self._meta, self._progress = doors, remote, keyring, meta, progress
+        self._sealer: RecordSealer = keyring.sealer("record", 0)
+
+    async def find_tip(self) -> Tip:
+        return await find_tip(self._remote, self._sealer)
+
+    async def catch_up(self, tip: Tip, *, in_office: bool) -> Restored:
+        """Bring the database to `tip`, which was read from the store. RolledBack, Diverged, Damaged, ObjectMissing, StartOver.
+
+        Only `in_office`, when the claim has shut out late arrivals, are kept bytes of unanswered PUTs given up.
+        """
+        local = LocalTip.load(self._meta)
+        done = Restored(tip=tip)
+        if local.n > tip.n:
+            raise RolledBack(f"the store ends at commit {tip.n}, this machine has seen {local.n}: the store was rolled back or is another copy")
+        if local.n == tip.n and local.hash == tip.hash:
+            if in_office:
+                self._drop_pending()
+            return done
+        try:
+            steps = await self._chain(tip, local.n, local.hash)
+        except ObjectMissing:
+            if self._meta.outbox()[0]:
+                raise Diverged("the store's log no longer reaches back to what this machine has, which still holds changes that are "
+                               "in no commit") from None
+            if local.n:
+                raise StartOver from None
+            done.checkpoint = await self._restore_checkpoint(tip)
+            local = LocalTip.load(self._meta)
+            steps = await self._chain(tip, local.n, local.hash)
+        await self._apply(steps, local)
+        if in_office:
+            self._drop_pending()
+        done.records = len(steps)
+        return done
+
+    async def _chain(self, tip: Tip, base: int, base_hash: ObjectHash) -> list[_Step]:
+        """Records after (base, base_hash) up to `tip`, oldest first. ObjectMissing when the log does not reach back so far."""
+        folders = await list_log(self._remote)
+        wanted = [key for folder in folders.values() for n, key in folder.items() if base < n <= tip.n]
+        fetched: dict[str, tuple[Record, bytes] | Exception] = {}
+
+        async def fetch(keys: list[str]) -> None:
+            while keys:
+                key = keys.pop()
+                try:
+                    fetched[key] = await read_record(self._remote, key, self._sealer)
+                except (Damaged, ObjectMissing) as exc:
+                    fetched[key] = exc
+                self._progress("reading the log", len(fetched), len(wanted))
+
+        queue = sorted(wanted, reverse=True)
+        if queue:
+            async with trio.open_nursery() as nursery:
+                for _ in range(limits.DOWNLOADS_AT_ONCE):
+                    nursery.start_soon(fetch, queue)
+        steps: list[_Step] = []
+        key, expected = tip.key, tip.hash
+        while key and not (steps and steps[-1].tip.n == base + 1):
+            if tip.n == base:
+                break
+            answer = fetched.get(key)
+            if answer is None:
+                raise ObjectMissing(f"log record {key} is missing from the store")
+            if isinstance(answer, Exception):
+                raise answer
+            found, data = answer
+            if record.object_hash(data) != expected:
+                raise Damaged(f"log record {key} is damaged: its hash is not the one that the next record names")
+            steps.append(_Step(tip_of(key, data, found), found, len(data)))
+            key, expected = str(found.info.get("prev_key", "")), found.prev
+        if expected != base_hash:
+            if base == 0:
+                raise ObjectMissing("the log does not reach back to the beginning")
+            raise Diverged(f"the store's history differs from what this machine has seen at commit {base}: another copy of the bucket, or it was tampered with")
+        steps.reverse()
+        return steps
+
+    async def _apply(self, steps: list[_Step], local: LocalTip) -> None:
+        """Apply records in order. One's own record, whose answer was lost, is recognised by its bytes."""
+        own = self._pending()
+        for number, step in enumerate(steps, 1):
+            if own.get(step.tip.n) is not None and record.object_hash(own[step.tip.n]) == step.tip.hash:
+                self._meta.drop_outbox(int(step.found.info["outbox"]))
+                log.info("record %d had arrived", step.tip.n)
+            elif step.found.kind is Kind.COMMIT and step.found.changeset:
+                if self._meta.outbox()[0]:
+                    raise Diverged(f"the store has commit {step.tip.n} of another writer, and this machine holds changes that are in no commit; "
+                                   f"they are kept in its cache folder")
+                self._meta.apply(step.found.changeset)
+            local = local.advanced(step.tip, step.size)
+            local.save(self._meta)                       # R1: same transaction as the rows
+            if number % 50 == 0 or number == len(steps):
+                self._meta.commit()
+                self._progress("applying the log", number, len(steps))
+                await trio.lowlevel.checkpoint()
+        self._meta.commit()
+        await self._doors.threads.run(self._meta.sync_wal)
+
+    def _pending(self) -> dict[int, bytes]:
+        disk, found = self._doors.disk, {}
+        for name in disk.listdir("journal") if disk.exists("journal") else []:
+            kind, _, n = name.partition("-")
+            if kind == "segment" and n.isdigit():
+                file = disk.open(f"journal/{name}")
+                try:
+                    found[int(n)] = file.pread(file.size(), 0)
+                finally:
+                    file.close()
+        return found
+
+    def _drop_pending(self) -> None:
+        for n in self._pending():
+            self._doors.disk.unlink(pending_name(n))
+
+    # ---------------------------------------------------------------- checkpoints
+
+    async def _restore_checkpoint(self, tip: Tip) -> int:
+        """Fill the empty database from the newest checkpoint that verifies; returns its commit. ObjectMissing when none does."""
+        for key, commit in await self.manifests():
+            if commit > tip.n or key in self._unusable:
+                continue
+            try:
+                await self._load_checkpoint(key)
+                return commit
+            except (Damaged, ObjectMissing, NotFound) as exc:
+                log.error("checkpoint %d cannot be used: %s", commit, exc)
+                raise StartOver(key) from exc
+        raise ObjectMissing("the log does not reach back to the beginning and no checkpoint can be read")
+
+    async def manifests(self) -> list[tuple[str, int]]:
+        """(key, commit) of every checkpoint manifest, newest first."""
+        found = []
+        for info in await self._remote.list(ids.checkpoint_prefix()):
+            _, _, commit, part = info.key.split("/", 3)
+            if part.startswith("manifest-") and commit.isdigit():
+                found.append((info.key, int(commit)))
+        return sorted(found, key=lambda pair: (-pair[1], pair[0]))
+
+    async def read_manifest(self, key: str) -> checkpoint.Manifest:
+        data = await self._remote.get(key)
+        try:
+            return checkpoint.decode_manifest(data, int(key.split("/")[2]), self._keyring.sealer("checkpoint", 0))
+        except Damaged as exc:
+            raise Damaged(f"checkpoint {key} is damaged: {exc}") from None
+
+    async def _load_checkpoint(self, key: str) -> None:
+        manifest = await self.read_manifest(key)
+        sealer = self._keyring.sealer("checkpoint", 0)
+        for number, part in enumerate(manifest.parts, 1):
+            data = await self._remote.get(part.key)
+            if record.object_hash(data).hex() != part.hash:
+                raise Damaged(f"checkpoint part {part.key} is damaged")
+            for changeset in checkpoint.decode_part(data, manifest.commit, sealer):
+                self._meta.apply(changeset)
+            self._progress("reading the checkpoint", number, len(manifest.parts))
+        LocalTip(manifest.commit, manifest.record_key, ObjectHash(bytes.fromhex(manifest.record_hash)), 0, 0, manifest.commit,
+                 sum(part.size for part in manifest.parts)).save(self._meta)
+        self._meta.commit()
+
+
+class StartOver(Exception):
+    """The database must be made anew (it holds nothing of its own): too old for the log, or half filled from a damaged checkpoint.
+
+    `unusable` is the manifest not to try again, or empty.
+    """
+
+    def __init__(self, unusable: str = "") -> None:
+        super().__init__(unusable)
+        self.unusable = unusable

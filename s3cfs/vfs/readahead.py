@@ -1,0 +1,34 @@
+"""Read-ahead: a file that is read from front to back is fetched before it is asked for, in a window that grows.
+
+The kernel reads ahead too, a few MiB at a time and only into its own cache; this one hides the latency of the store.
+"""
+from __future__ import annotations
+
+from .. import limits
+from ..blockstore import BlockStore
+from ..meta import Meta
+from .state import FileState
+
+FIRST_BYTES = 1 * limits.MIB
+SLACK_BYTES = 4 * limits.MIB       # the kernel's requests overtake each other
+
+
+class ReadAhead:
+    def __init__(self, meta: Meta, blocks: BlockStore) -> None:
+        self._meta, self._blocks = meta, blocks
+
+    async def note(self, state: FileState, offset: int, end: int) -> None:
+        """A read of [offset, end) is about to happen. Never waits for the store."""
+        sequential = state.read_end >= 0 and abs(offset - state.read_end) <= SLACK_BYTES
+        state.read_end = max(end, state.read_end) if sequential else end
+        if not sequential:
+            state.readahead_bytes = state.readahead_to = 0
+            return
+        ahead = state.readahead_to - state.read_end
+        if ahead > state.readahead_bytes // 2 or state.readahead_to >= state.size:
+            return
+        state.readahead_bytes = min(max(FIRST_BYTES, 2 * state.readahead_bytes), limits.READAHEAD_MAX_BYTES)
+        low, high = max(state.read_end, state.readahead_to), min(state.read_end + state.readahead_bytes, state.size)
+        if low < high:
+            state.readahead_to = high
+            await self._blocks.prefetch([chunk for _, chunk in await self._meta.extents(state.ino, low, high)])

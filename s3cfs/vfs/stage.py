@@ -1,0 +1,453 @@
+"""Staging: dirty ranges of files become chunks in the journal and extents in the database.
+
+    freeze a slice -> cut and hash (thread) -> look up (event loop) -> compress, seal, append (thread) -> rows (event loop, one go)
+
+Nothing is locked while threads work but the file's own staging; writers go on into the file's next dirty map. The last step holds
+`apply_lock`, which a transaction holds from the sync of the journal to its COMMIT: so no committed row names bytes that are not on disk.
+
+How a slice is cut:
+  - contiguous data by content (FastCDC). While a file is open and still growing, the piece whose end is not decided yet goes back to
+    the dirty map, so a stream that was staged in many slices has the very chunks that it would have in one;
+  - several short runs inside existing data (a database's pages) share one overlay chunk: one chunk a slice, not one a page;
+  - blocks of zeros are holes; files up to INLINE_MAX_BYTES live in their row;
+  - a short tail chunk, when it is at hand, is cut again together with what is appended to it.
+"""
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from .. import limits
+from ..blockstore import BlockStore
+from ..chunk import ChunkCodec
+from ..chunker import Chunker
+from ..doors import Doors
+from ..ids import ChunkId
+from ..journal import Journal
+from ..keys import KeyRing
+from ..meta import Extent, Meta
+from .dirty import DirtyMap, Spooled
+from .spool import Spool
+from .state import EVERYTHING, FileState
+
+log = logging.getLogger(__name__)
+
+SLICE_BYTES = 16 * limits.MIB
+ZERO_BLOCK_BYTES = 64 * limits.KIB
+INLINE_WORK_BYTES = 64 * limits.KIB      # so little is not worth a hop to a thread
+ROWS_AT_ONCE = 256                        # between two looks at the request queue
+_ZEROS = bytes(ZERO_BLOCK_BYTES)
+
+
+@dataclass(slots=True, eq=False)
+class Slice:
+    """A frozen part of one file's dirty data."""
+
+    state: FileState
+    data: DirtyMap
+    final: bool                  # nothing follows: size and times are set
+    open_ends: frozenset[int]    # ends of runs that go on behind the slice: the last piece of such a run is not decided
+    valid_to: int
+    size: int
+    mtime_ns: int | None
+    ctime_ns: int | None
+    tail: tuple[int, bytes] | None = None      # (offset, bytes) of a short last chunk to be cut again
+
+
+@dataclass(slots=True, eq=False)
+class Piece:
+    """A chunk to be, and where it belongs: (slice, file offset, offset in the chunk, length)."""
+
+    id: ChunkId
+    data: memoryview
+    targets: list[tuple[Slice, int, int, int]]
+    row: int = 0                 # of the chunk table, once known
+    sealed: bytes = b""
+
+
+@dataclass(slots=True)
+class Cut:
+    """What cutting found; ranges are of the file."""
+
+    pieces: list[Piece] = field(default_factory=list)
+    holes: list[tuple[Slice, int, int]] = field(default_factory=list)
+    undecided: list[tuple[Slice, int, memoryview]] = field(default_factory=list)
+
+
+class Stager:
+    """Stages files. `on_change` is called when bytes in memory became fewer; `on_new` for every chunk that was not known."""
+
+    def __init__(self, doors: Doors, meta: Meta, journal: Journal, blocks: BlockStore, codec: ChunkCodec, keyring: KeyRing,
+                 chunker: Chunker, spool: Spool, *, epoch: Callable[[], int], on_change: Callable[[], None]) -> None:
+        self._doors, self._meta, self._journal, self._blocks = doors, meta, journal, blocks
+        self._codec, self._keyring, self._chunker, self._spool = codec, keyring, chunker, spool
+        self._epoch, self._on_change = epoch, on_change
+        self.apply_lock = trio.Lock()
+        self.new_chunk_bytes = 0
+        self.dedup_bytes = 0
+
+    # ---------------------------------------------------------------- entry points
+
+    async def stage(self, states: Iterable[FileState], *, final: bool) -> None:
+        """Stage what these files have now. Not `final`: only long runs, and not their undecided end.
+
+        Small files are taken together, large ones slice by slice. An error stays with the file as `state.error` and is raised.
+        """
+        todo = [state for state in states if state.changed]
+        while todo:
+            group: list[FileState] = []
+            weight = 0
+            while todo and weight < SLICE_BYTES and len(group) < 512:
+                group.append(todo.pop())
+                weight += group[-1].dirty.bytes
+            await self._stage_group(group, final)
+
+    async def _stage_group(self, group: list[FileState], final: bool) -> None:
+        locked: list[FileState] = []
+        try:
+            for state in sorted(group, key=lambda s: s.ino):   # one order for all, so that two groups never wait for each other
+                try:
+                    state.lock.acquire_nowait()
+                except trio.WouldBlock:
+                    await state.lock.acquire()
+                locked.append(state)
+            todo = locked
+            while slices := [part for state in todo if (part := await self._freeze(state, final))]:
+                try:
+                    await self._stage_slices(slices)
+                except BaseException as exc:
+                    self._thaw(slices, exc)
+                    raise
+                todo = [part.state for part in slices if not part.final]   # what was written meanwhile is for another time
+        finally:
+            for state in locked:
+                state.lock.release()
+
+    async def _freeze(self, state: FileState, final: bool) -> Slice | None:
+        """Take the next slice of a file; None when there is nothing (more) to do."""
+        if not state.changed:
+            return None
+        dirty, taken = state.dirty, DirtyMap()
+        left = SLICE_BYTES
+        whole = True
+        open_ends: set[int] = set()
+        for start, end in dirty.runs():
+            stop = min(end, start + left)
+            if not final and end - start < limits.STAGE_RUN_BYTES:
+                whole = False
+                continue
+            if stop < end and taken and stop - start < 2 * limits.CHUNK_MAX_BYTES:
+                whole = False
+                break
+            if stop < end or not final:
+                whole = False
+                open_ends.add(stop)
+            for at, piece in dirty.take(start, stop).items():
+                taken.put(at, piece)
+            left -= stop - start
+        if not taken and not final:
+            return None
+        last = final and whole
+        part = Slice(state, taken, last, frozenset(open_ends), state.valid_to, state.size, state.mtime_ns, state.ctime_ns)
+        state.staging, state.staging_valid_to, state.valid_to = taken, state.valid_to, EVERYTHING
+        if last:
+            state.changed = False                    # a write from now on sets it again
+            part.tail = await self._short_tail(part)
+        return part
+
+    def _thaw(self, slices: Sequence[Slice], exc: BaseException) -> None:
+        """Staging failed or was cancelled: everything goes back under what was written since."""
+        for part in slices:
+            state = part.state
+            for at, piece in part.data.items():
+                if at < state.valid_to:
+                    state.dirty.put_under(at, piece)
+            state.dirty.cut(state.size, EVERYTHING)
+            state.valid_to = min(state.valid_to, part.valid_to)
+            state.staging, state.staging_valid_to = None, EVERYTHING
+            if state.mtime_ns is None:
+                state.mtime_ns = part.mtime_ns
+            if state.ctime_ns is None:
+                state.ctime_ns = part.ctime_ns
+            state.changed = True
+            if isinstance(exc, Exception):
+                state.error = exc
+
+    async def _short_tail(self, part: Slice) -> tuple[int, bytes] | None:
+        """The last chunk of the file, if it is short, at hand, and the slice appends to it."""
+        runs = part.data.runs()
+        if len(runs) != 1 or runs[0][1] < part.size or runs[0][0] == 0 or part.valid_to < runs[0][0]:
+            return None
+        start, end = runs[0]
+        found = await self._meta.extents(part.state.ino, start - 1, start)
+        if not found:
+            return None
+        extent, chunk = found[0]
+        if not start <= extent.off + extent.len <= end or extent.coff or extent.len != chunk.len or chunk.len >= limits.CHUNK_MIN_BYTES:
+            return None
+        data = self._blocks.cached(chunk.id)
+        return (extent.off, bytes(data[:start - extent.off])) if data is not None else None
+
+    # ---------------------------------------------------------------- one round
+
+    async def _stage_slices(self, slices: list[Slice]) -> None:
+        inline = [part for part in slices if await self._fits_inline(part)]
+        rest = [part for part in slices if part not in inline]
+        weight = sum(part.data.bytes for part in rest)
+        if weight <= INLINE_WORK_BYTES and not any(isinstance(p[0], Spooled) for part in rest for p in part.data.pieces):
+            cut = self._cut(rest)
+        else:
+            cut = await self._doors.threads.run(self._cut, rest)
+        new = await self._look_up(cut.pieces)
+        if new:
+            if weight <= INLINE_WORK_BYTES:
+                self._seal(new)
+            else:
+                await self._doors.threads.run(self._seal, new)
+        await _acquire(self.apply_lock)
+        try:
+            if new:
+                places = await self._journal.append(self._new_pack, [(piece.id, piece.sealed, len(piece.data)) for piece in new])
+                await self._add_chunks(new, places)
+            await self._write_rows(slices, inline, cut)
+        finally:
+            self.apply_lock.release()
+        self._on_change()
+
+    async def _new_pack(self) -> int:
+        return await self._meta.new_pack(self._epoch())
+
+    async def _fits_inline(self, part: Slice) -> bool:
+        if not part.final or part.size > limits.INLINE_MAX_BYTES:
+            return False
+        if part.data.covers(0, part.size):
+            return True
+        return not await self._meta.extents(part.state.ino, 0, min(part.valid_to, part.size))
+
+    def _cut(self, slices: Sequence[Slice]) -> Cut:
+        """Cut and hash; runs in a thread."""
+        cut = Cut()
+        for part in slices:
+            runs = part.data.runs()
+            short = [run for run in runs if run[1] - run[0] < limits.OVERLAY_RUN_MAX_BYTES]
+            if len(short) > 1 or (short and not self._is_whole(part, short[0])):
+                self._cut_overlays(part, short, cut)
+                runs = [run for run in runs if run[1] - run[0] >= limits.OVERLAY_RUN_MAX_BYTES]
+            for start, end in runs:
+                data = self._joined(part, start, end)
+                if part.tail and part.tail[0] + len(part.tail[1]) == start:
+                    start, data = part.tail[0], memoryview(part.tail[1] + bytes(data))
+                self._cut_run(part, start, data, cut)
+        return cut
+
+    @staticmethod
+    def _is_whole(part: Slice, run: tuple[int, int]) -> bool:
+        """A run that is cut by content though it is short: all of a file, or the end of one."""
+        return run[1] >= part.size
+
+    def _cut_overlays(self, part: Slice, runs: Sequence[tuple[int, int]], cut: Cut) -> None:
+        group: list[tuple[int, memoryview]] = []
+        size = 0
+
+        def close() -> None:
+            data = memoryview(b"".join([piece for _, piece in group]))
+            targets, at = [], 0
+            for start, piece in group:
+                targets.append((part, start, at, len(piece)))
+                at += len(piece)
+            cut.pieces.append(Piece(self._keyring.chunk_id(data), data, targets))
+
+        for start, end in runs:
+            data = self._joined(part, start, end)
+            if not any(data[:64]) and bytes(data) == bytes(len(data)) and part.final:
+                cut.holes.append((part, start, end))
+                continue
+            if group and size + len(data) > limits.CHUNK_AVG_BYTES:
+                close()
+                group, size = [], 0
+            group.append((start, data))
+            size += len(data)
+        if group:
+            close()
+
+    def _cut_run(self, part: Slice, start: int, data: memoryview, cut: Cut) -> None:
+        end = start + len(data)
+        for low, high, zero in _zero_parts(data, start):
+            if zero:
+                cut.holes.append((part, low, high))
+                continue
+            view = data[low - start:high - start]
+            final = high < end or end not in part.open_ends
+            at = 0
+            for length in self._chunker.cut(view, final):
+                piece = view[at:at + length]
+                cut.pieces.append(Piece(self._keyring.chunk_id(piece), piece, [(part, low + at, 0, length)]))
+                at += length
+            if at < len(view):
+                cut.undecided.append((part, low + at, view[at:]))
+
+    def _joined(self, part: Slice, start: int, end: int) -> memoryview:
+        parts: list[memoryview] = []
+        for _, (buffer, inner, length) in part.data.within(start, end):
+            plain = self._spool.read(buffer) if isinstance(buffer, Spooled) else buffer
+            parts.append(memoryview(plain)[inner:inner + length])
+        return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+
+    async def _look_up(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """Find chunks that exist; returns the new ones, each once."""
+        first: dict[ChunkId, Piece] = {}
+        for piece in pieces:
+            known = first.get(piece.id)
+            if known is not None:
+                known.targets += piece.targets
+                piece.targets = []
+                self.dedup_bytes += len(piece.data)
+                continue
+            first[piece.id] = piece
+            chunk = await self._meta.find_chunk(piece.id)
+            if chunk is not None:
+                piece.row = chunk.id
+                self.dedup_bytes += len(piece.data)
+        return [piece for piece in first.values() if not piece.row]
+
+    def _seal(self, pieces: Sequence[Piece]) -> None:
+        for piece in pieces:
+            piece.sealed = self._codec.encode(piece.id, piece.data)
+
+    async def _add_chunks(self, new: Sequence[Piece], places: Sequence[tuple[int, int]]) -> None:
+        for piece, (pack, offset) in zip(new, places, strict=True):
+            there = await self._meta.find_chunk(piece.id)      # another file may have brought it meanwhile
+            if there is not None:
+                piece.row = there.id
+                continue
+            piece.row = await self._meta.add_chunk(piece.id, pack, offset, len(piece.sealed), len(piece.data))
+            piece.sealed = b""
+            self.new_chunk_bytes += len(piece.data)
+            if len(piece.data) < limits.CHUNK_MIN_BYTES:
+                self._blocks.put_decoded(piece.row, bytes(piece.data))
+
+    async def _write_rows(self, slices: Sequence[Slice], inline: Sequence[Slice], cut: Cut) -> None:
+        extents: dict[int, list[tuple[int, int, list[Extent]]]] = {id(part): [] for part in slices}
+        for piece in cut.pieces:
+            for part, offset, inner, length in piece.targets:
+                extents[id(part)].append((offset, offset + length, [Extent(offset, length, piece.row, inner)]))
+        for part, low, high in cut.holes:
+            extents[id(part)].append((low, high, []))
+        undecided: dict[int, list[tuple[int, memoryview]]] = {}
+        for part, offset, view in cut.undecided:
+            undecided.setdefault(id(part), []).append((offset, view))
+        count = 0
+        for part in slices:
+            ranges = _joined_ranges(extents[id(part)])
+            data = await self._write_rows_of(part, part in inline, ranges)
+            self._finish(part, undecided.get(id(part), []), data)
+            count += 1 + len(ranges)
+            if count >= ROWS_AT_ONCE:
+                count = 0
+                await trio.lowlevel.checkpoint()
+
+    async def _write_rows_of(self, part: Slice, inline: bool, ranges: Sequence[tuple[int, int, list[Extent]]]) -> bytes | None:
+        """Rows of one slice; returns the content that went into the row, if it did. The inode may be gone: then nothing."""
+        ino, meta = part.state.ino, self._meta
+        row = await meta.get(ino)
+        if row is None:
+            return None
+        size = min(row.size, part.valid_to)
+        if part.valid_to < row.size:
+            await meta.truncate(ino, part.valid_to)
+        data = row.data[:part.valid_to] if row.data is not None else None
+        if inline:
+            await meta.truncate(ino, 0)
+            data = self._inline_bytes(part)
+        else:
+            for number, (start, end, extents) in enumerate(ranges, 1):
+                await meta.replace(ino, start, end, extents)
+                size = max(size, end)
+                if start == 0 or part.final:
+                    data = None
+                if number % ROWS_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()      # requests go on; a transaction does not: apply_lock is held
+                    if await meta.get(ino) is None:
+                        return None
+            if part.final:
+                data = None
+        if not part.final:
+            await meta.update_inode(ino, size=size, data=data)
+            return None
+        mtime_ns = row.mtime_ns if part.mtime_ns is None else part.mtime_ns
+        ctime_ns = row.ctime_ns if part.ctime_ns is None else max(part.ctime_ns, row.ctime_ns)
+        await meta.update_inode(ino, size=part.size, data=data, mtime_ns=mtime_ns, ctime_ns=ctime_ns)
+        return data
+
+    def _inline_bytes(self, part: Slice) -> bytes:
+        out = bytearray(part.size)
+        for at, (buffer, inner, length) in part.data.within(0, part.size):
+            plain = self._spool.read(buffer) if isinstance(buffer, Spooled) else buffer
+            out[at:at + length] = memoryview(plain)[inner:inner + length]
+        return bytes(out[:part.size])
+
+    def _finish(self, part: Slice, undecided: Sequence[tuple[int, memoryview]], inline: bytes | None) -> None:
+        state = part.state
+        for offset, view in undecided:
+            if offset < state.valid_to:
+                state.dirty.put_under(offset, (view, 0, len(view)))
+        if undecided:
+            state.dirty.cut(state.size, EVERYTHING)
+            state.changed = True
+        state.staging, state.staging_valid_to = None, EVERYTHING
+        if not part.final:
+            return
+        state.fresh = state.must_stage = False
+        if state.mtime_ns == part.mtime_ns:
+            state.mtime_ns = None
+        if state.ctime_ns == part.ctime_ns:
+            state.ctime_ns = None
+        if inline and state.changed:          # written to meanwhile: what is in the row counts as dirty again, below that
+            state.dirty.put_under(0, (inline, 0, min(len(inline), state.valid_to)))
+            state.dirty.cut(state.size, EVERYTHING)
+        else:
+            state.inline = inline
+
+
+async def _acquire(lock: trio.Lock) -> None:
+    """Without a pass of the scheduler when it is free."""
+    try:
+        lock.acquire_nowait()
+    except trio.WouldBlock:
+        await lock.acquire()
+
+
+def _joined_ranges(ranges: list[tuple[int, int, list[Extent]]]) -> list[tuple[int, int, list[Extent]]]:
+    """Neighbouring ranges as one, so that each contiguous run is one `replace`."""
+    out: list[tuple[int, int, list[Extent]]] = []
+    for start, end, extents in sorted(ranges, key=lambda r: r[0]):
+        if out and out[-1][1] == start:
+            out[-1] = (out[-1][0], end, out[-1][2] + extents)
+        else:
+            out.append((start, end, list(extents)))
+    return out
+
+
+def _zero_parts(data: memoryview, start: int) -> list[tuple[int, int, bool]]:
+    """Split into parts that are zero and not, in blocks aligned in the file: (start, end, is zero)."""
+    end = start + len(data)
+    parts: list[tuple[int, int, bool]] = []
+    position = start
+    first = -(-start // ZERO_BLOCK_BYTES) * ZERO_BLOCK_BYTES
+    for block in range(first, end - ZERO_BLOCK_BYTES + 1, ZERO_BLOCK_BYTES):
+        at = block - start
+        if data[at] or data[at + ZERO_BLOCK_BYTES - 1] or bytes(data[at:at + ZERO_BLOCK_BYTES]) != _ZEROS:
+            continue
+        if block > position:
+            parts.append((position, block, False))
+        if parts and parts[-1][2] and parts[-1][1] == block:
+            parts[-1] = (parts[-1][0], block + ZERO_BLOCK_BYTES, True)
+        else:
+            parts.append((block, block + ZERO_BLOCK_BYTES, True))
+        position = block + ZERO_BLOCK_BYTES
+    if position < end:
+        parts.append((position, end, False))
+    return parts

@@ -1,0 +1,284 @@
+"""The journal: what is appended stays, what is synced survives, what fails stops everything."""
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+import trio
+
+from s3cfs.errors import CacheFull, CacheUnusable, Damaged
+from s3cfs.ids import PackName, pack_key
+from s3cfs.limits import PACK_TARGET_BYTES
+from s3cfs.pack import PackEntry, read_index, verify_name
+from tests.blocks.kit import ForgetfulDisk, House, disk_in, noise, run, until
+
+
+def test_appended_chunks_are_read_back_and_the_closed_pack_is_a_pack(tmp_path: Path) -> None:
+    house = House(disk_in(tmp_path))
+
+    async def test() -> None:
+        plains = [noise(size, size) for size in (600, 70_000, 300_000, 1)]
+        rows = await house.write(plains)
+        for row, plain in zip(rows, plains, strict=True):
+            assert house.codec.decode(row.hash, house.journal.read(row.pack, row.off, row.clen), row.len) == plain
+        [closed] = await house.journal.close_current()
+        data = await house.journal.load(closed.pack_id)
+        assert len(data) == closed.size == house.journal.size(closed.pack_id) == house.journal.bytes_total
+        assert verify_name(pack_key(closed.name), data) and closed.name.startswith("1-")
+        assert [(e.chunk_id, e.offset, e.size, e.length) for e in read_index(data, len(data), house.index_sealer)] == [
+            (row.hash, row.off, row.clen, row.len) for row in rows]
+        assert await house.journal.close_current() == [] and house.journal.current is None
+        await house.journal.close()
+
+    run(test)
+
+
+def test_a_full_pack_is_handed_out_and_the_next_one_begins(tmp_path: Path) -> None:
+    house = House(disk_in(tmp_path))
+
+    async def test() -> None:
+        rows = await house.write([noise(1 << 20, seed) for seed in range(20)])
+        assert [row.pack for row in rows] == [1] * 16 + [2] * 4
+        [full] = house.journal.take_closed()
+        assert full.pack_id == 1 and PACK_TARGET_BYTES <= full.size < PACK_TARGET_BYTES * 1.13 and house.journal.take_closed() == []
+        [rest] = await house.journal.close_current()
+        assert rest.pack_id == 2
+        for closed in (full, rest):
+            data = await house.journal.load(closed.pack_id)
+            assert verify_name(pack_key(closed.name), data) and read_index(data, len(data), house.index_sealer)
+        assert house.journal.bytes_total == full.size + rest.size == sum(house.journal.sizes().values())
+
+    run(test)
+
+
+def test_many_tasks_append_and_sync_at_once(tmp_path: Path) -> None:
+    house = House(disk_in(tmp_path))
+
+    async def test() -> None:
+        async def writer(number: int) -> None:
+            for turn in range(6):
+                plain = noise(200_000 if turn % 2 else 900, number * 100 + turn)
+                [row] = await house.write([plain])
+                if turn % 3 == 0:
+                    await house.journal.sync()
+                assert house.codec.decode(row.hash, house.journal.read(row.pack, row.off, row.clen), row.len) == plain
+
+        async with trio.open_nursery() as nursery:
+            for number in range(12):
+                nursery.start_soon(writer, number)
+        [closed] = await house.journal.close_current()
+        data = await house.journal.load(closed.pack_id)
+        entries = read_index(data, len(data), house.index_sealer)
+        assert len(entries) == 72 and {entry.chunk_id for entry in entries} == {row.hash for row in house.rows.values()}
+
+    run(test)
+
+
+def test_sync_fsyncs_only_what_is_new() -> None:
+    disk = ForgetfulDisk()
+    house = House(disk)
+
+    async def test() -> None:
+        await house.journal.sync()
+        assert (disk.fsyncs, disk.dir_syncs) == (0, 0)
+        await house.write([noise(1000)])
+        await house.journal.sync()
+        await house.journal.sync()
+        assert (disk.fsyncs, disk.dir_syncs) == (1, 1)
+        await house.write([noise(1000, 1)])
+        await house.journal.sync()
+        assert (disk.fsyncs, disk.dir_syncs) == (2, 1)
+
+    run(test)
+
+
+def test_uncontended_calls_are_no_checkpoint() -> None:
+    house = House(ForgetfulDisk())
+
+    async def test() -> None:
+        with trio.CancelScope() as scope:
+            scope.cancel()                       # any checkpoint would raise now
+            await house.write([noise(1000)])
+        assert not scope.cancelled_caught and len(house.rows) == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize(("operation", "code", "kind"), [
+    ("fsync", errno.EIO, CacheUnusable), ("sync_dir", errno.EIO, CacheUnusable), ("pwrite", errno.ENOSPC, CacheFull), ("open", errno.EMFILE, CacheUnusable)])
+def test_an_error_of_the_disk_ends_writing_for_good_and_reading_goes_on(operation: str, code: int, kind: type[Exception]) -> None:
+    disk = ForgetfulDisk()
+    house = House(disk)
+
+    async def test() -> None:
+        first: list[object] = []
+        if operation != "open":
+            [row] = await house.write([noise(1000)])
+            first.append(row)
+        disk.failing[operation] = code
+        with pytest.raises(kind):
+            await house.write([noise(100_000, 1)])
+            await house.journal.sync()
+        disk.failing.clear()
+        fsyncs = disk.fsyncs
+        for call in (house.journal.sync, house.journal.close_current, lambda: house.write([noise(5)])):
+            with pytest.raises(kind):
+                await call()
+        assert isinstance(house.journal.failed, kind) and disk.fsyncs == fsyncs        # never retried
+        for row in first:
+            assert house.journal.read(row.pack, row.off, row.clen)                     # type: ignore[attr-defined]
+        await house.journal.close()
+
+    run(test)
+
+
+def test_a_cancelled_append_is_whole_or_not_at_all(tmp_path: Path) -> None:
+    house = House(disk_in(tmp_path))
+
+    async def test() -> None:
+        async with trio.open_nursery() as nursery:
+            scopes = [trio.CancelScope() for _ in range(4)]
+
+            async def writer(number: int) -> None:
+                with scopes[number]:
+                    await house.write([noise(400_000, number)])
+
+            for number in range(4):
+                nursery.start_soon(writer, number)
+            await trio.lowlevel.checkpoint()
+            for scope in scopes[1:3]:
+                scope.cancel()
+        await house.write([noise(10, 9)])
+        [closed] = await house.journal.close_current()
+        data = await house.journal.load(closed.pack_id)
+        assert {row.hash for row in house.rows.values()} <= {entry.chunk_id for entry in read_index(data, len(data), house.index_sealer)}
+        assert len(house.rows) in (3, 4, 5)
+
+    run(test)
+
+
+def test_what_the_disk_changed_is_not_loaded(tmp_path: Path) -> None:
+    house = House(disk_in(tmp_path))
+
+    async def test() -> None:
+        await house.write([noise(100_000)])
+        [closed] = await house.journal.close_current()
+        file = house.disk.open(closed.path)
+        file.pwrite(bytes([file.pread(1, 5000)[0] ^ 1]), 5000)
+        with pytest.raises(Damaged, match="not what was written"):
+            await house.journal.load(closed.pack_id)
+        file.close()
+
+    run(test)
+
+
+def entries_of(house: House) -> dict[int, list[PackEntry]]:
+    found: dict[int, list[PackEntry]] = {}
+    for row in house.rows.values():
+        found.setdefault(row.pack, []).append(PackEntry(row.hash, row.off, row.clen, row.len))
+    return found
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_open_pack_is_recovered_after_a_crash(again: bool) -> None:
+    disk = ForgetfulDisk()
+    house = House(disk)
+    plains = [noise(size, size) for size in (5000, 90_000, 800)]
+
+    async def before() -> None:
+        await house.write(plains)
+        await house.journal.sync()
+        valid = entries_of(house)
+        await house.write([noise(120_000, 5)])               # in no transaction: may be gone
+        disk.names["journal/segment-7"] = {"now": bytearray(b"x"), "kept": bytearray(b"x")}
+        disk.names["journal/99.pack"] = {"now": bytearray(b"x"), "kept": bytearray(b"x")}
+        disk.sync_dir("journal")
+        disk.crash()
+        nxt = House(disk, epoch=2)
+        found = await nxt.journal.recover(valid)
+        if again:                                            # crash before the transaction that would have recorded the names
+            disk.crash()
+            nxt = House(disk, epoch=3)
+            found = await nxt.journal.recover(valid)
+        assert found.empty == [] and found.lost == {} and found.missing == []
+        [closed] = found.closed
+        assert disk.listdir("journal") == ["1.pack", "segment-7"] and closed.name.startswith("3-" if again else "2-")
+        disk.crash()                                         # it was synced, name and content
+        data = await nxt.journal.load(closed.pack_id)
+        assert read_index(data, len(data), nxt.index_sealer) == valid[1]
+        for row, plain in zip(list(house.rows.values())[:3], plains, strict=True):
+            assert nxt.codec.decode(row.hash, nxt.journal.read(row.pack, row.off, row.clen), row.len) == plain
+
+    run(before)
+
+
+def test_recovery_says_what_is_lost() -> None:
+    disk = ForgetfulDisk()
+    house = House(disk)
+
+    async def test() -> None:
+        rows = await house.write([noise(5000, 1), noise(6000, 2), noise(7000, 3)])
+        await house.journal.sync()
+        named = entries_of(house)
+        node = disk.names["journal/1.pack"]
+        node["now"][rows[1].off:rows[1].off + rows[1].clen] = bytes(rows[1].clen)        # a hole where a broken disk lost a page
+        node["now"][rows[2].off + 50] ^= 1                                               # a flipped bit
+        named[5] = [PackEntry(rows[0].hash, 16, 100, 100)]                               # no file at all
+        named[6] = []
+        nxt = House(disk, epoch=2)
+        found = await nxt.journal.recover(named, {8: (PackName("1-" + "ab" * 32), 77)},
+                                          lambda entry, data: _decodes(nxt, entry, data))
+        assert found.missing == [8] and found.empty == [5, 6]
+        assert found.lost == {1: named[1][1:], 5: named[5]}
+        [closed] = found.closed
+        data = await nxt.journal.load(closed.pack_id)
+        assert read_index(data, len(data), nxt.index_sealer) == named[1][:1]
+
+    run(test)
+
+
+def _decodes(house: House, entry: PackEntry, data: bytes) -> bool:
+    try:
+        house.codec.decode(entry.chunk_id, data, entry.length)
+    except Damaged:
+        return False
+    return True
+
+
+def test_closed_packs_of_an_earlier_process_are_taken_over(tmp_path: Path) -> None:
+    house = House(disk_in(tmp_path))
+
+    async def test() -> None:
+        await house.write([noise(100_000)])
+        [closed] = await house.journal.close_current()
+        await house.journal.close()
+        nxt = House(house.disk, epoch=2)
+        found = await nxt.journal.recover({}, {closed.pack_id: (closed.name, closed.size)})
+        assert found.missing == [] and nxt.journal.bytes_total == closed.size
+        assert verify_name(pack_key(closed.name), await nxt.journal.load(closed.pack_id))
+        nxt.journal.forget(closed.pack_id)
+        assert nxt.journal.bytes_total == 0 and not nxt.journal.has(closed.pack_id)
+
+    run(test)
+
+
+def test_waiting_for_a_turn_can_be_cancelled(tmp_path: Path) -> None:
+    house = House(disk_in(tmp_path))
+
+    async def test() -> None:
+        done = []
+        async with trio.open_nursery() as nursery:
+            async def big() -> None:
+                await house.write([noise(4 << 20)])
+                done.append(1)
+
+            nursery.start_soon(big)
+            await until(lambda: house.journal.current is not None)
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await house.write([noise(10)])
+            assert scope.cancelled_caught and not done
+        await house.write([noise(11)])
+
+    run(test)
