@@ -107,6 +107,7 @@ class Commits:
         self._disk_has_room = True
         self.transactions = 0
         self.commits = 0
+        self.last_commit_ns: int | None = None    # when the newest commit of this mount was in the store
         self.failure: Exception | None = None
 
     # ---------------------------------------------------------------- the way in: may anything be written?
@@ -248,6 +249,15 @@ class Commits:
         self._to_upload.append(pack)
         self._upload_wanted.set()
 
+    @property
+    def writable(self) -> bool:
+        return self.state not in _FINAL
+
+    def hurry(self) -> None:
+        """The outbox holds something from before."""
+        self._durable_since = self._doors.clock.monotonic()
+        self._to_commit.set()
+
     def adopt(self, packs: list[ClosedPack]) -> None:
         """Packs that an earlier process closed and did not upload."""
         for pack in packs:
@@ -284,6 +294,7 @@ class Commits:
                 tip = await self._append(writer, Kind.COMMIT, {"outbox": upto, "transactions": count}, changeset)
                 self._meta.drop_outbox(upto)
                 self.commits += 1
+                self.last_commit_ns = self._doors.clock.time_ns()
                 if upto >= last:
                     break
             if self._meta.outbox()[0]:

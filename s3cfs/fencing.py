@@ -25,7 +25,7 @@ import enum
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from . import ids, limits, record
 from .doors import Doors
@@ -33,6 +33,7 @@ from .errors import AlreadyMounted, Damaged, Deposed, Exists, NotFound, ObjectMi
 from .ids import ObjectHash
 from .record import Kind, Record
 from .remote import Remote
+from .seal import Seals
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +46,6 @@ class Tier(enum.StrEnum):
     T1 = "T1"
     T2 = "T2"
     SOLE = "sole"
-
-
-class RecordSealer(Protocol):
-    """What `record.encode` and `record.decode` need, for one epoch."""
-
-    def seal(self, plain: bytes | bytearray | memoryview, aad: bytes) -> bytes: ...
-    def open(self, sealed: bytes | bytearray | memoryview, aad: bytes) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +95,7 @@ def tip_of(key: str, data: bytes, found: Record) -> Tip:
     return Tip(found.n, key, record.object_hash(data), found.epoch, found.kind, found.info)
 
 
-async def read_record(remote: Remote, key: str, sealer: RecordSealer) -> tuple[Record, bytes]:
+async def read_record(remote: Remote, key: str, sealer: Seals) -> tuple[Record, bytes]:
     """One record with its bytes. ObjectMissing, Damaged; also when its place contradicts what it says."""
     try:
         data = await remote.get(key)
@@ -129,7 +123,7 @@ async def list_log(remote: Remote) -> dict[tuple[int, str], dict[int, str]]:
     return found
 
 
-async def find_tip(remote: Remote, sealer: RecordSealer) -> Tip:
+async def find_tip(remote: Remote, sealer: Seals) -> Tip:
     """The newest record of the history (see the module's text)."""
     folders = await list_log(remote)
     if not folders:
@@ -143,7 +137,7 @@ async def find_tip(remote: Remote, sealer: RecordSealer) -> Tip:
 class Writer:
     """One writer's time in office. `claim` first, then `append`, one at a time, then `append(RELEASE)`."""
 
-    def __init__(self, doors: Doors, remote: Remote, tier: Tier, sealer_for: Callable[[int], RecordSealer], host: Host,
+    def __init__(self, doors: Doors, remote: Remote, tier: Tier, sealer_for: Callable[[int], Seals], host: Host,
                  process_alive: Callable[[Host], bool]) -> None:
         self._doors, self._remote, self.tier = doors, remote, tier
         self._sealer_for, self._host, self._alive = sealer_for, host, process_alive

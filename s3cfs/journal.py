@@ -245,6 +245,10 @@ class Journal:
 
     # ------------------------------------------------------------ reading
 
+    def pending(self) -> list[ClosedPack]:
+        """Finished packs whose file is still here, oldest first."""
+        return [self._names[pack_id] for pack_id in sorted(self._names)]
+
     def path(self, pack_id: int) -> str:
         return f"{FOLDER}/{pack_id}.pack"
 

@@ -18,12 +18,13 @@ import trio
 from . import checkpoint, ids, limits, record
 from .doors import Doors
 from .errors import Damaged, Diverged, NotFound, ObjectMissing, RolledBack
-from .fencing import RecordSealer, Tip, find_tip, list_log, read_record, tip_of
+from .fencing import Tip, find_tip, list_log, read_record, tip_of
 from .ids import ObjectHash
 from .keys import KeyRing
 from .meta import Meta
 from .record import Kind, Record
 from .remote import Remote
+from .seal import Seals
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class Replica:
                  unusable: frozenset[str] = frozenset()) -> None:
         self._unusable = unusable          # manifests of checkpoints that were tried and are damaged
         self._doors, self._remote, self._keyring, self._meta, self._progress = doors, remote, keyring, meta, progress
-        self._sealer: RecordSealer = keyring.sealer("record", 0)
+        self._sealer: Seals = keyring.sealer("record", 0)
 
     async def find_tip(self) -> Tip:
         return await find_tip(self._remote, self._sealer)
@@ -232,7 +233,7 @@ class Replica:
     async def read_manifest(self, key: str) -> checkpoint.Manifest:
         data = await self._remote.get(key)
         try:
-            return checkpoint.decode_manifest(data, int(key.split("/")[2]), self._keyring.sealer("checkpoint", 0))
+            return checkpoint.decode_manifest(data, self._keyring.sealer("checkpoint", 0), int(key.split("/")[2]))
         except Damaged as exc:
             raise Damaged(f"checkpoint {key} is damaged: {exc}") from None
 

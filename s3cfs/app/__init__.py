@@ -1,1 +1,11 @@
-"""The only place that constructs: everything below takes what it needs as an argument and is wired here."""
+"""The only place that constructs: everything below takes what it needs as an argument and is wired here.
+
+`mkfs`, `mount`, `fsck` and `dump` are what the command line calls; `node.open_node` is a filesystem without a kernel.
+"""
+from __future__ import annotations
+
+from .make import MkfsResult, mkfs
+from .mount import mount
+from .store import dump
+
+__all__ = ["MkfsResult", "dump", "mkfs", "mount"]

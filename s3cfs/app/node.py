@@ -13,29 +13,30 @@ from dataclasses import dataclass, field
 
 import trio
 
-from .. import ids, limits
-from ..backends.base import Backend
-from ..blockstore import BlockStore
-from ..cache import PackCache
-from ..checkpoints import Checkpoints
-from ..chunk import ChunkCodec
-from ..chunker import Chunker
-from ..commits import Commits
-from ..commits import Options as CommitOptions
-from ..doors import Doors
-from ..errors import Diverged, NotFound, S3cfsError
-from ..fencing import Host, Tier, Tip, Writer
-from ..journal import Journal
-from ..keys import KeyRing
-from ..meta import Chunk, Meta
-from ..pack import PackEntry
-from ..remote import Remote
-from ..replica import LocalTip, Progress, Replica, StartOver
-from ..superblock import Superblock
-from ..vfs.core import Vfs
-from ..vfs.files import Files
-from ..vfs.spool import Spool
-from ..vfs.stage import Stager
+from s3cfs import ids, limits
+from s3cfs.backends.base import Backend
+from s3cfs.blockstore import BlockStore
+from s3cfs.cache import PackCache
+from s3cfs.checkpoints import Checkpoints
+from s3cfs.chunk import ChunkCodec
+from s3cfs.chunker import Chunker
+from s3cfs.commits import Commits
+from s3cfs.commits import Options as CommitOptions
+from s3cfs.doors import Doors
+from s3cfs.errors import Diverged, NotFound, RolledBack, S3cfsError
+from s3cfs.fencing import Host, Tier, Tip, Writer, list_log
+from s3cfs.journal import Journal
+from s3cfs.keys import KeyRing
+from s3cfs.meta import Chunk, Meta
+from s3cfs.pack import PackEntry
+from s3cfs.record import object_hash
+from s3cfs.remote import Remote
+from s3cfs.replica import Progress, Replica, StartOver
+from s3cfs.superblock import Superblock
+from s3cfs.vfs.core import Vfs
+from s3cfs.vfs.files import Files
+from s3cfs.vfs.spool import Spool
+from s3cfs.vfs.stage import Stager
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,8 @@ class NodeOptions:
     decoded_bytes: int = limits.DECODED_CACHE_BYTES
     pool_bytes: int = limits.DIRTY_POOL_BYTES
     kernel_times: bool = False
-    min_commit: int = 0                        # --expect-commit: the store must be at least there
+    min_commit: int = 0                        # --expect-commit: the store must be at least there,
+    expect_hash: str = ""                      # ... and that record have a hash that begins so
     commits: CommitOptions = field(default_factory=CommitOptions)
     host: Host = field(default_factory=Host)
     process_alive: Callable[[Host], bool] = _nobody
@@ -92,6 +94,17 @@ class Node:
         """Forget what is also in the store."""
         self.blocks.drop_decoded()
         await self.cache.drop_all()
+
+
+async def _check_expected(remote: Remote, tip: Tip, options: NodeOptions) -> None:
+    """Without local state nothing here knows what the store should hold; its owner may. RolledBack."""
+    n = options.min_commit
+    if tip.n < n:
+        raise RolledBack(f"the store ends at commit {tip.n}, not {n} or later as expected: it was rolled back or is another copy")
+    if options.expect_hash:
+        keys = [records[n] for records in (await list_log(remote)).values() if n in records]
+        if not any([object_hash(await remote.get(key)).hex().startswith(options.expect_hash) for key in keys]):
+            raise RolledBack(f"commit {n} of the store is not the expected one, or its record is gone: another history")
 
 
 async def choose_tier(remote: Remote, sole_writer: bool) -> Tier:
@@ -142,7 +155,7 @@ async def _recover_journal(meta: Meta, journal: Journal, remote: Remote, commits
             log.error("chunk %s of pack %d is not on the local disk, though it was synced", entry.chunk_id.hex()[:16], pack_id)
             chunk = await meta.find_chunk(entry.chunk_id)
             if chunk is not None:
-                await meta.mark_bad(chunk.id)
+                meta.mark_bad(chunk.id)
     for pack_id in found.empty:
         if pack_id not in found.lost:
             await meta.drop_pack(pack_id)
@@ -166,9 +179,7 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
     remote = Remote(backend, doors.threads, doors.clock, limits.UPLOADS_AT_ONCE, limits.DOWNLOADS_AT_ONCE)
     meta, replica, tip = await load_meta(doors, remote, keyring, progress)
     try:
-        if tip.n < options.min_commit:
-            from ..errors import RolledBack
-            raise RolledBack(f"the store ends at commit {tip.n}, not {options.min_commit} or later as expected: it was rolled back or is another copy")
+        await _check_expected(remote, tip, options)
         writer: Writer | None = None
         epoch = tip.epoch
         if not options.read_only:
@@ -214,7 +225,7 @@ async def _leave(node: Node) -> None:
 def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superblock, meta: Meta, writer: Writer | None, tip: Tip,
               epoch: int, options: NodeOptions) -> Node:
     def on_bad(chunk: Chunk) -> None:
-        meta.mark_bad_now(chunk.id)
+        meta.mark_bad(chunk.id)
 
     codec = ChunkCodec(keyring, epoch, options.level)
     journal = Journal(doors, keyring.sealer("index", epoch), epoch)

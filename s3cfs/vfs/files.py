@@ -9,15 +9,16 @@ INVARIANT V3: memory for dirty data is bounded by DIRTY_POOL_BYTES: beyond it da
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import trio
 
-from .. import limits
-from ..blockstore import BlockStore
-from ..doors import Doors
-from ..errors import DataError, FileTooLarge, S3cfsError, StaleInode
-from ..meta import Chunk, Extent, Inode, Meta
+from s3cfs import limits
+from s3cfs.blockstore import BlockStore
+from s3cfs.doors import Doors
+from s3cfs.errors import DataError, FileTooLarge, S3cfsError, StaleInode
+from s3cfs.meta import Chunk, Extent, Inode, Meta
+
 from .dirty import DirtyMap, Piece, Spooled
 from .readahead import ReadAhead
 from .spool import Spool
@@ -42,6 +43,7 @@ class Files:
         self._kernel_times, self._pool_bytes = kernel_times, pool_bytes
         self._readahead = ReadAhead(meta, blocks)
         self._stager: Stager | None = None
+        self._durable: Callable[[], Awaitable[None]] | None = None
         self._states: dict[int, FileState] = {}
         self._ready: dict[int, FileState] = {}        # closed and not staged: what the next transaction waits for
         self._ready_bytes = 0
@@ -50,8 +52,9 @@ class Files:
         self._pressure = trio.Event()                 # somebody should stage or spool
         self._spooling = False
 
-    def use(self, stager: Stager) -> None:
-        self._stager = stager
+    def use(self, stager: Stager, durable: Callable[[], Awaitable[None]]) -> None:
+        """`durable`: everything staged so far is in a transaction on disk."""
+        self._stager, self._durable = stager, durable
 
     # ---------------------------------------------------------------- what there is
 
@@ -164,16 +167,15 @@ class Files:
         self._ram_bytes += state.dirty.ram_bytes - before
         self._settle(state)
 
-    async def set_times(self, ino: int, *, mtime_ns: int | None = None, ctime_ns: int | None = None) -> bool:
-        """Times of a file with unstaged changes travel with these; False when there are none and the row is the place."""
+    async def set_times(self, ino: int, *, mtime_ns: int | None = None, ctime_ns: int | None = None) -> None:
+        """The row was given these times: those of unstaged changes become these as well."""
         state = self._states.get(ino)
         if state is None or not state.changed:
-            return False
+            return
         if mtime_ns is not None:
             state.mtime_ns = mtime_ns
         if ctime_ns is not None:
             state.ctime_ns = ctime_ns
-        return True
 
     def _begin_change(self, state: FileState) -> None:
         if not state.changed:
@@ -205,13 +207,14 @@ class Files:
     # ---------------------------------------------------------------- fsync and its kin
 
     async def fsync(self, ino: int) -> None:
-        """Everything written to the file is staged; the transaction is the caller's business."""
+        """Data, size, times, and every operation done before, are in a transaction on disk (in the store under --sync=remote)."""
         state = self._states.get(ino)
-        if state is None:
-            return
-        if state.changed or state.staging is not None:
-            await self._stage([state])
-        self._raise_error(state)
+        if state is not None:
+            if state.changed or state.staging is not None:
+                await self._stage([state])
+            self._raise_error(state)
+        assert self._durable is not None
+        await self._durable()
 
     async def flush(self, ino: int) -> None:
         """At every close of a descriptor: report what could not be kept."""

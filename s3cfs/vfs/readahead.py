@@ -4,9 +4,10 @@ The kernel reads ahead too, a few MiB at a time and only into its own cache; thi
 """
 from __future__ import annotations
 
-from .. import limits
-from ..blockstore import BlockStore
-from ..meta import Meta
+from s3cfs import limits
+from s3cfs.blockstore import BlockStore
+from s3cfs.meta import Meta
+
 from .state import FileState
 
 FIRST_BYTES = 1 * limits.MIB

@@ -5,8 +5,9 @@ start. Pieces are appended; when none is referred to any more the file is emptie
 """
 from __future__ import annotations
 
-from ..doors import Disk, DiskFile
-from ..keys import KeyRing
+from s3cfs.doors import Disk, DiskFile
+from s3cfs.keys import KeyRing
+
 from .dirty import Spooled
 
 NAME = "spool"

@@ -20,15 +20,16 @@ from dataclasses import dataclass, field
 
 import trio
 
-from .. import limits
-from ..blockstore import BlockStore
-from ..chunk import ChunkCodec
-from ..chunker import Chunker
-from ..doors import Doors
-from ..ids import ChunkId
-from ..journal import Journal
-from ..keys import KeyRing
-from ..meta import Extent, Meta
+from s3cfs import limits
+from s3cfs.blockstore import BlockStore
+from s3cfs.chunk import ChunkCodec
+from s3cfs.chunker import Chunker
+from s3cfs.doors import Doors
+from s3cfs.ids import ChunkId
+from s3cfs.journal import Journal
+from s3cfs.keys import KeyRing
+from s3cfs.meta import Extent, Meta
+
 from .dirty import DirtyMap, Spooled
 from .spool import Spool
 from .state import EVERYTHING, FileState
@@ -81,7 +82,7 @@ class Stager:
     """Stages files. `on_change` is called when bytes in memory became fewer; `on_new` for every chunk that was not known."""
 
     def __init__(self, doors: Doors, meta: Meta, journal: Journal, blocks: BlockStore, codec: ChunkCodec, keyring: KeyRing,
-                 chunker: Chunker, spool: Spool, *, epoch: Callable[[], int], on_change: Callable[[], None]) -> None:
+                 chunker: Chunker, spool: Spool, *, epoch: int, on_change: Callable[[], None]) -> None:
         self._doors, self._meta, self._journal, self._blocks = doors, meta, journal, blocks
         self._codec, self._keyring, self._chunker, self._spool = codec, keyring, chunker, spool
         self._epoch, self._on_change = epoch, on_change
@@ -218,7 +219,7 @@ class Stager:
         self._on_change()
 
     async def _new_pack(self) -> int:
-        return await self._meta.new_pack(self._epoch())
+        return await self._meta.new_pack(self._epoch)
 
     async def _fits_inline(self, part: Slice) -> bool:
         if not part.final or part.size > limits.INLINE_MAX_BYTES:

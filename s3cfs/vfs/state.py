@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 import trio
 
-from ..meta import Inode
+from s3cfs.meta import Inode
+
 from .dirty import DirtyMap
 
 EVERYTHING = 1 << 62

@@ -1,0 +1,39 @@
+"""mkfs: a superblock, written once. Everything else begins with the first mount."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from s3cfs import ids, limits, superblock
+from s3cfs.config import Secret, Settings
+from s3cfs.doors import SystemClock, SystemRandomness
+from s3cfs.errors import Exists, FilesystemExists
+
+from .store import impatient, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class MkfsResult:
+    fs_id: str                                    # hex
+    recovery_key: str | None = field(repr=False)  # shown once, kept nowhere
+    location: str
+
+
+def mkfs(settings: Settings, *, label: str, plain: bool, passphrase: Secret | None) -> MkfsResult:
+    """Make a filesystem in an existing bucket or folder. FilesystemExists when there is one already."""
+    backend = impatient(open_store(settings))
+    try:
+        backend.create()
+        backend.check()
+        taken = f"{backend.location} holds an s3cfs filesystem already"
+        if any(True for _ in backend.list("super/")):
+            raise FilesystemExists(taken)
+        made, _, recovery_key = superblock.create(
+            label, SystemRandomness(), plain, limits.CHUNK_MIN_BYTES, limits.CHUNK_AVG_BYTES, limits.CHUNK_MAX_BYTES,
+            passphrase.reveal() if passphrase and not plain else None, now_ns=SystemClock().time_ns())
+        try:
+            backend.put(ids.super_key(made.n), superblock.encode(made), only_if_absent=backend.probe_create_only())
+        except Exists:
+            raise FilesystemExists(taken) from None
+        return MkfsResult(made.fs_id.hex(), recovery_key, backend.location)
+    finally:
+        backend.close()

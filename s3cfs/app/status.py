@@ -1,0 +1,56 @@
+"""What `s3cfs stat` shows, as plain data; the names are documented in docs/stat.md and stay."""
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from s3cfs import __version__
+from s3cfs.commits import State
+from s3cfs.replica import LocalTip
+
+from .node import Node
+
+SCHEMA = 1
+
+
+def status(node: Node, *, url: str, mountpoint: str, started: float) -> dict[str, Any]:
+    """One look; makes no request to the store."""
+    commits, remote, totals = node.commits, node.remote.snapshot(), node.meta.totals()
+    rows, outbox_bytes, _ = node.meta.outbox()
+    tip = LocalTip.load(node.meta)
+    state, message = _state(node)
+    requests = {operation: sum(kinds.values()) for operation, kinds in remote["requests"].items()}
+    logical, unique, stored = totals.file_bytes, totals.chunk_bytes, totals.sealed_bytes
+    return {
+        "schema": SCHEMA, "pid": os.getpid(), "url": url, "mountpoint": mountpoint, "label": node.superblock.label,
+        "fs_id": node.superblock.fs_id.hex(), "version": __version__, "read_only": node.options.read_only,
+        "state": state, "message": message, "uptime_s": round(node.doors.clock.monotonic() - started, 1),
+        "files": {"inodes": totals.inodes, "logical_bytes": logical},
+        "data": {"unique_bytes": unique, "stored_bytes": stored, "packs": totals.packs, "pack_bytes": totals.pack_bytes, "chunks": totals.chunks,
+                 "dedup_ratio": _ratio(logical, unique), "compression_ratio": _ratio(unique, stored)},
+        "lag": {"seconds": round(commits.lag_s(), 2), "bytes": commits.lag_bytes(), "bound_seconds": node.options.commits.max_lag_s},
+        "commit": {"number": tip.n, "hash": tip.hash.hex(), "epoch": node.writer.epoch if node.writer else node.tip.epoch,
+                   "time_ns": commits.last_commit_ns, "transactions": commits.transactions, "commits": commits.commits,
+                   "outbox_rows": rows, "outbox_bytes": outbox_bytes},
+        "dirty": {"ram_bytes": node.files.ram_bytes, "spool_bytes": node.spool.live_bytes},
+        "journal": {"bytes": node.journal.bytes_total, "limit_bytes": node.options.commits.journal_max_bytes},
+        "cache": {"bytes": node.cache.used_bytes, "limit_bytes": node.options.cache_bytes, "decoded_bytes": node.blocks.decoded_bytes,
+                  "hits": node.blocks.stats.hits, "misses": node.blocks.stats.misses},
+        "store": {"tier": str(node.writer.tier) if node.writer else None, "last_success_s": remote["seconds_since_success"],
+                  "last_error": remote["last_error"], "requests": requests,
+                  "bytes": {"up": sum(remote["bytes_up"].values()), "down": sum(remote["bytes_down"].values())},
+                  "errors": sum(n for names in remote["errors"].values() for n in names.values()), "retries": remote["retries"],
+                  "by_kind": {"requests": remote["requests"], "bytes_up": remote["bytes_up"], "bytes_down": remote["bytes_down"],
+                              "errors": remote["errors"]}},
+    }
+
+
+def _state(node: Node) -> tuple[str, str | None]:
+    commits, writer = node.commits, node.writer
+    if commits.state is State.OK and writer is not None and writer.away_since is not None:
+        return State.AWAY, writer.away_cause
+    return commits.state, commits.message or None
+
+
+def _ratio(before: int, after: int) -> float | None:
+    return round(before / after, 3) if after else None

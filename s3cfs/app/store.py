@@ -1,0 +1,69 @@
+"""From settings to an open store, its superblock and its keys."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from s3cfs import ids, superblock
+from s3cfs.backends.base import Backend
+from s3cfs.backends.registry import open_backend
+from s3cfs.backends.retry import RetryBackend
+from s3cfs.config import Settings
+from s3cfs.doors import Randomness, SystemRandomness
+from s3cfs.dump import dump as dump_object
+from s3cfs.errors import Damaged, NoFilesystem
+from s3cfs.keys import KeyRing
+from s3cfs.superblock import Superblock
+
+FIRST_DEADLINE_S = 10.0        # at start a person waits: no network is said soon
+
+
+def open_store(settings: Settings) -> Backend:
+    """The bare backend; makes no request."""
+    return open_backend(settings.url, settings.backend_options, login=settings.login or "",
+                        password=settings.password.reveal() if settings.password else "")
+
+
+def patient(bare: Backend) -> Backend:
+    """What a filesystem runs on: calls that may be repeated are."""
+    return RetryBackend(bare)
+
+
+def impatient(bare: Backend) -> Backend:
+    """What a command starts on: trouble is reported soon."""
+    return RetryBackend(bare, deadline_s=FIRST_DEADLINE_S)
+
+
+def read_superblock(backend: Backend) -> Superblock:
+    """The highest valid one. NoFilesystem, NewerFormat, Damaged when there are some but none is valid."""
+    numbers = sorted((int(name) for info in backend.list("super/") if (name := info.key.partition("/")[2]).isdigit()), reverse=True)
+    if not numbers:
+        raise NoFilesystem(f"{backend.location} holds no s3cfs filesystem (s3cfs mkfs makes one)")
+    worst: Damaged | None = None
+    for number in numbers:
+        try:
+            found = superblock.decode(backend.get(ids.super_key(number)))
+            if found.n != number:
+                raise Damaged(f"it says it is number {found.n}")
+            return found
+        except Damaged as exc:
+            worst = worst or Damaged(f"superblock {ids.super_key(number)} is damaged: {exc}")
+    assert worst is not None
+    raise worst
+
+
+def unlock(found: Superblock, settings: Settings, random: Randomness | None = None) -> KeyRing:
+    """The keys; asks for the passphrase where the settings say so. WrongPassphrase."""
+    secret = None if found.plain else settings.need_passphrase().reveal()
+    return superblock.unlock(found, passphrase=secret, random=random or SystemRandomness())
+
+
+def dump(settings: Settings, key: str) -> Mapping[str, Any]:
+    """What one object says, for `s3cfs debug dump`. Superblocks need no key."""
+    backend = impatient(open_store(settings))
+    try:
+        backend.check()
+        keyring = None if key.startswith("super/") else unlock(read_superblock(backend), settings)
+        return dump_object(backend, key, keyring)
+    finally:
+        backend.close()
