@@ -11,10 +11,13 @@ from typing import Any, Protocol
 from s3cfs import ids, superblock
 from s3cfs.app.node import NodeOptions, open_node
 from s3cfs.backends.base import Backend
+from s3cfs.backends.retry import RetryBackend
 from s3cfs.commits import Options as CommitOptions
 from s3cfs.doors import Doors
 from s3cfs.fencing import Host
 from s3cfs.superblock import Argon2Params
+
+from .doors import SimClock
 
 KIB = 1 << 10
 
@@ -88,7 +91,8 @@ class _Node:
         await self._node.flush()
 
     async def audit(self) -> list[str]:
-        return [f"{problem.check}: {problem.text}" for problem in self._node.meta.audit()]
+        await self._node.commits.durable()
+        return [f"{problem.check}: {problem.text}" for problem in self._node.meta.audit.problems()]
 
 
 class S3cfs:
@@ -111,7 +115,9 @@ class S3cfs:
 
     @contextlib.asynccontextmanager
     async def mount(self, doors: Doors, backend: Backend, settings: NodeOptions) -> AsyncIterator[SimNode]:
-        found = superblock.decode(await doors.threads.run(backend.get, ids.super_key(1)))
+        assert isinstance(doors.clock, SimClock)
+        patient = RetryBackend(backend, clock=doors.clock.monotonic, sleep=doors.clock.block, uniform=doors.random.uniform)
+        found = superblock.decode(await doors.threads.run(patient.get, ids.super_key(1)))
         keyring = superblock.unlock(found, passphrase="pass", random=doors.random)
-        async with open_node(doors, backend, keyring, found, settings) as node:
+        async with open_node(doors, patient, keyring, found, settings) as node:
             yield _Node(node)

@@ -43,11 +43,11 @@ class Ack:
 
 
 class Client:
-    """One sequence of operations. `acknowledge(remote, own floor, floors of all at its beginning, what)` is told what is safe."""
+    """One sequence of operations. `acknowledge(remote, floors, what)` is told what is safe from when on."""
 
-    def __init__(self, node: Any, log: ClientLog, model: Model, rng: random.Random, events: Events, *,
+    def __init__(self, node: Any, log: ClientLog, model: Model, rng: random.Random, events: Events, *, index: int = 0,
                  floors: Callable[[], list[int]], acknowledge: Callable[[bool, list[int], str], None], alive: Callable[[], None]) -> None:
-        self.node, self.log, self.model, self.rng, self.events = node, log, model, rng, events
+        self.node, self.log, self.model, self.rng, self.events, self.index = node, log, model, rng, events, index
         self._floors, self._acknowledge, self._alive = floors, acknowledge, alive
         self._pool = [rng.randbytes(size) for size in (10, 700, 5_000, 30_000)]      # content that comes again: dedup
         log.model = model
@@ -90,9 +90,8 @@ class Client:
         self.log.running = None
         self.log.moments.append(Moment(dict(model.nodes), what, began, self.events.next(), trio.current_time()))
         if operation in ("fsync", "fsyncdir", "flush_all"):
-            own = len(self.log.moments) - 1
             remote = operation == "flush_all" or self.node.sync_is_remote
-            floors[floors.index(-1)] = own
+            floors[self.index] = len(self.log.moments) - 1
             self._acknowledge(remote, floors, what)
         return True
 
