@@ -52,7 +52,7 @@ class Assembly(Protocol):
 #: so small that packs, segments, checkpoints, the pool and the cache all overflow within a few operations
 SMALL = {
     "PACK_TARGET_BYTES": (16 * KIB, 64 * KIB, 1024 * KIB),
-    "STAGE_RUN_BYTES": (8 * KIB, 256 * KIB),
+    "STAGE_RUN_BYTES": (100 * KIB, 256 * KIB),        # must be more than a chunk
     "SPOOL_PIECE_BYTES": (4 * KIB,),
     "OUTBOX_SEGMENT_MAX_BYTES": (1 * KIB, 64 * KIB),
     "CHECKPOINT_MIN_LOG_BYTES": (2 * KIB, 1024 * KIB),
@@ -105,7 +105,7 @@ class S3cfs:
         with small_limits(rng):
             yield NodeOptions(
                 level=rng.choice([None, 1]), cache_bytes=rng.choice([16 * KIB, 1024 * KIB]), decoded_bytes=rng.choice([16 * KIB, 1024 * KIB]),
-                pool_bytes=rng.choice([64 * KIB, 4096 * KIB]), host=Host(name="simulated"),
+                pool_bytes=rng.choice([256 * KIB, 4096 * KIB]), host=Host(name="simulated"),
                 commits=CommitOptions(sync_remote=rng.random() < 0.2, commit_interval_s=rng.choice([0.5, 5.0, 60.0])))
 
     async def mkfs(self, doors: Doors, backend: Backend) -> None:
