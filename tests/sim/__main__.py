@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--keep-going", action="store_true", help="tell all, though some fail")
     parser.add_argument("--verbose", action="store_true", help="print what happened also when all is well")
-    parser.add_argument("--plan", action="append", type=Plan.parse, help="KIND:K or never: where each life dies, instead of what the seed says")
+    parser.add_argument("--plan", action="append", type=Plan.parse, help="KIND:K, KIND:K:working or never: where each life dies, instead of what the seed says")
     options = parser.parse_args()
     jobs = [(seed, options.plan) for seed in range(options.seed, options.seed + options.count)]
     totals, failed, slowest = [0, 0, 0, 0], [], (0.0, 0)

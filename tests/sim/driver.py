@@ -160,6 +160,7 @@ class Teller:
             nonlocal mounted
             async with self.assembly.mount(doors, store, self.settings) as node:
                 mounted = True
+                incarnation.working()
                 if self.unverified:
                     await self._verify(node, f"recovered in life {number}")
                 await self._work(node, incarnation, count)
