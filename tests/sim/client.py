@@ -236,10 +236,14 @@ class Client:
         synced, early = self.rng.random() < 0.4, self.rng.random() < 0.3
         if synced:
             await self.do("fsync", ino)
+        if early and synced:
+            await self.do("write", ino, self.rng.choice([0, 2000]), self._bytes())     # what only the rename puts in order
         if not early:
             await self.do("release", ino)
         await self.do("rename", folder, b"tmp", folder, name, 0)
-        if early:
+        if early and self.rng.random() < 0.5:
+            await self.do("fsyncdir", folder)
+        if early and self.rng.random() < 0.4:
             await self.do("release", ino)
 
     async def _do_move(self) -> None:

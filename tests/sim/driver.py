@@ -7,16 +7,18 @@ store as it was at two moments of the life are mounted on empty machines: each m
 """
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import random
-from collections.abc import Awaitable, Callable
+import signal
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import trio
 
-from s3cfs.errors import StoreError
+from s3cfs.errors import AlreadyMounted, StoreError
 
 from .assembly import Assembly
 from .check import ClientLog, Finding, Moment, below, judge
@@ -25,7 +27,7 @@ from .crash import Crash, Incarnation, Plan
 from .disk import SimDrive
 from .doors import detach, make_doors
 from .model import Model, Nodes
-from .runtime import Outcome, live
+from .runtime import Outcome, Stuck, live
 from .scan import scan
 from .store import Bucket, SimStore, StoreFaults
 
@@ -34,6 +36,7 @@ T = TypeVar("T")
 LAG_LOCAL_S = 20.0            # what ended longer ago than this survives the death of process or machine (I5; 1 s plus slow disks)
 LAG_REMOTE_S = 200.0          # ... and the loss of the machine, if the store answered all the time
 LIVES_MAX = 3
+REAL_MAX_S = 30
 
 
 @dataclass
@@ -169,9 +172,15 @@ class Teller:
                     raise Crash
                 store.faults = StoreFaults(rng=faults.rng)
 
-        start_s = self.now_s
+        start_s, flights = self.now_s, len(self.bucket.flights)
+
+        def landed() -> bool:
+            """A dead writer's last put arrived while the next one listened for signs of life: it is right not to mount."""
+            return len(self.bucket.flights) < flights
+
         outcome = self._run(f"life {number}", plan, self.drive, self.bucket, faults, main, lambda error: not mounted and not healthy
-                            and isinstance(error, StoreError))
+                            and isinstance(error, StoreError)
+                            or not mounted and isinstance(error, AlreadyMounted) and landed())
         self.now_s = outcome.ended_s + self.rng.choice([0.1, 5.0, 100.0])
         self._check_bucket()
         for log in self.logs:
@@ -280,6 +289,8 @@ class Teller:
             async with self.assembly.mount(doors, store, self.settings) as node:
                 await self._verify(node, "recovered at the end")
 
+        while self.bucket.flights:
+            self.bucket.land(0)
         outcome = self._run("end", Plan(), self.drive, self.bucket, StoreFaults(rng=random.Random(2)), main)
         self.now_s = outcome.ended_s + 1.0
         self._check_bucket()
@@ -300,13 +311,29 @@ def _lone_client(node: Any, root: int, tree: Nodes) -> Client:
                   acknowledge=lambda remote, floors, what: None, alive=lambda: None)
 
 
+@contextlib.contextmanager
+def _watchdog() -> Iterator[None]:
+    """A loop that never gives way is beyond the counting of steps: the only thing here that looks at the real clock."""
+    def bark(number: int, frame: Any) -> None:
+        raise Stuck(f"no end after {REAL_MAX_S} real seconds")
+
+    kept = signal.signal(signal.SIGALRM, bark)
+    signal.setitimer(signal.ITIMER_REAL, REAL_MAX_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, kept)
+
+
 def tell(seed: int, assembly: Assembly, plans: list[Plan] | None = None) -> Story:
     """Run one seed. The story has a `finding` when something was wrong; it never raises for that."""
     story = Story(seed, assembly, plans)
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        Teller(story).tell()
+        with _watchdog():
+            Teller(story).tell()
     except Exception as error:
         story.finding = error
     except BaseExceptionGroup as error:
