@@ -34,6 +34,7 @@ from s3cfs.errors import (
 )
 
 MESSAGE_MAX_CHARS = 160
+NOT_S3 = "does not answer as an S3 store does: is this the address of one, and nothing (a proxy, a login page) in between?"
 
 _CREDENTIALS = (sdk.PartialCredentialsError, sdk.CredentialRetrievalError, sdk.TokenRetrievalError, sdk.UnauthorizedSSOTokenError,
                 sdk.SSOTokenLoadError, sdk.ConfigNotFound, sdk.ProfileNotFound, sdk.InvalidConfigError)
@@ -77,7 +78,7 @@ def translate(error: BaseException, operation: str, key: str, place: Place) -> S
     if isinstance(error, sdk.IncompleteReadError) or _caused_by(error, ("IncompleteRead",)):
         return Corrupt(operation, key, f"{place.host} sent less than it announced")
     if isinstance(error, ResponseParserError):
-        return Temporary(operation, key, f"the answer of {place.host} is not S3's: is this the address of an S3 endpoint?")
+        return Temporary(operation, key, f"{place.host} {NOT_S3}")
     if isinstance(error, (sdk.ConnectionError, sdk.HTTPClientError, OSError)):
         return Temporary(operation, key, _network(error, place))
     if isinstance(error, sdk.BotoCoreError):
@@ -141,6 +142,8 @@ def _answered(error: sdk.ClientError, operation: str, key: str, place: Place) ->
                                       f" delete objects in bucket {place.bucket!r}")
     if code == "NotImplemented" or status in (501, 405):
         return Unsupported(operation, key, f"{place.host} cannot do this: {said}")
+    if status == 500 and not code and "html" in headers.get("content-type", ""):     # also a page sent with 200: the SDK makes it 500
+        return Temporary(operation, key, f"{place.host} {NOT_S3}")
     if status >= 500:
         return Temporary(operation, key, f"{place.host} answered {said}")
     if status == 400 and "HTTPS" in message:
@@ -240,6 +243,7 @@ def _network(error: BaseException, place: Place) -> str:
     if isinstance(error, sdk.ReadTimeoutError) or any(isinstance(one, TimeoutError) for one in causes):
         return f"{host} was silent for {place.timeout_s:g} s (option tcp-timeout)"
     if isinstance(error, sdk.ConnectionClosedError) or any(isinstance(one, ConnectionError) for one in causes):
-        return f"{host} closed the connection in the middle of the request" + ("" if place.tls else "; perhaps it wants TLS (no-ssl is set)")
+        hint = "" if place.tls else "; perhaps it wants TLS (no-ssl is set)"
+        return f"{host} closed the connection in the middle of the request{hint}"
     last = next((one for one in causes if isinstance(one, OSError) and one.strerror), None)
     return f"no connection to {host}: {last.strerror}" if last else f"the network failed on the way to {host}: {type(error).__name__}"

@@ -65,7 +65,8 @@ class BlockStore:
         readahead_bytes: int = READAHEAD_MAX_BYTES,
         downloads: int = DOWNLOADS_AT_ONCE,
     ) -> None:
-        """`pack_of` and `chunk_of` look up rows (Meta.pack, Meta.chunk); `on_bad` learns of chunks that the store does not hold whole."""
+        """`pack_of` and `chunk_of` look up rows (Meta.pack, which may also say Damaged; Meta.chunk). `on_bad` learns of chunks that
+        the store does not hold whole."""
         self._doors, self._journal, self._cache, self._codec = doors, journal, cache, codec
         self._pack_of, self._chunk_of, self._on_bad = pack_of, chunk_of, on_bad
         self.stats = ReadStats()
@@ -89,6 +90,11 @@ class BlockStore:
             finally:
                 self._nursery = None
                 self._fetcher.stop()
+
+    @property
+    def busy(self) -> int:
+        """Requests and read-ahead under way, and fetched bytes on their way into the cache; 0 is idle."""
+        return self._fetcher.busy + len(self._ahead) + len(self._flights)
 
     # ------------------------------------------------------------ decoded chunks
 
@@ -163,7 +169,7 @@ class BlockStore:
             if self._journal.has(chunk.pack):
                 sealed: bytes | None = self._journal.read(chunk.pack, chunk.off, chunk.clen)
             else:
-                known = self._packs.get(chunk.pack)
+                known = self._packs.get(chunk.pack)      # of a pack not met yet the long way asks for the name, once
                 sealed = self._cache.read(known[0], chunk.off, chunk.clen) if known else None
             if sealed is None:
                 return None
@@ -279,7 +285,10 @@ class BlockStore:
             return None
         if (found.pack, found.off, found.clen) != (place.pack, place.off, place.clen) or self._journal.has(found.pack):
             return found
-        pack = await self._pack_of(found.pack)
+        try:
+            pack = await self._pack_of(found.pack)
+        except Damaged:
+            return None
         return found if pack is not None and pack.name is not None and pack.name != name else None
 
     def _bad(self, chunk: Chunk, name: PackName | None, error: Exception) -> DataError:
@@ -306,10 +315,13 @@ class BlockStore:
                 continue
             if self._ahead and self._ahead_bytes + chunk.len > self._ahead_limit:
                 return count
+            decode = plain <= self._decoded_limit // 2
+            if not decode and not self._cache.takes(chunk.clen):
+                return count                             # nowhere to lay it: it would be fetched twice
             self._ahead[chunk.id] = None
             self._ahead_bytes += chunk.len
             self.stats.prefetched += 1
-            self._nursery.start_soon(self._bring, chunk, plain <= self._decoded_limit // 2)
+            self._nursery.start_soon(self._bring, chunk, decode)
         return len(chunks)
 
     async def _bring(self, chunk: Chunk, decode: bool) -> None:

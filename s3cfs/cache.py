@@ -1,8 +1,9 @@
 """Sealed bytes of packs that are in the store: sparse files `cache/<pack name>`, least recently used packs go first.
 
-The cache may lose anything at any time and may hold wrong bytes: every chunk verifies itself when it is opened, so a table that does not
-match its file (a crash, a hole where bytes were not synced) costs one more request, never an answer. Hence nothing here is fsynced but
-the table, and no error of the disk leaves this module: a disk that is full or fails makes the cache smaller, and reads go on from the store.
+The cache may lose anything at any time and may hold wrong bytes: every chunk verifies itself when it is opened, so a table that does
+not match its file (a crash, a hole where bytes were not synced) costs one more request, never an answer. Hence nothing here is fsynced
+but the table, and no error of the disk leaves this module: a disk that is full or fails makes the cache smaller, and reads go on from
+the store.
 
 Valid ranges are byte intervals whose borders are multiples of FETCH_ALIGN_BYTES or the pack's end, so a pack of PACK_MAX_BYTES has at most
 512; they are kept as 32 bit numbers. Bytes in valid ranges are what `used_bytes` counts. A file being read or written is not evicted.
@@ -92,6 +93,10 @@ class PackCache:
     def covers(self, name: PackName, offset: int, size: int) -> bool:
         ranges = self._packs.get(name)
         return ranges is not None and ranges.covers(offset, offset + size)
+
+    def takes(self, size: int) -> bool:
+        """Would so many bytes be kept? Not while the disk is full, or when the cache is smaller than that."""
+        return size <= self._allowed
 
     def lease(self, name: PackName, offset: int, size: int) -> Handle | None:
         """The pack's file if it holds that range, for reads in a thread; pair with `give_back`. It is not evicted meanwhile."""
@@ -197,7 +202,8 @@ class PackCache:
     # ------------------------------------------------------------ going
 
     async def trim(self, to_bytes: int | None = None) -> None:
-        """Evict down to the limit (or to `to_bytes`), unlinking in a thread. Call it after `adopt`; `store` does it itself."""
+        """Evict down to the limit (or to `to_bytes`, when the journal needs the disk), unlinking in a thread. For after `adopt`; `store`
+        does it itself."""
         limit = self._allowed if to_bytes is None else min(to_bytes, self._allowed)
         if self.used_bytes > limit or len(self._packs) > MAX_PACKS:
             for name in list(self._packs):

@@ -3,7 +3,8 @@
     part       header 16 | seal( packed_len u32 | raw_len u32 | zstd( (len u32 | changeset)* ) | zeros )
     manifest   header 16 | seal( json_len u32 | json | zeros )
 
-aad = header | "checkpoint part" | commit u64, or header | "checkpoint manifest" (the commit is in the JSON). The manifest holds each part's hash, so order and set of parts are
+aad = header | "checkpoint part" | commit u64, or header | "checkpoint manifest" (the commit is in the JSON).
+The manifest holds each part's hash, so order and set of parts are
 bound by it; and the hash of the log record that made the commit, so a checkpoint is tied to one history.
 """
 from __future__ import annotations

@@ -52,7 +52,8 @@ class Checkpoints:
                 key = ids.checkpoint_key(tip.n, f"{nonce}-{len(parts) + 1}")
                 await self._remote.put(key, data)
                 parts.append(checkpoint.Part(key, len(data), object_hash(data).hex()))
-            manifest = checkpoint.Manifest(tip.n, self._epoch, tip.hash.hex(), tip.key, parts, self._doors.clock.time_ns(), asdict(snapshot.counters))
+            manifest = checkpoint.Manifest(tip.n, self._epoch, tip.hash.hex(), tip.key, parts, self._doors.clock.time_ns(),
+                                           asdict(snapshot.counters))
             await self._remote.put(ids.checkpoint_key(tip.n, f"manifest-{nonce}"), checkpoint.encode_manifest(manifest, self._sealer))
         except StoreError as exc:
             log.warning("checkpoint at commit %d not written: %s", tip.n, exc)

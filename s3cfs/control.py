@@ -32,9 +32,12 @@ log = logging.getLogger(__name__)
 
 REQUEST_MAX_BYTES = 64 * 1024
 ANSWER_MAX_BYTES = 4 * 1024 * 1024
+RECEIVE_BYTES = 16384
 CONNECTIONS_MAX = 32
+GOODBYE_S = 2.0
 IDLE_S = 60.0                    # a client that says nothing for so long is sent away
 CONNECT_TIMEOUT_S = 10.0
+DRAIN_S = 1.0                    # for requests that are being answered when the server ends
 SOCKET_PATH_MAX_BYTES = 100      # of the 108 of sockaddr_un
 ROOT_REGISTRY = Path("/run/s3cfs")
 
@@ -68,7 +71,13 @@ async def control_server(path: str, handlers: Mapping[str, Handler], *, owner: i
             server = _Server(handlers, owner)
             nursery.start_soon(server.accept, listener, nursery)
             yield
+            with trio.move_on_after(DRAIN_S):        # answers that are ready go out
+                await server.drained()
             nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1:               # the caller's own, not the nursery's wrapping of it
+            raise group.exceptions[0] from None
+        raise
     finally:
         listener.close()
         with contextlib.suppress(OSError):
@@ -100,6 +109,14 @@ class _Server:
         self._handlers = handlers
         self._owner = owner
         self._room = trio.Semaphore(CONNECTIONS_MAX)
+        self._answering = 0
+        self._idle = trio.Event()
+
+    async def drained(self) -> None:
+        """Until no request is being answered."""
+        while self._answering:
+            self._idle = trio.Event()
+            await self._idle.wait()
 
     async def accept(self, listener: trio.socket.SocketType, nursery: trio.Nursery) -> None:
         while True:
@@ -119,6 +136,7 @@ class _Server:
                 uid = struct.unpack("3i", stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
                 if uid not in (0, self._owner):
                     await _send(stream, _failure("only root and the owner of the mount may do that", ExitCode.ACCESS_DENIED))
+                    await _say_goodbye(stream)
                     return
                 lines = _Lines(stream)
                 while True:
@@ -127,10 +145,15 @@ class _Server:
                         line = await lines.next()
                     if not line:
                         return
-                    answer = await self._answer(stream, lines, line)
-                    if answer is None:
-                        return
-                    await _send(stream, answer)
+                    self._answering += 1
+                    try:
+                        answer = await self._answer(stream, lines, line)
+                        if answer is None:
+                            return
+                        await _send(stream, answer)
+                    finally:
+                        self._answering -= 1
+                        self._idle.set()
         except (OSError, trio.ClosedResourceError) as error:
             log.debug("control connection: %s", error)
         finally:
@@ -202,7 +225,7 @@ class _Lines:
     async def _more(self) -> bool:
         if not self._ended:
             try:
-                data = await self._stream.recv(16384)
+                data = await self._stream.recv(RECEIVE_BYTES)
             except ConnectionError:
                 data = b""
             self._buffer += data
@@ -218,6 +241,15 @@ async def _send(stream: trio.socket.SocketType, message: dict[str, Any]) -> None
     data = memoryview(json.dumps(message).encode() + b"\n")
     while data:
         data = data[await stream.send(data):]
+
+
+async def _say_goodbye(stream: trio.socket.SocketType) -> None:
+    """Take what is still coming for a moment: closing over unread bytes would cost the client our last answer."""
+    stream.shutdown(socket.SHUT_WR)
+    with trio.move_on_after(GOODBYE_S):
+        for _ in range(REQUEST_MAX_BYTES // RECEIVE_BYTES):
+            if not await stream.recv(RECEIVE_BYTES):
+                return
 
 
 @contextlib.contextmanager
@@ -236,7 +268,7 @@ def _short(path: str) -> Iterator[str]:
 
 # ---------------------------------------------------------------- the client
 
-def call(path: str, op: str, args: Mapping[str, Any] | None = None, *, on_progress: Callable[[Any], None] = lambda state: None,
+def call(path: str, op: str, args: Mapping[str, Any] | None = None, on_progress: Callable[[Any], None] | None = None, *,
          timeout_s: float | None = None) -> Any:
     """Ask the daemon and wait for the result. ControlError with its exit code, DaemonGone when nobody is there.
 
@@ -261,7 +293,8 @@ def call(path: str, op: str, args: Mapping[str, Any] | None = None, *, on_progre
                         raise ControlError(str(answer["error"]), int(answer.get("code", ExitCode.INTERNAL)))
                     if "result" in answer:
                         return answer["result"]
-                    on_progress(answer.get("progress"))
+                    if on_progress is not None:
+                        on_progress(answer.get("progress"))
         except TimeoutError:
             raise DaemonGone(f"the daemon did not answer within {timeout_s:g} s") from None
         except (OSError, ValueError) as error:
@@ -323,23 +356,28 @@ def unregister(file: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def find(mountpoint: str, device: str | None = None, owner: int | None = None) -> Registration:
-    """Who serves `mountpoint` (a resolved path). `device` and `owner` are what the mount table says of it; None when it is
-    not mounted any more, while its daemon may still upload. NotAMount, in one line, when there is nobody.
+def find(mountpoint: str, device: str | None = None) -> Registration:
+    """Who serves `mountpoint` (an absolute path), also while it is unmounted already and its daemon still uploads. With `device`,
+    from the mount table, just that mount. NotAMount, in one line, when there is nobody. Never touches the mount: it may hang.
     """
-    folders = {registry_folder(), ROOT_REGISTRY, *([registry_folder(owner)] if owner is not None else [])}
-    found = [entry for folder in sorted(folders) for entry in _entries(folder) if _trusted(folder)]
-    if device is not None:
-        for entry in found:
-            if entry.device == device and entry.alive():
-                return entry
-        if any(entry.device == device for entry in found):
-            raise NotAMount(f"{mountpoint}: the daemon of this mount has died (s3cfs umount --lazy clears the mount point)")
-        raise NotAMount(f"{mountpoint}: no s3cfs serves this mount, or it belongs to another user")
+    parent, name = os.path.split(mountpoint)
+    paths = {mountpoint, os.path.join(os.path.realpath(parent), name)}
+    found = [entry for folder in _folders() for entry in _entries(folder)
+             if (entry.device == device if device is not None else entry.mountpoint in paths)]
     for entry in found:
-        if entry.mountpoint == mountpoint and entry.alive():
+        if entry.alive():
             return entry
-    raise NotAMount(f"{mountpoint}: not a mount point of s3cfs")
+    if found:
+        raise NotAMount(f"{mountpoint}: the daemon of this mount has died (s3cfs umount --lazy clears the mount point)")
+    raise NotAMount(f"{mountpoint}: no s3cfs of yours is mounted there")
+
+
+def _folders() -> list[Path]:
+    """Where to look: one's own registry and root's; root looks at everybody's."""
+    folders = [registry_folder(), ROOT_REGISTRY]
+    if os.geteuid() == 0:
+        folders += sorted(Path("/run/user").glob("*/s3cfs")) + sorted(Path("/tmp").glob("s3cfs-[0-9]*"))
+    return [folder for folder in dict.fromkeys(folders) if _trusted(folder)]
 
 
 def _entries(folder: Path) -> Iterator[Registration]:

@@ -29,7 +29,8 @@ def dump(backend: Backend, key: str, keyring: KeyRing | None, *, rows: bool = Fa
     if found := _SUPER.fullmatch(key):
         return {"kind": "superblock", **_superblock(backend.get(key), int(found[1]))}
     if found := _CLAIM.fullmatch(key):
-        return {"key": key, "kind": "claim", "epoch": int(found[1]), "writer": found[2], "text": backend.get(key)[:80].decode("ascii", "replace")}
+        text = backend.get(key)[:80].decode("ascii", "replace")
+        return {"key": key, "kind": "claim", "epoch": int(found[1]), "writer": found[2], "text": text}
     reader = next((read for matches, read in _READERS if matches(key)), None)
     if reader is None:
         raise UsageError(f"{key}: no object of s3cfs has such a name")

@@ -1,16 +1,20 @@
 """The log of records in the store, and who may append to it (one writer at a time).
 
 Every record has a number n; numbers run on over all writers. A writer's records lie in a folder of its own,
-`log/<branch>/<epoch>-<nonce>/<n>`, and each names the one before by key and hash, so the history is what a walk backwards from the tip finds.
+`log/<branch>/<epoch>-<nonce>/<n>`, and each names the one before by key and hash, so the history is what a walk backwards from
+the tip finds.
 The tip is the highest n in the folder of the highest epoch that holds a record.
 
 Tier T1 (the store has create-only PUT). Every append is a create-only PUT on the next number in the *current* folder. A taker
 puts a SEAL there that names its own, new folder; from then on that folder is current. So each number is contended for in exactly one
-place, of several contenders one wins [S4], and a deposed writer finds a SEAL where its record should go. A taker that dies right after its SEAL leaves an
+place, of several contenders one wins [S4], and a deposed writer finds a SEAL where its record should go. A taker that dies right
+after its SEAL leaves an
 empty current folder, and the next taker seals number n + 1 in *that*: nobody waits for the dead. SEALs are never deleted.
 
-Tier T2 (linearizable PUT, GET and LIST, without create-only). Writers only write in their own folders, so nothing is ever overwritten. A taker puts
-`claim/<branch>/<epoch>-<nonce>`, lists the claims, withdraws when a higher one is there, then reads the tip and appends a CLAIM record to its own folder.
+Tier T2 (linearizable PUT, GET and LIST, without create-only). Writers only write in their own folders, so nothing is ever
+overwritten. A taker puts
+`claim/<branch>/<epoch>-<nonce>`, lists the claims, withdraws when a higher one is there, then reads the tip and appends a CLAIM
+record to its own folder.
 A writer lists the claims after each PUT and acknowledges only if none is higher: whoever claimed before that PUT will depose it, whoever
 claims after it will read the record. A record that arrives late in a deposed folder is in no history, since nobody's `prev` names it.
 
@@ -85,7 +89,8 @@ class Host:
         raw = info.get("by")
         if not isinstance(raw, dict):
             return None
-        return cls(str(raw.get("boot", "")), str(raw.get("ns", "")), int(raw.get("pid", 0)), int(raw.get("start", 0)), str(raw.get("host", "")))
+        return cls(str(raw.get("boot", "")), str(raw.get("ns", "")), int(raw.get("pid", 0)), int(raw.get("start", 0)),
+                   str(raw.get("host", "")))
 
     def same_machine(self, other: Host) -> bool:
         return bool(self.boot_id) and self.boot_id == other.boot_id and self.pid_namespace == other.pid_namespace

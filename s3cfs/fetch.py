@@ -93,6 +93,10 @@ class Fetcher:
             want.started.set()
         self._queue.clear()
 
+    @property
+    def busy(self) -> int:
+        return self._busy + len(self._queue)
+
     async def get(self, name: PackName, pack_size: int, offset: int, size: int, *, urgent: bool = True, fresh: bool = False) -> memoryview:
         """These sealed bytes of the pack, from the store. `fresh`: from a request begun after this call, whatever is under way.
 

@@ -47,7 +47,7 @@ _FILE = re.compile(r"(\d+)\.pack(\.new)?")
 
 @dataclass(frozen=True, slots=True)
 class ClosedPack:
-    """A finished pack. Upload it only after a `sync` (close_current and recover do one) and the transaction that records its name."""
+    """A finished pack, synced when it is handed out. Upload it only after the transaction that records its name."""
 
     pack_id: int
     name: PackName
@@ -97,7 +97,9 @@ class Journal:
 
     # ------------------------------------------------------------ writing
 
-    async def append(self, pack_id_of_new: Callable[[], Awaitable[int]], sealed: Sequence[tuple[ChunkId, bytes, int]]) -> list[tuple[int, int]]:
+    async def append(
+        self, pack_id_of_new: Callable[[], Awaitable[int]], sealed: Sequence[tuple[ChunkId, bytes, int]]
+    ) -> list[tuple[int, int]]:
         """Write sealed chunks (id, bytes, plain length); where each went: (pack id, offset), in the order given.
 
         A cancel is seen before anything is written or not at all. Chunks that were written for a caller who never recorded them
@@ -139,12 +141,18 @@ class Journal:
                     self._unsynced.pop(pack.pack_id, None)
 
     def take_closed(self) -> list[ClosedPack]:
-        """Packs that filled up since the last call. Their tails are written, but synced only by the next `sync`."""
-        taken, self._closed = self._closed, []
+        """Packs that filled up and are synced, not yet taken. One that fills beside a sync waits for the next: were its name recorded
+        before its tail is on disk, a crash would make a short file of it, and rows that were durable while it was open would be lost."""
+        taken = [pack for pack in self._closed if pack.pack_id not in self._unsynced]
+        self._closed = [pack for pack in self._closed if pack.pack_id in self._unsynced]
         return taken
 
+    def pending(self) -> list[ClosedPack]:
+        """Every closed and synced pack in the journal, taken or not, recovered ones too."""
+        return [pack for pack_id, pack in sorted(self._names.items()) if pack_id not in self._unsynced]
+
     async def close_current(self) -> list[ClosedPack]:
-        """For a commit: finish the open pack, if any, sync, and hand out every closed pack not yet taken (so [] when there is none)."""
+        """For a commit: finish the open pack if there is one, sync, and hand out as `take_closed` does (so [] when there is nothing)."""
         async with self._appending:
             self._check()
             if self.current is not None:
@@ -158,6 +166,11 @@ class Journal:
             if self.failed is None:
                 await self.sync()
         finally:
+            held = {pack.pack_id: pack for pack in (*self._unsynced.values(), *([self.current] if self.current else []))}
+            for pack in held.values():
+                self._handles.give_back(pack.handle)
+            self._unsynced.clear()
+            self.current = None
             self._handles.close()
 
     def _check(self) -> None:
@@ -173,14 +186,16 @@ class Journal:
 
     async def _hop(self, what: str, function: Callable[..., T], *args: object) -> T:
         """Run in a thread to its end, whoever is cancelled; any error poisons the journal (J3)."""
+        done: list[T] = []
         try:
             with trio.CancelScope(shield=True):
-                return await self._doors.threads.run(function, *args)
+                done.append(await self._doors.threads.run(function, *args))
         except Exception as error:
             raise self._poison(what, error) from error
         except BaseException as error:
             self._poison(what, error)
             raise
+        return done[0]
 
     def _begin(self, pack_id: int) -> JournalPack:
         path = self.path(pack_id)
@@ -244,10 +259,6 @@ class Journal:
             self._doors.disk.sync_dir(FOLDER)
 
     # ------------------------------------------------------------ reading
-
-    def pending(self) -> list[ClosedPack]:
-        """Finished packs whose file is still here, oldest first."""
-        return [self._names[pack_id] for pack_id in sorted(self._names)]
 
     def path(self, pack_id: int) -> str:
         return f"{FOLDER}/{pack_id}.pack"

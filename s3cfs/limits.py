@@ -23,7 +23,6 @@ PACK_MAX_BYTES = 64 * MIB
 DIRTY_POOL_BYTES = 96 * MIB        # dirty file data in RAM, staged ones included; beyond it writers wait or data is spooled
 STAGE_RUN_BYTES = 8 * MIB          # a contiguous dirty run of this size is staged while its file is still open
 STAGE_OPEN_FILE_S = 30.0           # dirty data of a file that stays open is staged after this
-SPOOL_PIECE_BYTES = 128 * KIB
 OVERLAY_RUN_MAX_BYTES = 64 * KIB   # runs shorter than this inside existing data go into one overlay chunk
 TRANSACTION_INTERVAL_S = 1.0
 COMMIT_INTERVAL_S = 5.0            # default of --commit-interval

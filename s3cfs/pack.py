@@ -21,7 +21,7 @@ from s3cfs.errors import Damaged
 from s3cfs.ids import FORMAT_VERSION, ChunkId, parse_pack_key
 from s3cfs.seal import Sealer, Seals
 
-__all__ = ["HEADER_BYTES", "TRAILER_BYTES", "NeedMore", "PackEntry", "PackHasher", "header", "read_header", "read_index", "tail", 
+__all__ = ["HEADER_BYTES", "TRAILER_BYTES", "NeedMore", "PackEntry", "PackHasher", "header", "read_header", "read_index", "tail",
            "tail_bytes", "verify_name"]
 
 _ENTRY = struct.Struct("<32sIII")

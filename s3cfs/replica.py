@@ -44,7 +44,8 @@ class LocalTip:
     checkpoint_bytes: int = 0
 
     def advanced(self, tip: Tip, size: int) -> LocalTip:
-        return LocalTip(tip.n, tip.key, tip.hash, self.log_bytes + size, self.log_records + 1, self.checkpoint_commit, self.checkpoint_bytes)
+        return LocalTip(tip.n, tip.key, tip.hash, self.log_bytes + size, self.log_records + 1, self.checkpoint_commit,
+                        self.checkpoint_bytes)
 
     def with_checkpoint(self, commit: int, size: int) -> LocalTip:
         return LocalTip(self.n, self.key, self.hash, 0, 0, commit, size)
@@ -105,7 +106,8 @@ class Replica:
         local = LocalTip.load(self._meta)
         done = Restored(tip=tip)
         if local.n > tip.n:
-            raise RolledBack(f"the store ends at commit {tip.n}, this machine has seen {local.n}: the store was rolled back or is another copy")
+            raise RolledBack(f"the store ends at commit {tip.n}, this machine has seen {local.n}: "
+                             "the store was rolled back or is another copy")
         if local.n == tip.n and local.hash == tip.hash:
             if in_office:
                 self._drop_pending()
@@ -165,7 +167,8 @@ class Replica:
         if expected != base_hash:
             if base == 0:
                 raise ObjectMissing("the log does not reach back to the beginning")
-            raise Diverged(f"the store's history differs from what this machine has seen at commit {base}: another copy of the bucket, or it was tampered with")
+            raise Diverged(f"the store's history differs from what this machine has seen at commit {base}: "
+                           "another copy of the bucket, or it was tampered with")
         steps.reverse()
         return steps
 
@@ -178,8 +181,8 @@ class Replica:
                 log.info("record %d had arrived", step.tip.n)
             elif step.found.kind is Kind.COMMIT and step.found.changeset:
                 if self._meta.outbox()[0]:
-                    raise Diverged(f"the store has commit {step.tip.n} of another writer, and this machine holds changes that are in no commit; "
-                                   f"they are kept in its cache folder")
+                    raise Diverged(f"the store has commit {step.tip.n} of another writer, and this machine holds changes "
+                                   "that are in no commit; they are kept in its cache folder")
                 self._meta.apply(step.found.changeset)
             local = local.advanced(step.tip, step.size)
             local.save(self._meta)                       # R1: same transaction as the rows

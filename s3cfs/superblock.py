@@ -24,7 +24,7 @@ from s3cfs import envelope
 from s3cfs.chunker import valid_sizes
 from s3cfs.doors import Randomness
 from s3cfs.envelope import Body, Fields
-from s3cfs.errors import Damaged, UsageError, WrongPassphrase
+from s3cfs.errors import ConfigError, Damaged, UsageError, WrongPassphrase
 from s3cfs.ids import FORMAT_VERSION
 from s3cfs.keys import FS_ID_BYTES, MASTER_BYTES, KeyRing
 from s3cfs.seal import NONCE_BYTES
@@ -38,7 +38,7 @@ KEY_FILE_MIN_BYTES, KEY_FILE_MAX_BYTES = 16, 1 << 20
 SALT_BYTES = 16
 _WRAPPED_BYTES = NONCE_BYTES + MASTER_BYTES + 16
 _MEMORY_MAX_KIB, _PASSES_MAX, _LANES_MAX = 4 << 20, 100, 64     # a store must not make us spend more than this
-_CHECK = re.compile(rb',"check":"([0-9a-f]{64})"\}\n?')
+_CHECK = re.compile(rb',"check":"([0-9a-f]{64})"\}\n')
 _CHECK_BYTES = len(b',"check":"') + 64 + len(b'"}\n')
 
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"                     # Crockford's base32
@@ -217,8 +217,14 @@ def remove_slot(sb: Superblock, keyring: KeyRing, slot_id: str) -> Superblock:
 
 def unlock(sb: Superblock, *, passphrase: str | None = None, recovery_key: str | None = None, key_file: bytes | None = None,
            random: Randomness) -> KeyRing:
-    """The keys. WrongPassphrase when no slot opens with what was given; Damaged when the superblock is not what its owner wrote."""
+    """The keys. WrongPassphrase when no slot opens with what was given; Damaged when the superblock is not what its owner wrote.
+
+    ConfigError when a secret is given for a plain one: a store that swaps the superblock must not get plain text from an owner who expects
+    encryption.
+    """
     if sb.plain:
+        if passphrase is not None or recovery_key is not None or key_file is not None:
+            raise ConfigError("the filesystem is not encrypted (--plain), but a passphrase or key was given: leave it out if that is right")
         keyring: KeyRing | None = KeyRing(sb.fs_id, None, random)
     else:
         secrets: dict[str, bytes] = {}

@@ -9,7 +9,8 @@ from s3cfs.fencing import Host
 
 
 def this_host() -> Host:
-    return Host(_text("/proc/sys/kernel/random/boot_id"), _link("/proc/self/ns/pid"), os.getpid(), _start_ticks(os.getpid()), socket.gethostname())
+    pid = os.getpid()
+    return Host(_text("/proc/sys/kernel/random/boot_id"), _link("/proc/self/ns/pid"), pid, _start_ticks(pid), socket.gethostname())
 
 
 def process_alive(host: Host) -> bool:
@@ -22,7 +23,8 @@ def _start_ticks(pid: int) -> int:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0
-    return int(stat.rpartition(")")[2].split()[19])
+    fields = stat.rpartition(")")[2].split()
+    return 0 if fields[0] in "ZX" else int(fields[19])      # a zombie has ended
 
 
 def _text(path: str) -> str:

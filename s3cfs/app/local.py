@@ -76,7 +76,8 @@ def locked(disk: SystemDisk, state: str, on_wait: Callable[[str], None], *, wait
             except BlockingIOError:
                 pid, holder = _holder(fd)
                 if holder != "leaving" or not wait:
-                    raise AlreadyMounted(f"this filesystem is in use on this machine by process {pid} ({holder}), with cache folder {disk.root}") from None
+                    raise AlreadyMounted(f"this filesystem is in use on this machine by process {pid} ({holder}), "
+                                         f"with cache folder {disk.root}") from None
                 text = f"process {pid} still brings changes of this filesystem to the store; waiting for it"
                 if text != said:
                     on_wait(text)

@@ -29,7 +29,7 @@ def mkfs(settings: Settings, *, label: str, plain: bool, passphrase: Secret | No
             raise FilesystemExists(taken)
         made, _, recovery_key = superblock.create(
             label, SystemRandomness(), plain, limits.CHUNK_MIN_BYTES, limits.CHUNK_AVG_BYTES, limits.CHUNK_MAX_BYTES,
-            passphrase.reveal() if passphrase and not plain else None, now_ns=SystemClock().time_ns())
+            passphrase.reveal() if passphrase else None, now_ns=SystemClock().time_ns())
         try:
             backend.put(ids.super_key(made.n), superblock.encode(made), only_if_absent=backend.probe_create_only())
         except Exists:

@@ -16,6 +16,6 @@ def bound_the_allocator() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return
-    for what, value in ((_M_MMAP_THRESHOLD, 256 * _KIB), (_M_TRIM_THRESHOLD, 512 * _KIB), (_M_ARENA_MAX, 2)):
+    for what, value in ((_M_MMAP_THRESHOLD, 32768 * _KIB), (_M_TRIM_THRESHOLD, 131072 * _KIB), (_M_ARENA_MAX, 2)):
         if not mallopt(what, value):
             log.debug("mallopt(%d) refused", what)

@@ -66,7 +66,8 @@ def mount(settings: Settings, mountpoint: str, options: MountOptions) -> int:
 
 
 def _say(text: str) -> None:
-    print(f"s3cfs: {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"s3cfs: {text}\n")
+    sys.stderr.flush()
 
 
 def _set_up_logging(options: MountOptions, path: Path | None) -> None:
@@ -111,7 +112,6 @@ class _Daemon:
                 try:
                     await self._serve()
                 finally:
-                    self.stopped.set()
                     nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise _first(group) from None
@@ -133,16 +133,19 @@ class _Daemon:
                     async with open_node(self.doors, backend, self.keyring, self.superblock, self._node_options(), self._progress) as node:
                         self.node = node
                         nursery.start_soon(self._notify_status)
-                        await serve(node.vfs, self.path, self._fuse_options(), on_mounted=lambda m: self._mounted(m, socket), leaving=self.leaving)
+                        await serve(node.vfs, self.path, self._fuse_options(), leaving=self.leaving,
+                                    on_mounted=lambda mounted: self._mounted(mounted, socket))
                         self.lock.say("leaving")
                         sd_notify(STOPPING=1, STATUS="bringing the last changes to the store")
                         await node.vfs.forget_all()
                     nursery.cancel_scope.cancel()
+            self.stopped.set()
 
     async def _cancel_when_urgent(self, scope: trio.CancelScope) -> None:
         await self.leaving.urgent.wait()
         if self.node is not None:
-            log.warning("leaving at once: %d bytes stay in %s and go to the store at the next mount", self.node.commits.lag_bytes(), self.disk.root)
+            log.warning("leaving at once: %d bytes stay in %s and go to the store at the next mount",
+                        self.node.commits.lag_bytes(), self.disk.root)
         scope.cancel()
 
     def _mounted(self, mounted: Mounted, socket: str) -> None:
@@ -162,7 +165,7 @@ class _Daemon:
         await self.leaving.requested.wait()
         while True:
             if self.node is not None:
-                extend_timeout(4 * STOP_NOTICE_S, f"{self.node.commits.lag_bytes()} bytes still to go")
+                extend_timeout(4 * STOP_NOTICE_S, f"{self.node.lag_bytes()} bytes still to go")
             await self.doors.clock.sleep(STOP_NOTICE_S)
 
     # ---------------------------------------------------------------- options
@@ -173,8 +176,8 @@ class _Daemon:
         return NodeOptions(
             read_only=options.read_only, sole_writer=options.sole_writer, force=options.takeover, level=options.compress,
             cache_bytes=options.cache_size, kernel_times=not options.no_writeback, min_commit=int(commit), expect_hash=commit_hash,
-            commits=CommitOptions(sync_remote=options.sync == "remote", commit_interval_s=options.commit_interval, max_lag_s=options.max_lag,
-                                  journal_max_bytes=options.journal_size),
+            commits=CommitOptions(sync_remote=options.sync == "remote", commit_interval_s=options.commit_interval,
+                                  max_lag_s=options.max_lag, journal_max_bytes=options.journal_size),
             host=this_host(), process_alive=process_alive)
 
     def _fuse_options(self) -> FuseOptions:
@@ -189,7 +192,7 @@ class _Daemon:
 
     def _handlers(self) -> dict[str, Handler]:
         return {"stat": self._stat, "flush": self._flush, "drop-cache": self._drop_cache, "log-level": self._log_level,
-                "unmount": self._unmount}
+                "wait": self._wait}
 
     def _running(self) -> Node:
         if self.node is None:
@@ -218,12 +221,14 @@ class _Daemon:
         logging.getLogger().setLevel(level)
         return {"level": level.lower()}
 
-    async def _unmount(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
-        """The answer comes when everything is in the store; the process ends right after."""
+    async def _wait(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        """After an unmount: the answer comes when everything is in the store; the process ends right after."""
         node = self._running()
-        self.leaving.requested.set()
         async with _reporting(node, progress, "bringing changes to the store"):
             await self.stopped.wait()
+        if not node.options.read_only and not node.commits.writable:
+            raise type(node.commits.failure or S3cfsError())(f"{node.commits.message}; {node.lag_bytes()} bytes are kept in "
+                                                             f"{self.disk.root}")
         return {}
 
 
@@ -236,11 +241,11 @@ def _urgent_exit(leaving: Leaving) -> Iterator[trio.CancelScope]:
 @contextlib.asynccontextmanager
 async def _reporting(node: Node, progress: Progress, text: str) -> AsyncIterator[None]:
     """Progress lines while something is brought to the store: bytes done of what there was."""
-    total = max(1, node.commits.lag_bytes())
+    total = max(1, node.lag_bytes())
 
     async def report() -> None:
         while True:
-            left = node.commits.lag_bytes()
+            left = node.lag_bytes()
             await progress({"done": max(0, total - left), "total": total, "unit": "bytes", "text": text})
             await node.doors.clock.sleep(0.3)
 

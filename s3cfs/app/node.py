@@ -85,6 +85,11 @@ class Node:
     vfs: Vfs
     tip: Tip
     options: NodeOptions
+    left_bytes: int = -1                       # what was not in the store at the end; -1 while it runs
+
+    def lag_bytes(self) -> int:
+        """Bytes not yet in the store, also after the end."""
+        return self.commits.lag_bytes() if self.left_bytes < 0 else self.left_bytes
 
     async def flush(self) -> None:
         """Everything written before this call is in the store."""
@@ -217,6 +222,7 @@ async def _leave(node: Node) -> None:
     if node.writer is not None and node.commits.writable:
         await node.commits.flush()
         await node.commits.release(final=True)
+    node.left_bytes = node.commits.lag_bytes()
     await node.cache.close()
     await node.journal.close()
     node.spool.close()
@@ -231,7 +237,8 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
     journal = Journal(doors, keyring.sealer("index", epoch), epoch)
     cache = PackCache(doors, options.cache_bytes)
     cache.load()
-    blocks = BlockStore(doors, remote, journal, cache, codec, meta.pack, chunk_of=meta.chunk, on_bad=on_bad, decoded_bytes=options.decoded_bytes)
+    blocks = BlockStore(doors, remote, journal, cache, codec, meta.pack, chunk_of=meta.chunk, on_bad=on_bad,
+                        decoded_bytes=options.decoded_bytes)
     spool = Spool(doors.disk, keyring)
     files = Files(doors, meta, blocks, spool, kernel_times=options.kernel_times, pool_bytes=options.pool_bytes)
     chunker = Chunker(superblock.chunk_min, superblock.chunk_avg, superblock.chunk_max, keyring.chunker_seed())

@@ -1,6 +1,7 @@
 """From settings to an open store, its superblock and its keys."""
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from s3cfs.dump import dump as dump_object
 from s3cfs.errors import Damaged, NoFilesystem
 from s3cfs.keys import KeyRing
 from s3cfs.superblock import Superblock
+
+log = logging.getLogger(__name__)
 
 FIRST_DEADLINE_S = 10.0        # at start a person waits: no network is said soon
 
@@ -47,6 +50,7 @@ def read_superblock(backend: Backend) -> Superblock:
                 raise Damaged(f"it says it is number {found.n}")
             return found
         except Damaged as exc:
+            log.error("superblock %s is damaged, looking for an older one: %s", ids.super_key(number), exc)
             worst = worst or Damaged(f"superblock {ids.super_key(number)} is damaged: {exc}")
     assert worst is not None
     raise worst
@@ -54,8 +58,8 @@ def read_superblock(backend: Backend) -> Superblock:
 
 def unlock(found: Superblock, settings: Settings, random: Randomness | None = None) -> KeyRing:
     """The keys; asks for the passphrase where the settings say so. WrongPassphrase."""
-    secret = None if found.plain else settings.need_passphrase().reveal()
-    return superblock.unlock(found, passphrase=secret, random=random or SystemRandomness())
+    secret = settings.passphrase if found.plain else settings.need_passphrase()    # plain, though a passphrase is set: refused below
+    return superblock.unlock(found, passphrase=secret.reveal() if secret else None, random=random or SystemRandomness())
 
 
 def dump(settings: Settings, key: str) -> Mapping[str, Any]:

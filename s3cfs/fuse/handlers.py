@@ -3,21 +3,20 @@
 - A file handle is the inode's number, so no table of open files can go wrong; the Vfs counts opens.
 - An exception other than FUSEError that leaves a handler ends the whole mount, so every handler is `guarded`.
 - No handler has a checkpoint of its own: it waits only for what the Vfs waits for.
-- libfuse turns atomic O_TRUNC on, so `open` truncates. O_APPEND is the kernel's business, which gives the offset.
-- With write-back a SETATTR (times) may come after the unlink, so the Vfs keeps an inode until its FORGET.
-- pyfuse3 answers every READDIR as READDIRPLUS. What was read ahead of the kernel's buffer is used for its next request only
-  if nothing at all was changed in between: else the kernel would keep old attributes for as long as the timeout.
+- libfuse turns atomic O_TRUNC on: the Vfs truncates in `open`. O_APPEND is the kernel's business, which gives the offset, and so
+  are set-id bits, which it takes away by a SETATTR before a write.
+- With write-back a SETATTR (times) may come after the unlink: the Vfs keeps an inode until its FORGET. So every entry
+  that the kernel counts as looked up is told to the Vfs (`remember`), with no await after the operation that gave it.
+- pyfuse3 answers every READDIR as READDIRPLUS. What did not fit is asked for again and never kept: the kernel believes an entry
+  for as long as the timeout, so it must be as of now.
 - The kernel asks for security.capability before each write. ENOSYS would stop that and with it all extended attributes;
   so "has none" is remembered here, until the kernel forgets the inode or somebody sets it.
-- libfuse promises the kernel that setuid and setgid bits go away on writes (HANDLE_KILLPRIV). The Vfs does that, but the
-  kernel's copy of the mode would stay: it is invalidated after a write to a file that had such a bit.
 """
 from __future__ import annotations
 
 import errno
 import functools
 import os
-import stat
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -37,9 +36,8 @@ F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 READDIR_BATCH = 128                       # entries asked of the Vfs at once
 DOTS = 2                                  # cookies 1 and 2 are after "." and ".."; the Vfs's start above
-REMEMBERED_INODES = 200_000               # bound of each set of inode numbers here
+REMEMBERED_INODES = 200_000               # of which it is known that they have no capability
 PERMISSIONS = 0o7777
-PRIVILEGED = stat.S_ISUID | stat.S_ISGID
 CAPABILITY = b"security.capability"
 ACL_PREFIX = b"system.posix_acl_"
 
@@ -60,49 +58,39 @@ def guarded(method: F) -> F:
     return cast(F, guard)
 
 
-class _Listing:
-    """An open directory: what was read for it and has not been given to the kernel."""
-
-    __slots__ = ("ahead", "changes", "cookie", "ino")
-
-    def __init__(self, ino: int) -> None:
-        self.ino = ino
-        self.ahead: list[tuple[bytes, Inode, int]] = []
-        self.cookie = -1                  # where `ahead` begins
-        self.changes = -1                 # of Handlers when it was read
-
-
 class Handlers(pyfuse3.Operations):
-    """`on_init` is called when the kernel's INIT has come; `on_stale_mode(ino)` when the kernel's attributes of `ino` are old.
-
-    Neither may block.
-    """
+    """`on_init` is called when the kernel's INIT has come. It may not block."""
 
     supports_dot_lookup = True
     enable_acl = False
 
-    def __init__(self, vfs: Vfs, options: FuseOptions, *, on_init: Callable[[], None] = lambda: None,
-                 on_stale_mode: Callable[[int], None] = lambda ino: None) -> None:
+    def __init__(self, vfs: Vfs, options: FuseOptions, *, on_init: Callable[[], None] = lambda: None) -> None:
         super().__init__()
         self.enable_writeback_cache = options.writeback and not options.read_only
         self._vfs = vfs
         self._on_init = on_init
-        self._on_stale_mode = on_stale_mode
         self._entry_timeout_s = options.entry_timeout_s
         self._attr_timeout_s = options.attr_timeout_s
         self._absent = absent(options.negative_timeout_s) if options.negative_timeout_s > 0 else None
-        self._listings: dict[int, _Listing] = {}
-        self._changes = 0                       # counts what may have made entries that were read ahead old
+        self._directories: dict[int, int] = {}  # inode numbers of open directories by handle
         self._no_capability: set[int] = set()
-        self._privileged: set[int] = set()      # files whose setuid or setgid bit the kernel has seen
 
     def init(self) -> None:
         self._on_init()
 
     def _entry(self, inode: Inode) -> EntryAttributes:
-        if inode.mode & PRIVILEGED and stat.S_ISREG(inode.mode):
-            _remember(self._privileged, inode.ino)
         return entry_of(inode, self._entry_timeout_s, self._attr_timeout_s)
+
+    def _looked_up(self, inode: Inode) -> EntryAttributes:
+        """An entry that the kernel counts."""
+        self._vfs.remember(inode.ino)
+        return entry_of(inode, self._entry_timeout_s, self._attr_timeout_s)
+
+    def _made(self, inode: Inode) -> EntryAttributes:
+        if len(self._no_capability) >= REMEMBERED_INODES:
+            self._no_capability.pop()           # whatever falls out is only asked again
+        self._no_capability.add(inode.ino)
+        return self._looked_up(inode)
 
     # ---------------------------------------------------------------- inodes
 
@@ -112,20 +100,22 @@ class Handlers(pyfuse3.Operations):
             inode = await self._vfs.getattr(parent_inode)
             if name == b".." and inode.parent:
                 inode = await self._vfs.getattr(inode.parent)
-            return self._entry(inode)
+            return self._looked_up(inode)
         found = await self._vfs.lookup(parent_inode, name)
         if found is not None:
-            return self._entry(found)
+            return self._looked_up(found)
         if self._absent is None:
             raise FUSEError(errno.ENOENT)
         return self._absent
 
-    @guarded
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """There is no answer to a FORGET, so pyfuse3 expects no error at all, not even a FUSEError."""
         for ino, count in inode_list:
             self._no_capability.discard(ino)
-            self._privileged.discard(ino)
-            await self._vfs.forget(ino, count)
+            try:
+                await self._vfs.forget(ino, count)
+            except Exception as error:
+                errno_of(error, "forget", ino)
 
     @guarded
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
@@ -142,10 +132,7 @@ class Handlers(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
             ctime_ns=attr.st_ctime_ns if fields.update_ctime else None)
-        try:
-            return self._entry(await self._vfs.setattr(inode, wanted, _caller(ctx)))
-        finally:
-            self._changes += 1
+        return self._entry(await self._vfs.setattr(inode, wanted, _caller(ctx)))
 
     @guarded
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
@@ -174,10 +161,7 @@ class Handlers(pyfuse3.Operations):
 
     @guarded
     async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
-        try:
-            return self._entry(await self._vfs.link(inode, new_parent_inode, new_name))
-        finally:
-            self._changes += 1
+        return self._looked_up(await self._vfs.link(inode, new_parent_inode, new_name))
 
     @guarded
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
@@ -185,60 +169,36 @@ class Handlers(pyfuse3.Operations):
 
     @guarded
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        try:
-            await self._vfs.unlink(parent_inode, name)
-        finally:
-            self._changes += 1
+        await self._vfs.unlink(parent_inode, name)
 
     @guarded
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        try:
-            await self._vfs.rmdir(parent_inode, name)
-        finally:
-            self._changes += 1
+        await self._vfs.rmdir(parent_inode, name)
 
     @guarded
     async def rename(self, parent_inode_old: int, name_old: bytes, parent_inode_new: int, name_new: bytes, flags: int,
                      ctx: RequestContext) -> None:
-        try:
-            await self._vfs.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
-        finally:
-            self._changes += 1
-
-    def _made(self, inode: Inode) -> EntryAttributes:
-        self._changes += 1
-        _remember(self._no_capability, inode.ino)
-        return self._entry(inode)
+        await self._vfs.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
 
     # ---------------------------------------------------------------- directories
 
     @guarded
     async def opendir(self, inode: int, ctx: RequestContext) -> FileHandleT:
         handle = await self._vfs.opendir(inode)
-        self._listings[handle] = _Listing(inode)
+        self._directories[handle] = inode
         return FileHandleT(handle)
 
     @guarded
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
-        listing = self._listings[fh]
-        if start_id < DOTS and not await self._dots(listing.ino, start_id, token):
+        if start_id < DOTS and not await self._dots(self._directories[fh], start_id, token):
             return
         cookie = max(start_id - DOTS, 0)
-        batch: list[tuple[bytes, Inode, int]] = []
-        if cookie == listing.cookie and self._changes == listing.changes:
-            batch = listing.ahead
-        listing.cookie, listing.ahead = -1, []
-        while True:
-            batch = batch or await self._vfs.readdir(fh, cookie, READDIR_BATCH)
-            if not batch:
-                return
-            changes = self._changes
-            for number, (name, inode, after) in enumerate(batch):
-                if not pyfuse3.readdir_reply(token, name, self._entry(inode), after + DOTS):
-                    listing.cookie, listing.ahead, listing.changes = cookie, batch[number:], changes
+        reply, remember = pyfuse3.readdir_reply, self._vfs.remember
+        while batch := await self._vfs.readdir(fh, cookie, READDIR_BATCH):
+            for name, inode, cookie in batch:
+                if not reply(token, name, self._entry(inode), cookie + DOTS):
                     return
-                cookie = after
-            batch = []
+                remember(inode.ino)
 
     async def _dots(self, ino: int, start_id: int, token: ReaddirToken) -> bool:
         """Give "." and ".." as far as they are wanted and fit (the kernel does not count them as looked up)."""
@@ -250,32 +210,24 @@ class Handlers(pyfuse3.Operations):
 
     @guarded
     async def releasedir(self, fh: int) -> None:
-        self._listings.pop(fh, None)
+        self._directories.pop(fh, None)
         await self._vfs.releasedir(fh)
 
     @guarded
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        await self._vfs.fsyncdir(self._listings[fh].ino)
+        await self._vfs.fsyncdir(self._directories[fh])
 
     # ---------------------------------------------------------------- content
 
     @guarded
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        await self._vfs.open(inode, flags)
-        if flags & os.O_TRUNC:
-            try:
-                await self._vfs.setattr(inode, SetAttr(size=0), _caller(ctx))
-            except BaseException:
-                await self._vfs.release(inode)
-                raise
-            finally:
-                self._changes += 1
+        await self._vfs.open(inode, flags, _caller(ctx) if flags & os.O_TRUNC else None)
         return FileInfo(fh=FileHandleT(inode), keep_cache=True)
 
     @guarded
     async def create(self, parent_inode: int, name: bytes, mode: int, flags: int,
                      ctx: RequestContext) -> tuple[FileInfo, EntryAttributes]:
-        inode = await self._vfs.create(parent_inode, name, mode & PERMISSIONS, _caller(ctx))
+        inode = await self._vfs.create(parent_inode, name, mode & PERMISSIONS, _caller(ctx), flags)
         return FileInfo(fh=FileHandleT(inode.ino), keep_cache=True), self._made(inode)
 
     @guarded
@@ -284,13 +236,7 @@ class Handlers(pyfuse3.Operations):
 
     @guarded
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        try:
-            return await self._vfs.write(fh, off, buf)
-        finally:
-            self._changes += 1
-            if fh in self._privileged:
-                self._privileged.discard(fh)
-                self._on_stale_mode(fh)
+        return await self._vfs.write(fh, off, buf)
 
     @guarded
     async def flush(self, fh: int) -> None:
@@ -315,7 +261,7 @@ class Handlers(pyfuse3.Operations):
             try:
                 return await self._vfs.getxattr(inode, name)
             except errors.NoAttribute:
-                _remember(self._no_capability, inode)
+                self._no_capability.add(inode)
                 raise FUSEError(errno.ENODATA) from None
         if name.startswith(ACL_PREFIX):
             raise FUSEError(errno.ENOTSUP)
@@ -326,29 +272,16 @@ class Handlers(pyfuse3.Operations):
         """pyfuse3 has looked whether the attribute is there when the caller asked for create or replace."""
         if name == CAPABILITY:
             self._no_capability.discard(inode)
-        try:
-            await self._vfs.setxattr(inode, name, value, 0)
-        finally:
-            self._changes += 1
+        await self._vfs.setxattr(inode, name, value, 0)
 
     @guarded
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
-        try:
-            await self._vfs.removexattr(inode, name)
-        finally:
-            self._changes += 1
+        await self._vfs.removexattr(inode, name)
 
     @guarded
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
-        return await self._vfs.listxattr(inode)
+        return await self._vfs.listxattr(inode, _caller(ctx))
 
 
 def _caller(ctx: RequestContext) -> Caller:
     return Caller(uid=ctx.uid, gid=ctx.gid, pid=ctx.pid, umask=ctx.umask)
-
-
-def _remember(inodes: set[int], ino: int) -> None:
-    """Bounded: what falls out is only asked again (or, for a mode, seen after the timeout)."""
-    if len(inodes) >= REMEMBERED_INODES:
-        inodes.pop()
-    inodes.add(ino)

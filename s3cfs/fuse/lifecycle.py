@@ -54,12 +54,24 @@ def extend_timeout(seconds: float, status: str = "") -> bool:
 
 # ---------------------------------------------------------------- the background
 
+def only_cause(error: BaseException) -> BaseException:
+    """The one exception in the groups that nurseries put around it; a group of several stays as it is."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
 class Report:
     """The daemon's line to the command that started it. In the foreground there is nobody, and all of it does nothing."""
 
     def __init__(self, fd: int | None = None, before_detaching: Callable[[], None] = lambda: None) -> None:
         self._fd = fd
         self._before_detaching = before_detaching
+
+    @property
+    def heard(self) -> bool:
+        """Whether a command still waits."""
+        return self._fd is not None
 
     def progress(self, text: str) -> None:
         """Something worth showing while the command still waits."""
@@ -105,7 +117,7 @@ def daemonise(run: Callable[[Report], None], *, foreground: bool = False, log_pa
     In the foreground `run` is called here, with its errors as they are, and this returns when it does.
     """
     if foreground:
-        run(Report())
+        _run(run, Report())
         return
     reader, writer = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
@@ -133,6 +145,13 @@ def daemonise(run: Callable[[Report], None], *, foreground: bool = False, log_pa
     raise DaemonFailed(f"the daemon {how} before it had mounted{where}", ExitCode.INTERNAL)
 
 
+def _run(run: Callable[[Report], None], report: Report) -> None:
+    try:
+        run(report)
+    except BaseExceptionGroup as group:
+        raise only_cause(group) from None
+
+
 def _be_daemon(run: Callable[[Report], None], report: Report, log_path: Path | None) -> NoReturn:
     """The child's whole life: nothing of the caller's stack is ever returned to."""
     code = int(ExitCode.INTERNAL)
@@ -142,12 +161,12 @@ def _be_daemon(run: Callable[[Report], None], report: Report, log_path: Path | N
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
         os.close(null)
-        run(report)
+        _run(run, report)
         code = int(ExitCode.OK)
         report.error("the daemon ended before it had mounted", int(ExitCode.INTERNAL))
     except S3cfsError as error:
         code = int(error.exit_code)
-        log.error("%s", error)
+        log.log(logging.DEBUG if report.heard else logging.ERROR, "%s", error)     # said once: by the command, or here
         report.error(str(error), code)
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(ExitCode.INTERNAL)
@@ -157,7 +176,7 @@ def _be_daemon(run: Callable[[Report], None], report: Report, log_path: Path | N
     except BaseException as error:
         log.exception("the daemon ends with an error nobody expected")
         where = f", see {log_path}" if log_path else ""
-        report.error(f"internal error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}{where}", code)
+        report.error(f"internal error: {type(error).__name__}{where}", code)
     finally:
         with contextlib.suppress(Exception):
             logging.shutdown()

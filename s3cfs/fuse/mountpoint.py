@@ -56,7 +56,9 @@ def prepare(path: str, *, nonempty: bool = False) -> str:
         found = os.stat(here)
         if not stat.S_ISDIR(found.st_mode):
             raise MountpointError(f"{here}: not a folder")
-        if not nonempty and next(os.scandir(here), None) is not None:
+        with os.scandir(here) as entries:
+            empty = next(entries, None) is None
+        if not empty and not nonempty:
             raise MountpointError(f"{here}: not empty (-o nonempty mounts over what is there)")
     except FileNotFoundError:
         raise MountpointError(f"{here}: no such folder (mkdir it first)") from None

@@ -40,7 +40,7 @@ class FuseOptions:
     def mount_options(self) -> set[str]:
         """What libfuse takes. Commas and backslashes of the source are escaped, as its parser wants it."""
         source = self.source.replace("\\", "\\\\").replace(",", "\\,")
-        chosen = {"default_permissions", f"fsname={source}", f"subtype={SUBTYPE}", f"max_background={self.max_background}"}
+        chosen = {"default_permissions", f"fsname={source}", f"subtype={SUBTYPE}"}
         if self.allow_other:
             chosen.add("allow_other")
         if self.read_only:

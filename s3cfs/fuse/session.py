@@ -28,6 +28,7 @@ from s3cfs.errors import ExitCode, S3cfsError
 from s3cfs.fuse import kernel, mountpoint
 from s3cfs.fuse.handlers import Handlers
 from s3cfs.fuse.helper import DETACHED
+from s3cfs.fuse.lifecycle import only_cause
 from s3cfs.fuse.loop import request_loop
 from s3cfs.fuse.mounttable import entry_at
 from s3cfs.fuse.options import FuseOptions
@@ -83,21 +84,20 @@ async def serve(vfs: Vfs, path: str, options: FuseOptions, *, on_mounted: Callab
     leaving = leaving or Leaving()
     mountpoint.check_fuse()
     path = mountpoint.prepare(path, nonempty=options.nonempty)
-    alive, stale_modes = trio.Event(), kernel.StaleModes()
-    handlers = Handlers(vfs, options, on_init=alive.set, on_stale_mode=stale_modes.add)
+    alive = trio.Event()
+    handlers = Handlers(vfs, options, on_init=alive.set)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _mount(handlers, path, options)
     requests = trio.CancelScope()
     try:
         async with request_loop(options.loop) as loop, trio.open_nursery() as nursery:
             nursery.start_soon(_leave, leaving, path, requests)
-            nursery.start_soon(stale_modes.run)
             nursery.start_soon(_announce, path, options, loop, alive, on_mounted)
             with requests:
                 await pyfuse3.main(min_tasks=1, max_tasks=options.max_tasks)
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:      # one cause, not the nurseries it came through
-        raise _only(group) from None
+        raise only_cause(group) from None
     finally:
         pyfuse3.close()          # also unmounts (lazily) if nobody has
         log.info("mountpoint=%s unmounted", path)
@@ -109,7 +109,8 @@ async def _announce(path: str, options: FuseOptions, loop: str, alive: trio.Even
         entry = entry_at(path)
         if entry is None:
             return               # unmounted already: main() ends by itself
-        tuned = kernel.tune(entry.device, read_ahead_kib=options.read_ahead_kib, dirty_bytes=options.dirty_bytes)
+        tuned = kernel.tune(entry.device, read_ahead_kib=options.read_ahead_kib, dirty_bytes=options.dirty_bytes,
+                            max_background=options.max_background)
         status = await _helper("probe", path)
         if status == 0:
             log.info("mountpoint=%s device=%s loop=%s tuned=%s mounted", path, entry.device, loop, tuned)
@@ -119,12 +120,6 @@ async def _announce(path: str, options: FuseOptions, loop: str, alive: trio.Even
             return
         raise MountFailed(f"{path}: mounted, but a look from another process failed")
     raise MountFailed(f"{path}: mounted, but it did not answer within {ANSWER_S:.0f} s")
-
-
-def _only(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 async def _leave(leaving: Leaving, path: str, requests: trio.CancelScope) -> None:

@@ -97,8 +97,7 @@ class Attrs:
         # beside a chmod to the mode that is there it is not.
         only_times = wanted.mode is wanted.uid is wanted.gid is wanted.atime_ns is None
         if wanted.ctime_ns is not None and (columns or only_times):
-            if columns or _clamp(wanted.ctime_ns) != shown.ctime_ns:
-                columns["ctime_ns"] = _clamp(wanted.ctime_ns)
+            columns["ctime_ns"] = _clamp(wanted.ctime_ns)
         elif columns:
             columns["ctime_ns"] = self._time_ns()
         return columns

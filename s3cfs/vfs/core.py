@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from s3cfs.doors import Clock
@@ -147,10 +148,8 @@ class Vfs:
             await self._gate.enter()
             await self._attrs.resize(await self._attrs.row(ino), 0)
         elif writes:
-            try:
+            with suppress(NoSpace):     # overwriting may still be what it is opened for; a write says so
                 self._gate.check()
-            except NoSpace:
-                pass            # overwriting or removing may still be what it is opened for; a write says so
         inode = await self._attrs.row(ino)      # after the waits
         if is_dir(inode) and writes:
             raise IsADirectory(f"inode {ino} is a directory")

@@ -1,7 +1,8 @@
 """File content as its users see it: reads through dirty data, staging data and extents; writes into a bounded pool.
 
 A write is accepted into memory and reported as done; it is kept (staged) when the file is closed, on fsync, when a run is long enough to be
-cut, when memory is short, or after STAGE_OPEN_FILE_S. What cannot be kept is reported by the next write, flush or fsync of that file, never dropped in silence.
+cut, when memory is short, or after STAGE_OPEN_FILE_S. What cannot be kept is reported by the next write, flush or fsync of that
+file, never dropped in silence.
 
 INVARIANT V2: a read returns the newest bytes, whatever is being staged beside it.
 INVARIANT V3: memory for dirty data is bounded by DIRTY_POOL_BYTES: beyond it data is staged or spooled, and writers wait.
@@ -27,7 +28,6 @@ from .state import EVERYTHING, FileState
 
 log = logging.getLogger(__name__)
 
-SPOOL_PIECE_BYTES = 1 * limits.MIB
 READY_BYTES = 8 * limits.MIB           # closed files are staged when so much is waiting,
 READY_FILES = 512                       # or so many of them
 FRESH_S = 2.0                           # a file made less than this ago and still empty is about to be written
@@ -51,6 +51,7 @@ class Files:
         self._relief = trio.Event()                   # memory became less
         self._pressure = trio.Event()                 # somebody should stage or spool
         self._spooling = False
+        self._spool_readers = 0                       # reads that may be about to look into the spool
 
     def use(self, stager: Stager, durable: Callable[[], Awaitable[None]]) -> None:
         """`durable`: everything staged so far is in a transaction on disk."""
@@ -112,7 +113,7 @@ class Files:
         """A closed file is ready to be staged, or forgotten when there is nothing to stage."""
         if state.opens:
             self._ready.pop(state.ino, None)
-        elif state.changed or state.staging is not None:
+        elif state.pending:
             self._ready[state.ino] = state
             self._ready_bytes += state.dirty.bytes
             if self._ready_bytes >= READY_BYTES or len(self._ready) >= READY_FILES:
@@ -170,7 +171,7 @@ class Files:
     async def set_times(self, ino: int, *, mtime_ns: int | None = None, ctime_ns: int | None = None) -> None:
         """The row was given these times: those of unstaged changes become these as well."""
         state = self._states.get(ino)
-        if state is None or not state.changed:
+        if state is None or not state.pending:
             return
         if mtime_ns is not None:
             state.mtime_ns = mtime_ns
@@ -210,7 +211,7 @@ class Files:
         """Data, size, times, and every operation done before, are in a transaction on disk (in the store under --sync=remote)."""
         state = self._states.get(ino)
         if state is not None:
-            if state.changed or state.staging is not None:
+            if state.pending:
                 await self._stage([state])
             self._raise_error(state)
         assert self._durable is not None
@@ -231,16 +232,15 @@ class Files:
     async def stage_ready(self) -> None:
         """For a transaction: all closed files, and of the open ones those whose content must not lag behind their name."""
         while True:
-            states = [state for state in self._ready.values() if state.changed or state.staging is not None]
-            states += [state for state in self._states.values() if state.opens and state.changed and (
-                state.must_stage or (state.fresh and state.dirty))]
+            states = [state for state in self._states.values() if state.pending and (
+                state.ino in self._ready or state.must_stage or (state.fresh and state.dirty))]
             if not states:
                 return
             await self._stage(states)
 
     async def stage_all(self) -> None:
         """Everything that was written, open files too."""
-        await self._stage([state for state in self._states.values() if state.changed or state.staging is not None])
+        await self._stage([state for state in self._states.values() if state.pending])
 
     def has_fresh_open(self) -> bool:
         """Whether a file was made just now and its content has not come yet."""
@@ -255,15 +255,14 @@ class Files:
 
     def on_staged(self, states: Iterable[FileState]) -> None:
         for state in states:
-            if not state.opens:
-                self._settle(state)
+            self._settle(state)
 
     def recount(self) -> None:
         """After staging: what is in memory now, and who may go on."""
         self._ram_bytes = sum(state.dirty.ram_bytes + (state.staging.ram_bytes if state.staging else 0)
                               for state in self._states.values())
         self._ready_bytes = sum(state.dirty.bytes for state in self._ready.values())
-        if not self._spooling:
+        if not self._spooling and not self._spool_readers:
             self._spool.settle(self._spooled_bytes())
         self._relief_now()
 
@@ -354,7 +353,7 @@ class Files:
             return b""
         if state.inline is not None and not state.changed:
             return _padded(state.inline[offset:end], end - offset)
-        if state.changed or state.staging is not None:
+        if state.pending:
             return await self._read_layers(state, offset, end)
         await self._readahead.note(state, offset, end)
         found = await self._meta.extents(ino, offset, end)
@@ -369,6 +368,13 @@ class Files:
         return bytes(out)
 
     async def _read_layers(self, state: FileState, offset: int, end: int) -> bytes:
+        self._spool_readers += 1
+        try:
+            return await self._read_layers_pinned(state, offset, end)
+        finally:
+            self._spool_readers -= 1
+
+    async def _read_layers_pinned(self, state: FileState, offset: int, end: int) -> bytes:
         while True:
             out = bytearray(end - offset)
             staging, valid_to = state.staging, state.extents_valid_to

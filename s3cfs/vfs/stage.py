@@ -97,7 +97,7 @@ class Stager:
 
         Small files are taken together, large ones slice by slice. An error stays with the file as `state.error` and is raised.
         """
-        todo = [state for state in states if state.changed]
+        todo = [state for state in states if state.pending]
         while todo:
             group: list[FileState] = []
             weight = 0
@@ -378,8 +378,9 @@ class Stager:
         if not part.final:
             await meta.update_inode(ino, size=size, data=data)
             return None
-        mtime_ns = row.mtime_ns if part.mtime_ns is None else part.mtime_ns
-        ctime_ns = row.ctime_ns if part.ctime_ns is None else max(part.ctime_ns, row.ctime_ns)
+        state = part.state       # times that were set while this slice was away count more than its own
+        mtime_ns = next((t for t in (state.mtime_ns, part.mtime_ns) if t is not None), row.mtime_ns)
+        ctime_ns = max(row.ctime_ns, state.ctime_ns or 0, part.ctime_ns or 0)
         await meta.update_inode(ino, size=part.size, data=data, mtime_ns=mtime_ns, ctime_ns=ctime_ns)
         return data
 
@@ -402,10 +403,8 @@ class Stager:
         if not part.final:
             return
         state.fresh = state.must_stage = False
-        if state.mtime_ns == part.mtime_ns:
-            state.mtime_ns = None
-        if state.ctime_ns == part.ctime_ns:
-            state.ctime_ns = None
+        if not state.changed:
+            state.mtime_ns = state.ctime_ns = None
         if inline and state.changed:          # written to meanwhile: what is in the row counts as dirty again, below that
             state.dirty.put_under(0, (inline, 0, min(len(inline), state.valid_to)))
             state.dirty.cut(state.size, EVERYTHING)

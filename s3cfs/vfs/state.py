@@ -4,7 +4,8 @@
     staging    frozen while it is being cut, sealed and appended; at most one slice at a time
     extents    the database's, of which only those below `valid_to` still count (a truncation is staged like a write)
 
-Reading goes through these in this order. `size` and the times are the file's as its users see them; the row follows when the data is staged, in
+Reading goes through these in this order. `size` and the times are the file's as its users see them; the row follows when the
+data is staged, in
 the same transaction (INVARIANT V1: extents, size and times of a row change together).
 """
 from __future__ import annotations
@@ -43,6 +44,11 @@ class FileState:
     readahead_bytes: int = 0
 
     @property
+    def pending(self) -> bool:
+        """Whether the row is behind."""
+        return self.changed or self.staging is not None
+
+    @property
     def extents_valid_to(self) -> int:
         return min(self.staging_valid_to, self.valid_to)
 
@@ -52,7 +58,7 @@ class FileState:
 
     def over(self, row: Inode) -> Inode:
         """The row as users see it."""
-        if not self.changed:
+        if not self.pending:
             return row
         return Inode(row.ino, row.mode, row.nlink, row.uid, row.gid, row.rdev, self.size, row.alloc + self.pending_bytes, row.atime_ns,
                      self.mtime_ns if self.mtime_ns is not None else row.mtime_ns,

@@ -30,8 +30,6 @@ def _check_name(name: bytes) -> None:
         raise RangeError(f"an attribute's name has 1 to {limits.XATTR_NAME_MAX_BYTES} bytes")
     if not name.startswith(_SPACES):
         raise NotSupported(f"attributes {name.partition(b'.')[0].decode(errors='replace')}.* are not supported")
-    if name in _SPACES or b"\0" in name:
-        raise InvalidArgument(f"not an attribute's name: {name!r}")
 
 
 class Xattrs:
@@ -49,6 +47,8 @@ class Xattrs:
         _check_name(name)
         value = await self._meta.get_xattr(ino, name)
         if value is None:
+            if name in _SPACES and _has_user_attributes(await self._row(ino)):
+                raise InvalidArgument(f"not an attribute's name: {name!r}")
             raise NoAttribute(f"inode {ino} has no attribute {name!r}")
         return value
 
@@ -68,7 +68,7 @@ class Xattrs:
             raise TooBig(f"an attribute has at most {limits.XATTR_VALUE_MAX_BYTES} bytes")
         await self._gate.enter()
         inode = await self._row(ino)
-        _check_kind(inode, name)
+        _check_change(inode, name)
         present = await self._meta.get_xattr(ino, name)
         if present is not None and flags & XATTR_CREATE:
             raise EntryExists(f"inode {ino} has an attribute {name!r} already")
@@ -86,7 +86,7 @@ class Xattrs:
         _check_name(name)
         await self._gate.enter()
         inode = await self._row(ino)
-        _check_kind(inode, name)
+        _check_change(inode, name)
         if await self._meta.get_xattr(ino, name) is None:
             raise NoAttribute(f"inode {ino} has no attribute {name!r}")
         await self._meta.remove_xattr(ino, name)
@@ -99,6 +99,13 @@ class Xattrs:
             await self._content.set_times(inode.ino, ctime_ns=now)
 
 
-def _check_kind(inode: Inode, name: bytes) -> None:
-    if name.startswith(_USER) and not (is_file(inode) or is_dir(inode)):
+def _has_user_attributes(inode: Inode) -> bool:
+    return is_file(inode) or is_dir(inode)
+
+
+def _check_change(inode: Inode, name: bytes) -> None:
+    """In the order in which Linux refuses."""
+    if name.startswith(_USER) and not _has_user_attributes(inode):
         raise NotPermitted(f"attributes user.* are for files and directories, not for type {stat.S_IFMT(inode.mode):o}")
+    if name in _SPACES or b"\0" in name:
+        raise InvalidArgument(f"not an attribute's name: {name!r}")

@@ -13,6 +13,7 @@ To join, subclass it in a test file and say how to make one at an empty place:
 """
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 from collections.abc import Callable
@@ -244,10 +245,8 @@ class BackendSuite:
         def reader() -> None:
             while not done.is_set():
                 for turn in range(4):
-                    try:
+                    with contextlib.suppress(NotFound):
                         seen.append(backend.get(f"pack/ff/{turn}") == data)
-                    except NotFound:
-                        pass
 
         with ThreadPoolExecutor(2) as pool:
             readers = [pool.submit(reader) for _ in range(2)]

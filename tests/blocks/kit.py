@@ -15,7 +15,7 @@ from s3cfs.blockstore import BlockStore
 from s3cfs.cache import PackCache
 from s3cfs.chunk import ChunkCodec
 from s3cfs.doors import DiskFile, Doors, SystemDisk, SystemRandomness, TrioThreads
-from s3cfs.errors import NotFound, Temporary
+from s3cfs.errors import Damaged, NotFound, Temporary
 from s3cfs.ids import ChunkId, pack_key
 from s3cfs.journal import ClosedPack, Journal
 from s3cfs.keys import KeyRing
@@ -63,8 +63,10 @@ class ForgetfulFile:
 
     def fsync(self) -> None:
         self.disk.fsyncs += 1
+        snapshot = bytearray(self.node["now"])
+        assert self.disk.fsync_gate.wait(20)
         self.disk.may_fail("fsync")
-        self.node["kept"] = bytearray(self.node["now"])
+        self.node["kept"] = snapshot
 
     def size(self) -> int:
         return len(self.node["now"])
@@ -82,6 +84,8 @@ class ForgetfulDisk:
         self.names: dict[str, dict[str, bytearray]] = {}
         self.kept_names: dict[str, dict[str, bytearray]] = {}
         self.failing: dict[str, int] = {}
+        self.fsync_gate = threading.Event()      # a test may hold an fsync; it keeps what was written when it began
+        self.fsync_gate.set()
         self.free, self.fsyncs, self.dir_syncs = GIB, 0, 0
 
     def may_fail(self, operation: str) -> None:
@@ -213,8 +217,10 @@ class House:
         self.blocks = BlockStore(self.doors, self.remote, self.journal, self.cache, self.codec, self.pack_of, chunk_of=self.chunk_of,
                                  on_bad=self.bad.append, decoded_bytes=decoded_bytes, downloads=downloads)
 
-    async def pack_of(self, pack_id: int) -> Pack | None:
-        return self.packs.get(pack_id)
+    async def pack_of(self, pack_id: int) -> Pack:
+        if pack_id not in self.packs:
+            raise Damaged(f"the metadata names pack {pack_id}, which is not in it")
+        return self.packs[pack_id]
 
     async def chunk_of(self, chunk_id: int) -> Chunk | None:
         return self.rows.get(chunk_id)

@@ -241,6 +241,21 @@ def test_an_absent_pack_is_looked_up_again_before_it_is_an_error(tmp_path: Path)
     play(test, House(disk_in(tmp_path)))
 
 
+def test_a_chunk_whose_pack_nobody_knows_is_an_error(tmp_path: Path) -> None:
+    async def test(house: House, nursery: trio.Nursery) -> None:
+        for size in (5_000, 400_000):
+            [row] = await house.write([noise(size)])
+            lost = Chunk(row.id + 1000, row.hash, 77, row.off, row.clen, row.len, 1)
+            with pytest.raises(DataError, match="in pack 77: damaged: the metadata names pack 77"):
+                await house.blocks.chunk(lost)
+        house.packs[78] = house.packs[row.pack]                      # a row without a name, and no file in the journal
+        with pytest.raises(DataError, match="in pack 78: missing"):
+            await house.blocks.chunk(Chunk(2000, row.hash, 78, row.off, row.clen, row.len, 1))
+        assert house.store.gets == []
+
+    play(test, House(disk_in(tmp_path)))
+
+
 def test_a_store_that_is_away_is_an_error_that_passes(tmp_path: Path) -> None:
     async def test(house: House, nursery: trio.Nursery) -> None:
         rows = await house.write([noise(30_000), noise(400_000, 1)])
@@ -266,7 +281,7 @@ def test_a_full_cache_disk_does_not_stop_reading() -> None:
         house.disk.failing["pwrite"] = errno.ENOSPC
         for row in rows:
             assert await house.blocks.chunk(row) == noise(300_000, row.id - 1)
-        await trio.testing.wait_all_tasks_blocked()
+        await until(lambda: house.blocks.busy == 0)
         assert house.cache.used_bytes == 0
 
     play(test, House(ForgetfulDisk()))
@@ -283,7 +298,7 @@ def test_a_cache_much_smaller_than_what_is_read_stays_in_its_bounds(tmp_path: Pa
             for row, plain in zip(rows, plains, strict=True):
                 assert await house.blocks.chunk(row) == plain
                 assert house.blocks.decoded_bytes <= 1 << 20
-        await trio.testing.wait_all_tasks_blocked()
+        await until(lambda: house.blocks.busy == 0)
         on_disk = sum(house.disk.size(f"cache/{name}") for name in house.disk.listdir("cache"))
         assert house.cache.used_bytes <= 2 << 20 and on_disk <= 4 << 20
 
@@ -305,7 +320,7 @@ def test_read_ahead_is_behind_readers_and_bounded(tmp_path: Path) -> None:
             assert house.store.gets[1][0] == pack_key(house.packs[urgent.pack].name)     # type: ignore[arg-type]
             house.store.gate.set()
         await until(lambda: house.blocks.cached(rows[3].id) is not None)
-        await trio.testing.wait_all_tasks_blocked()
+        await until(lambda: house.blocks.busy == 0)
         before = len(house.store.gets)
         assert await house.blocks.chunks(rows) == [noise(1 << 20, seed) for seed in range(12)]
         assert len(house.store.gets) == before                           # those far ahead were laid into the cache
@@ -323,7 +338,7 @@ def test_read_ahead_has_a_budget_and_swallows_errors(tmp_path: Path) -> None:
         assert await house.blocks.prefetch(list(house.rows.values())) == 16           # 32 MiB
         assert await house.blocks.prefetch(list(house.rows.values())[17:]) == 0
         house.store.gate.set()
-        await trio.testing.wait_all_tasks_blocked()
+        await until(lambda: house.blocks.busy == 0)
         house.store.away = False
         assert await house.blocks.chunk(rows[0]) == noise(2_000_000, 0)
 

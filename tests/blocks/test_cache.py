@@ -109,8 +109,9 @@ def test_the_table_survives_and_unknown_files_do_not(tmp_path: Path) -> None:
     run(test)
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"packs": 3}', b'{"packs": [["x"]]}', b'{"packs": [["%b", [9, 4]]]}' % name(1).encode(),
-                                  b'{"packs": [["%b", [-1, 99999999999]]]}' % name(1).encode(), b'{"packs": [["../meta.db", [0, 5]]]}'])
+@pytest.mark.parametrize("text", [
+    b"", b"{", b"[]", b'{"packs": 3}', b'{"packs": [["x"]]}', b'{"packs": [["%b", [9, 4]]]}' % name(1).encode(),
+    b'{"packs": [["%b", [-1, 99999999999]]]}' % name(1).encode(), b'{"packs": [["../meta.db", [0, 5]]]}'])
 def test_a_damaged_table_is_an_empty_cache(tmp_path: Path, text: bytes) -> None:
     disk = disk_in(tmp_path)
     disk.makedirs("cache")

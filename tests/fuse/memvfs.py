@@ -1,6 +1,7 @@
 """A small complete filesystem in memory with the interface of s3cfs.vfs.core.Vfs: to try the mount itself."""
 from __future__ import annotations
 
+import os
 import stat
 import time
 
@@ -19,6 +20,7 @@ class MemVfs:
         self.xattrs: dict[int, dict[bytes, bytes]] = {}
         self.opens: dict[int, int] = {}
         self.handles: dict[int, int] = {}
+        self.known: dict[int, int] = {}          # look-ups that the kernel has not forgotten
         self.asked: dict[str, int] = {}          # calls that tests count
         self._cookies: dict[int, dict[bytes, int]] = {}
         self._next_cookie: dict[int, int] = {}
@@ -57,8 +59,8 @@ class MemVfs:
             inode.mtime_ns = inode.ctime_ns = time.time_ns()
 
     def _drop_if_unused(self, inode: Inode) -> None:
-        """After forget or release, never in unlink: the kernel still knows it."""
-        if inode.nlink == 0 and not self.opens.get(inode.ino):
+        """After forget or release; at unlink the kernel still knows it."""
+        if inode.nlink == 0 and not self.opens.get(inode.ino) and not self.known.get(inode.ino):
             for table in (self.inodes, self.names, self.content, self.xattrs):
                 table.pop(inode.ino, None)
             self.asked["dropped"] = self.asked.get("dropped", 0) + 1
@@ -96,9 +98,18 @@ class MemVfs:
         inode.ctime_ns = time.time_ns() if changes.ctime_ns is None else changes.ctime_ns
         return inode
 
+    def remember(self, ino: int) -> None:
+        self.known[ino] = self.known.get(ino, 0) + 1
+
     async def forget(self, ino: int, count: int) -> None:
+        left = self.known.pop(ino) - count
+        assert left >= 0, "the kernel forgets what it was never told"
+        if left:
+            self.known[ino] = left
         inode = self.inodes.get(ino)
         if inode is not None:
+            if inode.mode & 0o777 == 0o202:               # a mode nobody has
+                raise RuntimeError("as asked for")
             self._drop_if_unused(inode)
 
     async def statfs(self) -> StatFs:
@@ -122,7 +133,7 @@ class MemVfs:
         self._add(parent, name, inode)
         return inode
 
-    async def create(self, parent: int, name: bytes, mode: int, caller: Caller) -> Inode:
+    async def create(self, parent: int, name: bytes, mode: int, caller: Caller, flags: int = 0) -> Inode:
         inode = await self._make(parent, name, stat.S_IFREG | mode, caller)
         self.content[inode.ino] = bytearray()
         self.opens[inode.ino] = 1
@@ -237,14 +248,18 @@ class MemVfs:
 
     # ---- content
 
-    async def open(self, ino: int, flags: int) -> None:
+    async def open(self, ino: int, flags: int, caller: Caller | None = None) -> None:
         self._get(ino)
+        if flags & os.O_TRUNC:
+            assert caller is not None
+            await self.setattr(ino, SetAttr(size=0), caller)
         self.opens[ino] = self.opens.get(ino, 0) + 1
 
     async def release(self, ino: int) -> None:
         self.opens[ino] -= 1
         if not self.opens[ino]:
             del self.opens[ino]
+            self._drop_if_unused(self.inodes[ino])
 
     async def read(self, ino: int, offset: int, size: int) -> bytes:
         self.asked["read"] = self.asked.get("read", 0) + 1
@@ -259,7 +274,6 @@ class MemVfs:
             content.extend(bytes(offset - len(content)))
         content[offset:offset + len(data)] = data
         inode.size = inode.alloc = len(content)
-        inode.mode &= ~(stat.S_ISUID | stat.S_ISGID)
         self._touch(inode)
         return len(data)
 
@@ -286,5 +300,5 @@ class MemVfs:
         if self.xattrs.get(ino, {}).pop(name, None) is None:
             raise errors.NoAttribute("name")
 
-    async def listxattr(self, ino: int) -> list[bytes]:
+    async def listxattr(self, ino: int, caller: Caller | None = None) -> list[bytes]:
         return list(self.xattrs.get(ino, {}))

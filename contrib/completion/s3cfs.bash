@@ -1,0 +1,23 @@
+# bash completion of s3cfs; made by contrib/completion/generate.py
+_s3cfs() {
+    local cur=${COMP_WORDS[COMP_CWORD]} words
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        mapfile -t COMPREPLY < <(compgen -W "mkfs mount umount fsck stat ctl debug help version" -- "$cur")
+        return
+    fi
+    case ${COMP_WORDS[1]} in
+        mkfs) words="--help --label --plain --authfile --backend-options --passphrase-fd --quiet --json" ;;
+        mount) words="--help -o --cachedir --cachesize --compress --sync --commit-interval --max-lag --journal-size --allow-other --fg --read-only --no-writeback --sole-writer --takeover --expect-commit --log-file --log-level --loop --nonempty --authfile --backend-options --passphrase-fd" ;;
+        umount) words="--help --lazy --quiet --json" ;;
+        fsck) words="--help --repair --full --quick --no-cache --cachedir --authfile --backend-options --passphrase-fd --quiet --json" ;;
+        stat) words="--help --json" ;;
+        ctl) words="--help flush drop-cache log-level" ;;
+        debug) words="--help dump" ;;
+        help) words="--help" ;;
+        version) words="--help --json" ;;
+        *) words= ;;
+    esac
+    if [ "${COMP_WORDS[1]}" = help ]; then words="mkfs mount umount fsck stat ctl debug help version"; fi
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur"; compgen -d -- "$cur")
+}
+complete -o filenames -F _s3cfs s3cfs

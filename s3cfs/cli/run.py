@@ -1,0 +1,106 @@
+"""What becomes of whatever a command raises: one line on stderr and an exit code, never a traceback.
+
+A bug (an exception that is no S3cfsError) leaves its traceback in a file only its owner can read; with S3CFS_DEBUG=1 it is
+printed as well. Exceptions come in groups from trio: of those the first that says something to the user is told.
+"""
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+
+from s3cfs.errors import Interrupted, S3cfsError, SystemFailure
+
+
+def own_code(error: S3cfsError) -> int:
+    return int(error.exit_code)
+
+
+def guarded(name: str, function: Callable[[list[str]], int], argv: Sequence[str],
+            exit_code: Callable[[S3cfsError], int] = own_code) -> int:
+    """Run `function(argv)`; the process's exit code. `exit_code` maps an error where another table rules (mount(8), fsck(8))."""
+    try:
+        code = int(function(list(argv)))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _drop_stdout()
+        return exit_code(SystemFailure("nobody reads the output"))
+    except SystemExit as leaving:                                  # argparse's --help and --version
+        return leaving.code if isinstance(leaving.code, int) else 0
+    except BaseException as raised:
+        error = _the_one(raised)
+        if isinstance(error, S3cfsError):
+            if _debug():
+                traceback.print_exception(raised)
+            say(f"s3cfs: {one_line(str(error)) or type(error).__name__}")
+            return exit_code(error)
+        if isinstance(error, KeyboardInterrupt):
+            say("s3cfs: interrupted")
+            return exit_code(Interrupted("interrupted"))
+        where = _keep_traceback(name, raised)
+        if isinstance(error, OSError) and error.strerror:
+            what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+            say(f"s3cfs: {one_line(what)} (details: {where})")
+            return exit_code(SystemFailure(what))
+        say(f"s3cfs: internal error, {type(error).__name__} (please report it with {where})")
+        return exit_code(S3cfsError())
+
+
+def say(text: str) -> None:
+    """One line to stderr; a closed stderr is nobody's business."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        pass
+
+
+def one_line(text: str) -> str:
+    """Control characters (of a name, of a server's answer) must not reach a terminal."""
+    return "".join(c if c.isprintable() else " " for c in text).strip()
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _the_one(error: BaseException) -> BaseException:
+    leaves = list(_leaves(error))
+    for kind in (S3cfsError, KeyboardInterrupt):
+        for leaf in leaves:
+            if isinstance(leaf, kind):
+                return leaf
+    return leaves[0]
+
+
+def _debug() -> bool:
+    return os.environ.get("S3CFS_DEBUG", "") not in ("", "0")
+
+
+def _keep_traceback(name: str, error: BaseException) -> str:
+    if _debug():
+        traceback.print_exception(error)
+    try:
+        handle, path = tempfile.mkstemp(prefix=f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-", suffix=".log")
+        with os.fdopen(handle, "w") as file:
+            traceback.print_exception(error, file=file)
+        return path
+    except OSError:
+        return "S3CFS_DEBUG=1 set to see the traceback"
+
+
+def _drop_stdout() -> None:
+    """The reader has gone: keep the interpreter from complaining when it flushes at exit."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+    except (OSError, ValueError):
+        pass

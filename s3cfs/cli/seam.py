@@ -1,0 +1,80 @@
+"""What the commands ask of the floors below, in types. Imported only when a command runs, since it pulls in trio and the store's SDK."""
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast
+
+from s3cfs.config import FsckOptions, MountOptions, Secret, Settings
+
+Event = Mapping[str, Any]                 # progress: {"done": n, "total": n or None, "unit": "bytes" or a word, "text": what}
+OnProgress = Callable[[Event], None]
+
+
+class MkfsResult(Protocol):
+    @property
+    def fs_id(self) -> str: ...
+    @property
+    def recovery_key(self) -> str | None: ...
+    @property
+    def location(self) -> str: ...
+
+
+class FsckResult(Protocol):
+    @property
+    def counts(self) -> Mapping[str, int]: ...
+    @property
+    def exit_code(self) -> int: ...
+
+
+class App(Protocol):
+    def mkfs(self, settings: Settings, *, label: str, plain: bool, passphrase: Secret | None) -> MkfsResult: ...
+    def mount(self, settings: Settings, mountpoint: str, options: MountOptions) -> int: ...
+    def fsck(self, settings: Settings, options: FsckOptions, report: Callable[[Any], None], progress: OnProgress) -> FsckResult: ...
+    def dump(self, settings: Settings, key: str) -> Mapping[str, Any]: ...
+
+
+class MountInfo(Protocol):
+    """A running mount, found by its mount point."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def socket(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def mountpoint(self) -> str: ...
+
+
+def app() -> App:
+    return cast(App, importlib.import_module("s3cfs.app"))
+
+
+def served(mountpoint: str) -> MountInfo:
+    """Who serves a mount; found without touching it, so it works while one hangs. NotAMount when nobody does."""
+    from s3cfs import control
+    from s3cfs.fuse import mounttable
+    here = mounttable.resolve(mountpoint)
+    entry = mounttable.entry_at(here)
+    return control.find(here, entry.device if entry else None)
+
+
+def write_back(mountpoint: str) -> None:
+    """Have the kernel send what it holds back of written data: syncfs, twice, since on FUSE the first only starts it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for _ in range(2):
+            libc.syncfs(fd)
+    finally:
+        os.close(fd)
+
+
+def call(socket: str, op: str, args: Mapping[str, Any], on_progress: OnProgress = lambda event: None) -> dict[str, Any]:
+    """Ask the process behind a mount and wait for the answer, however long that takes."""
+    from s3cfs import control
+    answer = control.call(socket, op, args, on_progress=on_progress)
+    return answer if isinstance(answer, dict) else {}

@@ -1,0 +1,83 @@
+"""`s3cfs umount MNT`: the process that serves the mount uploads what is left; this command shows how far it is and waits."""
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from collections.abc import Sequence
+
+from s3cfs.cli import arguments, exitcodes, seam
+from s3cfs.cli.progress import Progress
+from s3cfs.cli.run import say
+from s3cfs.control import DaemonGone
+from s3cfs.errors import ExitCode, Interrupted, NotAMount
+
+EPILOG = """\
+examples:
+  s3cfs umount /mnt/home
+      Returns when everything is in the store. Interrupting it loses nothing: the mount point is gone or still there, and what is
+      not uploaded stays in the local state and goes up at the next mount.
+  s3cfs umount --lazy /mnt/home
+      Detach the mount point now, also if files are open; the upload goes on in the background.
+
+`umount` and `fusermount3 -u` work too: they return at once and the process goes on uploading before it ends.
+
+"""
+
+
+def parser(prog: str) -> arguments.Parser:
+    made = arguments.Parser(
+        prog=prog, description="Unmount a filesystem. Returns when everything is in the store.",
+        epilog=EPILOG + exitcodes.epilog((ExitCode.NOT_A_MOUNT, ExitCode.MOUNTPOINT, ExitCode.STORE_UNREACHABLE)))
+    made.add_argument("mountpoint", metavar="MOUNTPOINT")
+    made.add_argument("--lazy", "-z", action="store_true", help="detach at once, upload in the background")
+    arguments.add_output(made)
+    return made
+
+
+def run(argv: Sequence[str], prog: str) -> int:
+    args = parser(prog).parse(argv)
+    with Progress(quiet=args.quiet, as_json=args.json) as progress:
+        unmount(args.mountpoint, lazy=args.lazy, progress=progress)
+    if args.json:
+        print('{"unmounted": true}')
+    return 0
+
+
+def unmount(mountpoint: str, *, lazy: bool, progress: seam.OnProgress) -> None:
+    from s3cfs.fuse.mountpoint import is_dead
+    from s3cfs.fuse.mountpoint import unmount as detach
+    from s3cfs.fuse.mounttable import entry_at
+    try:
+        info = seam.served(mountpoint)
+    except NotAMount:
+        entry = entry_at(mountpoint)
+        if entry is None or not is_dead(entry):
+            raise
+        detach(entry.mountpoint, lazy=True)
+        say(f"s3cfs: the process behind {entry.mountpoint} was gone; what it had not uploaded goes up at the next mount")
+        return
+    if lazy:
+        if entry_at(info.mountpoint) is not None:      # else it is detached already, and its process at work
+            detach(info.mountpoint, lazy=True)
+        return
+    process = _open_process(info.pid)
+    try:
+        if entry_at(info.mountpoint) is not None:
+            detach(info.mountpoint)                    # in use: says so, and nothing has changed
+        with contextlib.suppress(DaemonGone):          # it had nothing left to do
+            seam.call(info.socket, "wait", {}, progress)
+        if process is not None:
+            select.select([process], [], [])         # ends with the process: its lock is free then, and a mount goes straight on
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; nothing is lost, the upload goes on in the background") from None
+    finally:
+        if process is not None:
+            os.close(process)
+
+
+def _open_process(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None

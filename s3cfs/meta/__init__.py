@@ -1,0 +1,10 @@
+"""The metadata: SQLite, encrypted at rest, behind one class. See facade.py for the interface, engine.py for transactions."""
+from __future__ import annotations
+
+from s3cfs.meta.audit import Audit, Problem
+from s3cfs.meta.facade import Meta
+from s3cfs.meta.snapshot import Snapshot
+from s3cfs.meta.types import Chunk, ChunkGone, Counters, Extent, Inode, InodeColumns, Pack, Totals, Transaction
+
+__all__ = ["Audit", "Chunk", "ChunkGone", "Counters", "Extent", "Inode", "InodeColumns", "Meta", "Pack", "Problem", "Snapshot",
+           "Totals", "Transaction"]

@@ -1,0 +1,110 @@
+"""Changesets: taking in those of another writer (or of a checkpoint), and handing out one's own from the outbox."""
+from __future__ import annotations
+
+import apsw
+
+from s3cfs.errors import Damaged, Diverged
+from s3cfs.meta import schema
+from s3cfs.meta.engine import Engine, translate
+
+_COLUMNS = {table.name: table.columns for table in schema.REPLICATED}
+_REASONS = {apsw.SQLITE_CHANGESET_DATA: "the row is different here", apsw.SQLITE_CHANGESET_NOTFOUND: "the row is not here",
+            apsw.SQLITE_CHANGESET_CONFLICT: "the row is here already", apsw.SQLITE_CHANGESET_CONSTRAINT: "a constraint forbids it"}
+
+
+class Changes:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # ------------------------------------------------------------ a replica
+
+    def apply(self, changeset: bytes) -> None:
+        """All of it or nothing. Becomes durable with the next commit(), together with what local_set() noted beside it.
+
+        Diverged names table and key of the first row that is not as the changeset expects. What is applied is not put into the
+        outbox. Only between transactions of one's own: there must be nothing uncommitted.
+        """
+        engine = self._engine
+        if engine.failed:
+            raise engine.again()
+        if engine.dirty:
+            raise RuntimeError("apply() on top of uncommitted changes")
+        _check(changeset)
+        refused: list[str] = []
+
+        def conflict(reason: int, change: apsw.TableChange) -> int:
+            if not refused:
+                refused.append(f"{change.op} of {_where(change)}: {_REASONS.get(reason, 'it conflicts')}")
+            return apsw.SQLITE_CHANGESET_ABORT
+
+        engine.session.close()                       # or it would record what is applied
+        try:
+            apsw.Changeset.apply(changeset, engine.connection, conflict=conflict)
+        except Exception as error:
+            if translate(error, engine.path) or not engine.connection.in_transaction:
+                raise engine.blame(error) from error
+            engine.new_session()
+            raise Diverged("the local metadata and a change from the store contradict each other: "
+                           + (refused[0] if refused else str(error))) from error
+        engine.new_session()
+        engine.load_counters()
+
+    # ------------------------------------------------------------ the outbox
+
+    def outbox(self) -> tuple[int, int, int | None]:
+        """Rows, bytes, and the time (ns) of the oldest: what is not yet in the store, uncommitted changes apart."""
+        row = self._engine.one("SELECT count(*), coalesce(sum(length(changeset)), 0), min(time_ns) FROM outbox")
+        assert row is not None
+        return row[0], row[1], row[2]
+
+    def merge_outbox(self, max_bytes: int) -> tuple[int, bytes, int] | None:
+        """(last id, one changeset with the effect of all, how many) of the oldest rows: at least one, then while they fit.
+
+        The changeset is b"" when they undo each other. None when the outbox is empty.
+        """
+        total = 0
+        ids: list[int] = []
+        for id, size in self._engine.all("SELECT id, length(changeset) FROM outbox ORDER BY id LIMIT 100000"):
+            if ids and total + size > max_bytes:
+                break
+            ids.append(id)
+            total += size
+        if not ids:
+            return None
+        if len(ids) == 1:
+            return ids[0], self._changeset(ids[0]), 1
+        builder = apsw.ChangesetBuilder()  # type: ignore[no-untyped-call]
+        for id in ids:
+            builder.add(self._changeset(id))
+        return ids[-1], builder.output(), len(ids)
+
+    def _changeset(self, id: int) -> bytes:
+        row = self._engine.one("SELECT changeset FROM outbox WHERE id = ?", (id,))
+        assert row is not None
+        return bytes(row[0])
+
+    def last_outbox_id(self) -> int:
+        """Of the newest row; 0 when there is none."""
+        row = self._engine.one("SELECT max(id) FROM outbox")
+        return int(row[0]) if row and row[0] is not None else 0
+
+    def drop_outbox(self, last_id: int) -> None:
+        """They are in the store. Takes effect with the next commit(), like any other local change."""
+        self._engine.run("DELETE FROM outbox WHERE id <= ?", (last_id,))
+
+
+def _where(change: apsw.TableChange) -> str:
+    values = change.new if change.op == "INSERT" else change.old
+    key = [values[at] for at in sorted(change.pk_columns)] if values else []
+    return f"{change.name} {', '.join(value.hex() if isinstance(value, bytes) else str(value) for value in key)}"
+
+
+def _check(changeset: bytes) -> None:
+    """Read it through: SQLite would skip, without a word, tables it does not have or that have other columns."""
+    try:
+        for change in apsw.Changeset.iter(changeset):
+            if _COLUMNS.get(change.name) != change.column_count:
+                raise Damaged(f"a change from the store is for a table {change.name} of {change.column_count} columns, "
+                              "which this s3cfs does not have")
+    except (apsw.Error, UnicodeDecodeError) as error:
+        raise Damaged(f"a change from the store cannot be read: {error}") from error

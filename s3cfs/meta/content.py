@@ -1,0 +1,257 @@
+"""Extents, chunks and packs: which bytes of a file are which bytes of a chunk, and where chunks lie.
+
+Invariants (the audit checks them):
+- the extents of an inode are disjoint and not empty;
+- chunk.refs = number of extent rows that name it; a reference is taken by an UPDATE that must hit;
+- inode.alloc = sum of its extents' lengths + len(data); counters.used_bytes = sum of alloc.
+
+Cutting a range costs a fixed number of statements whatever lies in it: a few rows are handled one by one (nearly always),
+many by statements over the whole range. Holes have no rows, so they cost nothing.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from s3cfs.errors import Damaged, StaleInode
+from s3cfs.ids import ChunkId, PackName
+from s3cfs.meta.engine import Engine
+from s3cfs.meta.types import Chunk, ChunkGone, Extent, Pack
+
+END = 2**63 - 1
+_FEW = 8
+
+_START = "coalesce((SELECT max(off) FROM extent WHERE ino = ?1 AND off <= ?2), ?2)"
+_CUT = f"SELECT off, len, chunk, coff FROM extent WHERE ino = ?1 AND off >= {_START} AND off < ?3 ORDER BY off LIMIT {_FEW + 1}"
+_LAST = "SELECT off, len, chunk, coff FROM extent WHERE ino = ? AND off >= ? AND off < ? ORDER BY off DESC LIMIT 1"
+_EXTENTS = f"""SELECT e.off, e.len, e.chunk, e.coff, c.id, c.hash, c.pack, c.off, c.clen, c.len, c.refs
+    FROM extent AS e CROSS JOIN chunk AS c ON c.id = e.chunk
+    WHERE e.ino = ?1 AND e.off >= {_START} AND e.off < ?3 AND e.off + e.len > ?2 ORDER BY e.off"""
+_CHUNK = "SELECT id, hash, pack, off, clen, len, refs FROM chunk"
+_UNREF_RANGE = """UPDATE chunk SET refs = refs - gone.n
+    FROM (SELECT chunk AS id, count(*) AS n FROM extent WHERE ino = ? AND off >= ? AND off < ? GROUP BY chunk) AS gone
+    WHERE chunk.id = gone.id"""
+_IN_RANGE = "SELECT coalesce(sum(len), 0), count(DISTINCT chunk) FROM extent WHERE ino = ? AND off >= ? AND off < ?"
+_DELETE_RANGE = "DELETE FROM extent WHERE ino = ? AND off >= ? AND off < ?"
+_DELETE = "DELETE FROM extent WHERE ino = ? AND off = ?"
+_INSERT = "INSERT INTO extent VALUES (?, ?, ?, ?, ?)"
+_REF = "UPDATE chunk SET refs = refs + ?1 WHERE id = ?2 AND len >= ?3"
+_PACK = "SELECT id, epoch, name, size, state FROM pack"
+
+
+class Content:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._one, self._all, self._run = engine.one, engine.all, engine.run
+        self._bad: frozenset[int] = frozenset()
+        self.reload()
+
+    def reload(self) -> None:
+        self._bad = frozenset(row[0] for row in self._all("SELECT id FROM bad_chunk"))
+
+    # ------------------------------------------------------------ extents
+
+    async def extents(self, ino: int, start: int, end: int) -> list[tuple[Extent, Chunk]]:
+        """Those overlapping [start, end), whole, in order, with their chunks."""
+        return [(Extent(row[0], row[1], row[2], row[3]), Chunk(*row[4:])) for row in self._all(_EXTENTS, (ino, start, end))]
+
+    async def replace(self, ino: int, start: int, end: int, new: Sequence[Extent]) -> None:
+        """Make [start, end) consist of `new` (ordered, disjoint, inside the range; gaps are holes).
+
+        What overlapped is cut or split. ChunkGone: a chunk of `new` has no row; nothing was changed. `size` is not touched.
+        """
+        at, added = start, 0
+        wanted: dict[int, tuple[int, int]] = {}
+        for extent in new:
+            if extent.off < at or extent.len <= 0 or extent.coff < 0 or extent.off + extent.len > end:
+                raise ValueError(f"extent {extent} does not fit into [{start}, {end}) after {at}")
+            at, added = extent.off + extent.len, added + extent.len
+            count, reach = wanted.get(extent.chunk, (0, 0))
+            wanted[extent.chunk] = (count + 1, max(reach, extent.coff + extent.len))
+        row = self._one("SELECT alloc FROM inode WHERE ino = ?", (ino,))
+        if row is None:
+            raise StaleInode(f"inode {ino} is gone")
+        self._take(wanted)
+        freed = self._cut(ino, start, end)
+        if len(new) <= _FEW:
+            for extent in new:
+                self._run(_INSERT, (ino, extent.off, extent.len, extent.chunk, extent.coff))
+        else:
+            self._engine.many(_INSERT, ((ino, extent.off, extent.len, extent.chunk, extent.coff) for extent in new))
+        self._account(ino, row[0], added - freed)
+
+    async def truncate(self, ino: int, size: int) -> None:
+        """Drop what lies beyond `size`, inline data included. The column `size` is the caller's to set."""
+        row = self._one("SELECT alloc, data FROM inode WHERE ino = ?", (ino,))
+        if row is None:
+            raise StaleInode(f"inode {ino} is gone")
+        alloc, data = row
+        freed = self._cut(ino, size, END)
+        if data is not None and len(data) > size:
+            self._run("UPDATE inode SET data = ? WHERE ino = ?", (data[:size], ino))
+            freed += len(data) - size
+        self._account(ino, alloc, -freed)
+
+    def drop_content(self, ino: int) -> None:
+        """Before the inode's row is deleted."""
+        row = self._one("SELECT alloc FROM inode WHERE ino = ?", (ino,))
+        if row is None:
+            raise StaleInode(f"inode {ino} is gone")
+        self._cut(ino, 0, END)
+        self._engine.counters.used_bytes -= row[0]
+
+    def account_inline(self, ino: int, data: bytes | None) -> None:
+        """Before the column `data` becomes this."""
+        row = self._one("SELECT alloc, coalesce(length(data), 0) FROM inode WHERE ino = ?", (ino,))
+        if row is None:
+            raise StaleInode(f"inode {ino} is gone")
+        self._account(ino, row[0], (len(data) if data is not None else 0) - row[1])
+
+    def _account(self, ino: int, alloc: int, change: int) -> None:
+        if change:
+            self._run("UPDATE inode SET alloc = ? WHERE ino = ?", (alloc + change, ino))
+            self._engine.counters.used_bytes += change
+
+    def _take(self, wanted: dict[int, tuple[int, int]]) -> None:
+        """References for {chunk: (how many, least length)}; all or none."""
+        taken: list[tuple[int, int]] = []
+        for chunk, (count, reach) in wanted.items():
+            if self._run(_REF, (count, chunk, reach)):
+                taken.append((chunk, count))
+                continue
+            for earlier, number in taken:
+                self._run(_REF, (-number, earlier, 0))
+            if self._one("SELECT 1 FROM chunk WHERE id = ?", (chunk,)):
+                raise ValueError(f"an extent reaches {reach} bytes into chunk {chunk}, which is shorter")
+            raise ChunkGone(chunk)
+
+    def _release(self, chunk: int, change: int = -1) -> None:
+        if not self._run(_REF, (change, chunk, 0)):
+            raise self._engine.fail(Damaged(f"chunk {chunk} is named by an extent and does not exist: run fsck"))
+
+    def _cut(self, ino: int, start: int, end: int) -> int:
+        """Make [start, end) a hole; the bytes of extents that went. `alloc` is left to the caller."""
+        rows = self._all(_CUT, (ino, start, end))
+        freed = 0
+        if rows and rows[0][0] < start:
+            off, length, chunk, coff = rows.pop(0)
+            stop = off + length
+            if stop > start:
+                self._run("UPDATE extent SET len = ? WHERE ino = ? AND off = ?", (start - off, ino, off))
+                if stop > end:
+                    self._release(chunk, 1)
+                    self._run(_INSERT, (ino, end, stop - end, chunk, coff + end - off))
+                    return end - start
+                freed = stop - start
+        if len(rows) >= _FEW:
+            return freed + self._cut_many(ino, start, end)
+        for off, length, chunk, coff in rows:
+            self._run(_DELETE, (ino, off))
+            if off + length > end:
+                freed += self._keep_right(ino, (off, length, chunk, coff), end)
+            else:
+                self._release(chunk)
+                freed += length
+        return freed
+
+    def _keep_right(self, ino: int, row: tuple[Any, ...], end: int) -> int:
+        """An extent (deleted by now) that reaches beyond `end` lives on there, its reference with it."""
+        off, length, chunk, coff = row
+        self._run(_INSERT, (ino, end, off + length - end, chunk, coff + end - off))
+        return int(end - off)
+
+    def _cut_many(self, ino: int, start: int, end: int) -> int:
+        freed, whole = 0, end
+        last = self._one(_LAST, (ino, start, end))
+        if last and last[0] + last[1] > end:
+            whole = last[0]
+            self._run(_DELETE, (ino, whole))
+            freed = self._keep_right(ino, last, end)
+        found = self._one(_IN_RANGE, (ino, start, whole))
+        assert found is not None
+        if self._run(_UNREF_RANGE, (ino, start, whole)) != found[1]:
+            raise self._engine.fail(Damaged(f"inode {ino} names chunks that do not exist: run fsck"))
+        self._run(_DELETE_RANGE, (ino, start, whole))
+        return int(freed + found[0])
+
+    # ------------------------------------------------------------ chunks
+
+    async def find_chunk(self, hash: ChunkId) -> Chunk | None:
+        """One that holds this content and is not known to be bad; it may have no references at the moment."""
+        if not self._bad:
+            row = self._one(f"{_CHUNK} WHERE hash = ? LIMIT 1", (hash,))
+            return Chunk(*row) if row else None
+        for row in self._all(f"{_CHUNK} WHERE hash = ? ORDER BY id DESC", (hash,)):
+            if row[0] not in self._bad:
+                return Chunk(*row)
+        return None
+
+    async def add_chunk(self, hash: ChunkId, pack: int, off: int, clen: int, len: int) -> int:
+        """Its id. No references yet: replace() takes them."""
+        id = self._engine.counters.next_chunk
+        self._run("INSERT INTO chunk VALUES (?, ?, ?, ?, ?, ?, 0)", (id, hash, pack, off, clen, len))
+        self._engine.counters.next_chunk = id + 1
+        return id
+
+    async def chunk(self, id: int) -> Chunk | None:
+        row = self._one(f"{_CHUNK} WHERE id = ?", (id,))
+        return Chunk(*row) if row else None
+
+    async def move_chunk(self, id: int, pack: int, off: int) -> None:
+        """The same sealed bytes now lie elsewhere."""
+        if not self._run("UPDATE chunk SET pack = ?, off = ? WHERE id = ?", (pack, off, id)):
+            raise ChunkGone(id)
+
+    async def chunks_of(self, pack: int) -> list[Chunk]:
+        """In the order of the pack. Reads all chunks: for recovery and fsck."""
+        return [Chunk(*row) for row in self._all(f"{_CHUNK} WHERE pack = ? ORDER BY off", (pack,))]
+
+    async def users_of(self, chunk: int, limit: int = 1000) -> list[tuple[int, Extent]]:
+        """(ino, extent) that name the chunk. Reads all extents: for messages and fsck."""
+        return [(row[0], Extent(*row[1:])) for row in self._all(
+            "SELECT ino, off, len, chunk, coff FROM extent WHERE chunk = ? LIMIT ?", (chunk, limit))]
+
+
+    def mark_bad(self, id: int) -> None:
+        """Local: deduplication never points at it again. Not async, for a callback in the middle of a read."""
+        self._run("INSERT OR IGNORE INTO bad_chunk VALUES (?)", (id,))
+        self._bad |= {id}
+
+    def unmark_bad(self, id: int) -> None:
+        self._run("DELETE FROM bad_chunk WHERE id = ?", (id,))
+        self._bad -= {id}
+
+    # ------------------------------------------------------------ packs
+
+    async def new_pack(self, epoch: int) -> int:
+        id = self._engine.counters.next_pack
+        self._run("INSERT INTO pack VALUES (?, ?, NULL, 0, 'open')", (id, epoch))
+        self._engine.counters.next_pack = id + 1
+        return id
+
+    async def close_pack(self, id: int, name: PackName, size: int) -> None:
+        if not self._run("UPDATE pack SET name = ?, size = ?, state = 'closed' WHERE id = ? AND state = 'open'", (name, size, id)):
+            raise ValueError(f"pack {id} is not open")
+
+    async def drop_pack(self, id: int) -> None:
+        """An open pack that holds nothing: nobody may name it."""
+        if self._one("SELECT 1 FROM chunk WHERE pack = ? LIMIT 1", (id,)):
+            raise ValueError(f"pack {id} still holds chunks")
+        if not self._run("DELETE FROM pack WHERE id = ?", (id,)):
+            raise ValueError(f"there is no pack {id}")
+
+    def pack_of(self, id: int) -> Pack:
+        """Damaged when there is no such pack. Not async: the way of a read asks in the middle of its own step."""
+        row = self._one(f"{_PACK} WHERE id = ?", (id,))
+        if row is None:
+            raise Damaged(f"the metadata names pack {id}, which is not in it: run fsck")
+        return Pack(*row)
+
+    async def pack(self, id: int) -> Pack:
+        return self.pack_of(id)
+
+    async def open_packs(self) -> list[Pack]:
+        return [Pack(*row) for row in self._all(f"{_PACK} WHERE state = 'open' ORDER BY id")]
+
+    async def packs(self, after: int = 0, limit: int = 1 << 30) -> list[Pack]:
+        return [Pack(*row) for row in self._all(f"{_PACK} WHERE id > ? ORDER BY id LIMIT ?", (after, limit))]

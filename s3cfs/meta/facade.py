@@ -1,0 +1,114 @@
+"""Meta: the one door to the metadata. Its methods are those of its parts; nothing outside this folder speaks SQL.
+
+Methods about files are `async`, since another engine may have to wait; this one never suspends. Everything is called on the
+event-loop thread, but for `sync_wal`, `checkpoint_wal` and `Snapshot.changesets`, which are for a thread.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from s3cfs.doors import Doors
+from s3cfs.errors import S3cfsError
+from s3cfs.meta.audit import Audit
+from s3cfs.meta.changes import Changes
+from s3cfs.meta.content import Content
+from s3cfs.meta.engine import Engine
+from s3cfs.meta.local import Local
+from s3cfs.meta.snapshot import Snapshot, fingerprint, totals
+from s3cfs.meta.tree import Tree
+from s3cfs.meta.types import Counters, Totals, Transaction
+
+
+class Meta:
+    """Composed, not inherited: __init__ lists the whole interface."""
+
+    @classmethod
+    def open(cls, doors: Doors, path: str, key: bytes | None) -> Meta:
+        """`path` is relative to doors.disk. Made when absent. Damaged, CacheUnusable, CacheFull, NewerFormat."""
+        return cls(Engine(doors, path, key))
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        content = Content(engine)
+        tree = Tree(engine, content)
+        changes = Changes(engine)
+        local = Local(engine)
+        self.audit = Audit(engine)
+
+        self.get, self.new_inode, self.update_inode, self.drop_inode = tree.get, tree.new_inode, tree.update_inode, tree.drop_inode
+        self.add_orphan, self.drop_orphan, self.orphans = tree.add_orphan, tree.drop_orphan, tree.orphans
+        self.lookup, self.children, self.is_empty, self.names = tree.lookup, tree.children, tree.is_empty, tree.names
+        self.link_name, self.unlink_name, self.move_name = tree.link_name, tree.unlink_name, tree.move_name
+        self.get_xattr, self.set_xattr = tree.get_xattr, tree.set_xattr
+        self.list_xattrs, self.remove_xattr = tree.list_xattrs, tree.remove_xattr
+
+        self.extents, self.replace, self.truncate = content.extents, content.replace, content.truncate
+        self.find_chunk, self.add_chunk = content.find_chunk, content.add_chunk
+        self.chunk, self.move_chunk = content.chunk, content.move_chunk
+        self.chunks_of, self.users_of = content.chunks_of, content.users_of
+        self.mark_bad, self.unmark_bad = content.mark_bad, content.unmark_bad
+        self.new_pack, self.close_pack, self.drop_pack = content.new_pack, content.close_pack, content.drop_pack
+        self.pack, self.pack_of, self.open_packs, self.packs = content.pack, content.pack_of, content.open_packs, content.packs
+
+        self.apply, self.outbox = changes.apply, changes.outbox
+        self.merge_outbox, self.drop_outbox, self.last_outbox_id = changes.merge_outbox, changes.drop_outbox, changes.last_outbox_id
+
+        self.local_get, self.local_set, self.local_delete = local.local_get, local.local_set, local.local_delete
+        self.set_pack_file, self.pack_files, self.drop_pack_file = local.set_pack_file, local.pack_files, local.drop_pack_file
+
+        self.sync_wal, self.checkpoint_wal, self.close = engine.sync_wal, engine.checkpoint_wal, engine.close
+
+    @property
+    def dirty(self) -> bool:
+        """Replicated changes since the last commit()."""
+        return self._engine.dirty
+
+    @property
+    def failed(self) -> S3cfsError | None:
+        """Why every call raises from now on, or None."""
+        return self._engine.failed
+
+    @property
+    def counters(self) -> Counters:
+        """As of this moment, uncommitted changes included. Not to be changed."""
+        return self._engine.counters
+
+    def commit(self) -> Transaction | None:
+        """End the transaction and begin the next; what it left in the outbox, or None when nothing replicated changed.
+
+        Durable against a crash of this process; against one of the machine after sync_wal().
+        """
+        return self._engine.commit()
+
+    def snapshot(self) -> Snapshot:
+        """The replicated state at the last commit(). Close it."""
+        if self._engine.failed:
+            raise self._engine.again()
+        return Snapshot(self._engine)
+
+    def totals(self) -> Totals:
+        return totals(self._engine)
+
+    # ------------------------------------------------------------ parameters of the file system (replicated)
+
+    def fsmeta_get(self, key: str) -> bytes | None:
+        row = self._engine.one("SELECT value FROM fsmeta WHERE key = ?", (key,))
+        return row[0] if row else None
+
+    def fsmeta_set(self, key: str, value: bytes) -> None:
+        self._engine.run("INSERT INTO fsmeta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2 WHERE value <> ?2", (key, value))
+
+    # ------------------------------------------------------------ checks
+
+    def fingerprint(self) -> bytes:
+        """32 bytes that are equal exactly when all replicated rows are. Counters are rows only after commit()."""
+        def rows(sql: str) -> Iterator[tuple[Any, ...]]:
+            return iter(self._engine.connection.execute(sql))
+        if self._engine.failed:
+            raise self._engine.again()
+        return fingerprint(rows)
+
+    def quick_check(self) -> list[str]:
+        """What SQLite itself finds wrong with the file; empty is well. Reads all of it."""
+        return [str(row[0]) for row in self._engine.all("PRAGMA quick_check") if row[0] != "ok"]

@@ -1,0 +1,180 @@
+"""The async door: nothing starves, nothing is abandoned, everything is counted."""
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+import trio.testing
+
+from s3cfs.backends.base import Backend, Body
+from s3cfs.backends.faulty import Fault, FaultyBackend
+from s3cfs.backends.memory import MemoryBackend
+from s3cfs.backends.retry import RetryBackend
+from s3cfs.doors import SystemClock, TrioThreads
+from s3cfs.errors import Exists, NotFound, Temporary
+from s3cfs.remote import Remote
+
+
+def remote_to(backend: Backend, uploads: int = 2, downloads: int = 2) -> Remote:
+    return Remote(backend, TrioThreads(), SystemClock(), uploads, downloads)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        with trio.fail_after(30):
+            await test()
+
+    trio.run(bounded)
+
+
+class Gated(MemoryBackend):
+    """Calls on keys below pack/ wait at the gate; how many wait at once is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.lock = threading.Event(), threading.Lock()
+        self.waiting = self.most = 0
+        self.arrived = threading.Semaphore(0)
+
+    def hold(self, key: str) -> None:
+        if not key.startswith("pack/"):
+            return
+        with self.lock:
+            self.waiting += 1
+            self.most = max(self.most, self.waiting)
+        self.arrived.release()
+        self.gate.wait(30)
+        with self.lock:
+            self.waiting -= 1
+
+    def put(self, key: str, data: Body, only_if_absent: bool = False) -> None:
+        self.hold(key)
+        super().put(key, data, only_if_absent)
+
+    def get(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
+        self.hold(key)
+        return super().get(key, offset, size)
+
+
+def test_everything_passes_through() -> None:
+    async def test() -> None:
+        remote = remote_to(MemoryBackend())
+        assert await remote.probe_create_only()
+        await remote.put("log/main/1-a/1", b"record", only_if_absent=True)
+        with pytest.raises(Exists):
+            await remote.put("log/main/1-a/1", b"record", only_if_absent=True)
+        assert await remote.get("log/main/1-a/1", 2, 3) == b"cor"
+        assert (await remote.stat("log/main/1-a/1")).size == 6
+        assert [info.key for info in await remote.list("log/")] == ["log/main/1-a/1"]
+        await remote.delete("log/main/1-a/1")
+        with pytest.raises(NotFound):
+            await remote.get("log/main/1-a/1")
+        await remote.check()
+        await remote.close()
+
+    run(test)
+
+
+def test_a_commit_never_queues_behind_packs() -> None:
+    async def test() -> None:
+        backend = Gated()
+        remote = remote_to(backend, uploads=2, downloads=2)
+        await remote.put("log/0", b"x")
+        async with trio.open_nursery() as nursery:
+            for n in range(8):
+                nursery.start_soon(remote.put, f"pack/aa/{n}", b"data")
+            for _ in range(2):
+                await trio.to_thread.run_sync(backend.arrived.acquire)
+            await remote.put("log/1", b"record")
+            assert await remote.get("log/0") == b"x"
+            await remote.put("super/1", b"x")
+            assert backend.most == 2
+            backend.gate.set()
+        assert backend.most == 2, "never more uploads at once than allowed"
+        assert len(await remote.list("pack/")) == 8
+
+    run(test)
+
+
+def test_uploads_do_not_hold_up_reads_nor_reads_uploads() -> None:
+    async def test() -> None:
+        backend = Gated()
+        remote = remote_to(backend, uploads=1, downloads=3)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(remote.put, "pack/aa/1", b"data")
+            await trio.to_thread.run_sync(backend.arrived.acquire)
+
+            async def read() -> None:
+                with pytest.raises(NotFound):
+                    await remote.get("pack/aa/none")
+
+            for _ in range(5):
+                nursery.start_soon(read)
+            for _ in range(3):
+                await trio.to_thread.run_sync(backend.arrived.acquire)
+            assert backend.waiting == 4
+            backend.gate.set()
+        assert backend.most == 4
+
+    run(test)
+
+
+def test_a_cancelled_call_has_ended_when_it_is_left() -> None:
+    """Else the buffer could be reused while the thread still sends it."""
+    async def test() -> None:
+        backend = Gated()
+        remote = remote_to(backend)
+        buffer = bytearray(b"before")
+        async with trio.open_nursery() as nursery:
+            async def put() -> None:
+                with trio.CancelScope() as scope:
+                    scopes.append(scope)
+                    await remote.put("pack/aa/1", buffer)
+                buffer[:] = b"after!"
+
+            scopes: list[trio.CancelScope] = []
+            nursery.start_soon(put)
+            await trio.to_thread.run_sync(backend.arrived.acquire)
+            scopes[0].cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            assert buffer == b"before"
+            backend.gate.set()
+        assert buffer == b"after!"
+        assert MemoryBackend.get(backend, "pack/aa/1") == b"before"
+
+    run(test)
+
+
+def test_the_counters() -> None:
+    async def test() -> None:
+        faulty = FaultyBackend(MemoryBackend())
+        remote = remote_to(RetryBackend(faulty, sleep=lambda seconds: None))
+        assert remote.last_success is None
+        assert remote.snapshot()["seconds_since_success"] is None
+        await remote.put("pack/aa/1", bytes(1000))
+        await remote.put("log/1", memoryview(bytes(10)))
+        await remote.get("pack/aa/1", 0, 100)
+        faulty.script("get", Fault.BEFORE)
+        await remote.get("pack/aa/1")
+        with pytest.raises(NotFound):
+            await remote.stat("log/2")
+        await remote.list("log/")
+        faulty.script("put", Fault.AFTER)
+        with pytest.raises(Temporary):
+            await remote.put("log/2", b"x", only_if_absent=True)
+        found = remote.snapshot()
+        assert found["requests"] == {"get": {"pack": 2}, "put": {"log": 2, "pack": 1}, "stat": {"log": 1}, "delete": {}, "list": {"log": 1},
+                                     "probe": {}, "check": {}}
+        assert found["bytes_up"] == {"log": 10, "pack": 1000}
+        assert found["bytes_down"] == {"pack": 1100}
+        assert found["errors"] == {"put": {"Temporary": 1}}
+        assert found["retries"] == 1
+        assert "injected" in found["last_error"]
+        assert found["seconds_since_success"] >= 0
+        assert remote.last_success is not None
+        await remote.get("log/2")
+        assert remote.snapshot()["last_error"] is None
+
+    run(test)

@@ -1,0 +1,177 @@
+"""Both request loops: do they end cleanly, and do other tasks move while requests pour in?"""
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import cast
+
+import pytest
+import trio
+
+from s3cfs.fuse import loop, mountpoint
+from s3cfs.fuse.mounttable import entry_at
+from s3cfs.fuse.options import FuseOptions
+from s3cfs.fuse.session import serve
+from s3cfs.vfs.core import Vfs
+from tests.fuse.conftest import Daemon, Mount, until
+from tests.fuse.memvfs import MemVfs
+
+FLOOD = """
+import os, sys, time
+kind, folder, end = sys.argv[1], sys.argv[2], time.monotonic() + float(sys.argv[3])
+folder += f"/load-{os.getpid()}"
+done = 0
+try:
+    os.mkdir(folder)
+    file = os.open(folder + "/file", os.O_RDWR | os.O_CREAT)
+    print("begun", flush=True)
+    while time.monotonic() < end:
+        for number in range(50):
+            if kind == "fstat":
+                os.fstat(file)
+            elif kind == "fsync":
+                os.pwrite(file, b"x" * 512, 0)
+                os.fsync(file)
+            else:
+                fd = os.open(f"{folder}/f{number}", os.O_WRONLY | os.O_CREAT)
+                os.write(fd, b"x" * 4096)
+                os.close(fd)
+                os.unlink(f"{folder}/f{number}")
+            done += 1
+except OSError:
+    pass        # unmounted meanwhile, which is what some tests want
+print(done)
+"""
+
+LOOPS = pytest.mark.parametrize("kind", ["hybrid", "stock"])
+UNCACHED = {"attr_timeout_s": 0, "entry_timeout_s": 0, "negative_timeout_s": 0, "writeback": False}
+
+
+class Flood:
+    """Requests from another process until the time is over or the mount is gone."""
+
+    def __init__(self, kind: str, folder: Path, seconds: float) -> None:
+        self.process = subprocess.Popen([sys.executable, "-S", "-c", FLOOD, kind, folder, str(seconds)], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.process.stdout.readline()
+
+    def rounds(self) -> int:
+        return int(self.process.communicate(timeout=60)[0] or 0)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=15)
+
+
+@LOOPS
+@pytest.mark.parametrize("load", ["fstat", "create"])
+def test_other_tasks_move_under_load(mount: Mount, kind: str, load: str) -> None:
+    """Judged is the loop's own CPU time while a timer of 1 ms waits: a busy machine adds to everything else."""
+    daemon = mount(loop=kind, **UNCACHED)
+    assert daemon.ask("about")["loop"] == kind
+    floods = [Flood(load, daemon.path, 1.5) for _ in range(2)]
+    daemon.ask("load", names=["timer", "echo", "hop"])
+    assert all(flood.rounds() > 100 for flood in floods)
+    late = daemon.ask("late")
+    print(kind, load, late)
+    assert late["held"][2] <= 5                               # 99 % of them, ms
+    assert min(late[name][0] for name in ("timers", "echoes", "hops")) > 50
+
+
+@LOOPS
+def test_requests_are_received_while_handlers_wait(mount: Mount, kind: str) -> None:
+    daemon = mount(loop=kind, **UNCACHED)
+    daemon.ask("slow", on=True)
+    waiting = [Flood("fsync", daemon.path, 0.2) for _ in range(3)]
+    until(lambda: daemon.asked("fsync") == 3, "three fsyncs wait")
+    assert Flood("fstat", daemon.path, 0.3).rounds() > 100
+    daemon.ask("slow", on=False)
+    assert all(flood.rounds() > 0 for flood in waiting)
+
+
+@LOOPS
+def test_a_task_that_never_rests_does_not_starve_requests(mount: Mount, kind: str) -> None:
+    daemon = mount(loop=kind, **UNCACHED)
+    daemon.ask("load", names=["busy"])
+    assert Flood("fstat", daemon.path, 0.5).rounds() > 50
+
+
+def leave(daemon: Daemon) -> None:
+    daemon.ask("leave")
+
+
+def umount(daemon: Daemon) -> None:
+    mountpoint.unmount(str(daemon.path), lazy=True)
+
+
+def sigterm_twice(daemon: Daemon) -> None:
+    daemon.process.send_signal(signal.SIGTERM)
+    until(lambda: "leaving" in daemon.log.read_text(), "the first signal is seen")
+    daemon.process.send_signal(signal.SIGTERM)
+
+
+@LOOPS
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("way", [leave, umount, sigterm_twice])
+def test_it_ends(mount: Mount, kind: str, loaded: bool, way) -> None:
+    daemon = mount(loop=kind, **UNCACHED)
+    floods = [Flood("create", daemon.path, 60) for _ in range(2 if loaded else 0)]
+    began = time.monotonic()
+    way(daemon)
+    if way is umount:
+        for flood in floods:                                  # a lazy unmount waits for the last open file
+            flood.kill()
+    assert daemon.wait() == 0 and not daemon.mounted()
+    assert time.monotonic() - began < (9 if way is leave and loaded else 4)
+    assert "served" in daemon.log.read_text() and "Traceback" not in daemon.log.read_text()
+    for flood in floods:
+        flood.kill()
+
+
+@LOOPS
+def test_killed_clients_do_no_harm(mount: Mount, kind: str) -> None:
+    daemon = mount(loop=kind, **UNCACHED)
+    for _ in range(4):
+        for victim in [Flood("create", daemon.path, 60) for _ in range(2)]:
+            victim.kill()
+    assert Flood("create", daemon.path, 0.3).rounds() > 0
+
+
+@LOOPS
+def test_cancellation_ends_the_loop_and_unmounts(tmp_path: Path, kind: str, mount: Mount) -> None:
+    async def main() -> None:
+        mounted = trio.Event()
+        with trio.fail_after(15):
+            async with trio.open_nursery() as nursery:
+                async def run() -> None:
+                    options = FuseOptions("mem://", loop=kind)
+                    await serve(cast(Vfs, MemVfs()), str(tmp_path), options, on_mounted=lambda about: mounted.set())
+                nursery.start_soon(run)
+                await mounted.wait()
+                assert entry_at(str(tmp_path)) is not None
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert entry_at(str(tmp_path)) is None
+
+
+def test_versions_that_are_not_known_get_the_stock_loop(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    async def kind() -> str:
+        async with loop.request_loop("hybrid") as found:
+            return found
+
+    assert trio.run(kind) == "hybrid"
+    monkeypatch.setattr(trio, "__version__", "7.1.0")
+    assert trio.run(kind) == "stock"
+    assert [record.getMessage() for record in caplog.records] == [
+        "stock request loop instead of the fast one: not known to work with trio 7.1.0"]
+
+
+@pytest.mark.parametrize("trio_version, pyfuse3_version", [("0.21.0", "3.4.0"), ("0.30", "4.0.1"), ("x", "3.4")])
+def test_version_bounds(trio_version: str, pyfuse3_version: str) -> None:
+    loop.check_versions("0.30.0+dev", "3.4.0")
+    with pytest.raises(RuntimeError, match="not known to work"):
+        loop.check_versions(trio_version, pyfuse3_version)

@@ -1,0 +1,118 @@
+"""The metadata on the simulated disk: killed at any write or sync, then the power goes and what was not synced with it."""
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from s3cfs.doors import SystemClock
+from s3cfs.meta import Meta, engine
+from tests.sim.crash import Crash, Incarnation, Plan
+from tests.sim.disk import SimDrive
+from tests.sim.doors import make_doors
+from tests.sim.sqlitevfs import detach
+
+from .kit import KEY, add_file, run
+
+TRANSACTIONS = 25
+
+
+class Life:
+    """Opens, and makes transactions until it dies. A transaction notes its number and the fingerprint before it in `local`."""
+
+    def __init__(self, drive: SimDrive, plan: Plan, seed: int) -> None:
+        self.incarnation = Incarnation("life", plan)
+        self.doors = replace(make_doors(self.incarnation, drive, seed), clock=SystemClock())
+        self.rng = random.Random(seed)
+        self.done = self.synced = self.found = -1
+        self.states: dict[int, bytes] = {}
+
+    def run(self, begin: int) -> None:
+        try:
+            meta = Meta.open(self.doors, "meta.db", KEY)
+            for number in range(begin, begin + TRANSACTIONS):
+                self._transaction(meta, number)
+            if self.rng.random() < 0.5:
+                meta.close()
+        except Crash:
+            pass
+        finally:
+            detach(self.doors.disk)  # type: ignore[arg-type]
+
+    def _transaction(self, meta: Meta, number: int) -> None:
+        for at in range(self.rng.randrange(1, 6)):
+            run(add_file(meta, b"%d-%d" % (number, at), b"x" * self.rng.randrange(1, 5000)))
+        if self.rng.random() < 0.3:
+            meta.local_set("large", self.rng.randbytes(100_000))
+        if self.rng.random() < 0.3:
+            run(meta.truncate(meta.counters.next_ino - 1, 0))
+            run(meta.update_inode(meta.counters.next_ino - 1, size=0))
+        meta.local_set("number", b"%d" % number)
+        meta._engine.flush_counters()
+        self.states[number] = meta.fingerprint()
+        meta.commit()
+        self.done = number
+        if self.rng.random() < 0.4:
+            meta.sync_wal()
+            self.synced = number
+
+
+def found_in(drive: SimDrive) -> tuple[int, bytes, int]:
+    """(number of the last transaction, fingerprint, rows of the outbox) after recovery; all must be sound."""
+    doors = replace(make_doors(Incarnation("reader"), drive, 0), clock=SystemClock())
+    try:
+        meta = Meta.open(doors, "meta.db", KEY)
+        assert meta.quick_check() == [] and list(meta.audit.problems()) == []
+        result = int(meta.local_get("number") or b"-1"), meta.fingerprint(), meta.outbox()[0]
+        meta.close()
+        return result
+    finally:
+        detach(doors.disk)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def short_wal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "WAL_COPY_PAGES", 60)       # so that checkpoints and restarts of the WAL happen here
+
+
+def lives(seeds: range) -> tuple[int, int, int]:
+    """(died, lost a transaction that was not synced, lost one that was)"""
+    died = lost = broken = 0
+    for seed in seeds:
+        rng = random.Random(seed)
+        drive = SimDrive()
+        states = {-1: b""}
+        last = -1
+        for number in range(2):                             # the second life begins with what the first one left
+            life = Life(drive, Plan("sync" if rng.random() < 0.4 else "write", int(rng.uniform(1, 12) ** 2.5)), seed * 2 + number)
+            life.run(last + 1)
+            states.update(life.states)
+            died += bool(life.incarnation.died_at)
+            drive.power_cut(rng)
+            last, state, rows = found_in(drive)
+            assert rows == last + 1                         # the outbox is as long as what it is the log of
+            assert last == -1 or state == states[last], f"seed {seed}, died {life.incarnation.died_at}"
+            broken += last < life.synced
+            lost += last < life.done
+    return died, lost, broken
+
+
+def test_what_was_synced_survives_and_the_rest_is_a_whole_transaction() -> None:
+    died, lost, broken = lives(range(60))
+    assert broken == 0 and died > 40 and lost > 5
+
+
+@pytest.mark.parametrize("fault", ["wal", "name"])
+def test_it_would_be_noticed(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    """Were the WAL, or its name, not synced."""
+    if fault == "wal":
+        monkeypatch.setattr(engine.Engine, "sync_wal", lambda self: None)
+    else:
+        monkeypatch.setattr("tests.sim.disk.SimDisk.sync_dir", lambda self, path: None)
+    caught = 0
+    try:
+        caught = lives(range(30))[2]
+    except Exception:
+        caught = 1
+    assert caught
