@@ -82,11 +82,11 @@ class Commits:
     """Transactions and commits of one mount. `run` does the periodic work; `durable` and `flush` are the barriers."""
 
     def __init__(self, doors: Doors, meta: Meta, journal: Journal, blocks: BlockStore, remote: Remote, writer: Writer | None,
-                 content: Content, apply_lock: trio.Lock, options: Options,
+                 content: Content, apply_lock: trio.Lock, options: Options, make_room: Callable[[], Awaitable[None]],
                  checkpoints: Checkpoints | None = None) -> None:
         self._doors, self._meta, self._journal, self._blocks, self._remote = doors, meta, journal, blocks, remote
         self._writer, self._content, self._apply_lock, self._options = writer, content, apply_lock, options
-        self._checkpoints = checkpoints
+        self._make_room, self._checkpoints = make_room, checkpoints
         self.state = State.OK if writer is not None else State.READ_ONLY
         self.message = ""
         self._transaction_lock = trio.Lock()
@@ -151,13 +151,17 @@ class Commits:
             return
         clock = self._doors.clock
         deadline = clock.monotonic() + self._options.writer_wait_s
-        if self.state is State.OK or self.state is State.AWAY:
-            self._enter(State.WAITING, "the store is slower than what is written (or away) and the local queue is full: writers wait")
-        self._to_commit.set()
         while self._full():
             self.check_writable()
+            if not self.disk_has_room():
+                await self._make_room()            # what is in the store too goes first
+            if self.state in (State.OK, State.AWAY):
+                self._enter(State.WAITING, "writers wait: " + (
+                    "the queue of changes for the store is full" if self.disk_has_room() else "the local disk is full"))
             if clock.monotonic() >= deadline:
-                raise NoSpace("the local queue is full and the store does not take what is in it")
+                raise NoSpace("no room for more changes: " + (
+                    "the store does not take what is queued" if self.disk_has_room() else "the local disk is full"))
+            self._to_commit.set()
             with trio.move_on_after(1.0):
                 await self._relief.wait()
         if self.state is State.WAITING:

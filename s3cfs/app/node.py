@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 DATABASE = "meta.db"
 SAVE_CACHE_TABLE_S = 60.0
+MAKE_ROOM_BYTES = 4 * limits.DISK_RESERVE_BYTES      # what the cache gives up at a time when the disk is full
 
 
 def _nobody(host: Host) -> bool:
@@ -61,6 +62,7 @@ class NodeOptions:
     min_commit: int = 0                        # --expect-commit: the store must be at least there,
     expect_hash: str = ""                      # ... and that record have a hash that begins so
     commits: CommitOptions = field(default_factory=CommitOptions)
+    owner: tuple[int, int] = (0, 0)            # uid and gid of a new filesystem's root
     host: Host = field(default_factory=Host)
     process_alive: Callable[[Host], bool] = _nobody
 
@@ -205,6 +207,8 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
                 node.commits.check_writable()
                 await node.vfs.recover_orphans()
             node.commits.hurry()
+            if writer is not None and tip.n == 1:
+                await _date_the_root(node)
             try:
                 yield node
                 await _leave(node)
@@ -243,11 +247,22 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
     chunker = Chunker(superblock.chunk_min, superblock.chunk_avg, superblock.chunk_max, keyring.chunker_seed())
     stager = Stager(doors, meta, journal, blocks, codec, keyring, chunker, spool, epoch=epoch, on_change=files.recount)
     checkpoints = Checkpoints(doors, meta, remote, keyring, epoch)
-    commits = Commits(doors, meta, journal, blocks, remote, writer, files, stager.apply_lock, options.commits,
+    async def make_room() -> None:
+        await cache.trim(max(0, cache.used_bytes - MAKE_ROOM_BYTES))
+
+    commits = Commits(doors, meta, journal, blocks, remote, writer, files, stager.apply_lock, options.commits, make_room,
                       checkpoints if writer is not None else None)
     files.use(stager, commits.durable, commits.check_writable)
     vfs = Vfs(meta, files, commits, doors.clock, read_only=options.read_only)
     return Node(doors, superblock, keyring, remote, meta, writer, journal, cache, blocks, files, stager, spool, commits, vfs, tip, options)
+
+
+async def _date_the_root(node: Node) -> None:
+    """The first writer of a new filesystem: its root is as old as its superblock, and its maker's."""
+    node.commits.check_writable()
+    made_ns = node.superblock.created_ns
+    await node.meta.update_inode(ids.ROOT_INO, atime_ns=made_ns, mtime_ns=made_ns, ctime_ns=made_ns,
+                                 uid=node.options.owner[0], gid=node.options.owner[1])
 
 
 async def _save_cache_table(node: Node) -> None:
