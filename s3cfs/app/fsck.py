@@ -141,7 +141,9 @@ class _Fsck:
             with trio.CancelScope(shield=True):
                 await remote.close()
         code = OPERATIONAL if meta is None else 0
-        if self._options.repair and rows_doors is not None and any(problem.repair for problem in self.problems):
+        if self._options.repair and self._contradicted:
+            self._report(Line("repair", Severity.NOTE, "nothing was repaired: first decide about the local state", None, None, False))
+        elif self._options.repair and rows_doors is not None and any(problem.repair for problem in self.problems):
             code |= await self._mend(rows_doors)
         if self.corrected:
             code |= CORRECTED
@@ -173,9 +175,6 @@ class _Fsck:
 
     async def _mend(self, doors: Doors) -> int:
         """Take office and run the repairs, each once. Further exit codes."""
-        if self._contradicted:
-            self._report(Line("repair", Severity.NOTE, "nothing was repaired: first decide about the local state", None, None, False))
-            return 0
         wanted = {problem.repair for problem in self.problems if problem.repair is not None}
         repairs = sorted(wanted, key=lambda one: (one.order, repr(one)))
         if any(isinstance(repair, DropLocalState) for repair in repairs):

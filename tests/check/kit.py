@@ -5,7 +5,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import trio
 
@@ -135,7 +135,7 @@ class World:
         events: list[Any] = []
         before = {info.key: self.backend.get(info.key) for info in self.backend.list("")}
         options = FsckOptions(repair=repair, full=full, cachedir=str(local) if local else None)
-        result = trio.run(check_filesystem, lambda: Unclosed(self.backend), self.superblock, self.keyring,
+        result = trio.run(check_filesystem, lambda: cast(Backend, Unclosed(self.backend)), self.superblock, self.keyring,
                           SystemDisk(str(local)) if local else None, options, lines.append, events.append)
         after = {info.key: self.backend.get(info.key) for info in self.backend.list("")}
         if not repair:
@@ -144,11 +144,8 @@ class World:
         assert all(set(event) == {"done", "total", "unit", "text"} for event in events)
         return Checked(result, lines, len(after) - len(before))
 
-    def read_everything(self, folder: Path | None = None) -> dict[str, bytes | str]:
+    def read_everything(self, folder: Path | None = None, *, read_only: bool = True) -> dict[str, bytes | str]:
         """Content of each file as it comes from the store alone (or from `folder`), or the name of the error."""
-        return {path: data if isinstance(data, str) else data for path, data in self._read(folder).items()}
-
-    def _read(self, folder: Path | None) -> dict[str, bytes | str]:
         found: dict[str, bytes | str] = {}
 
         async def work(node: Node) -> None:
@@ -162,7 +159,7 @@ class World:
                     found[path] = await node.vfs.read(ino, 0, len(expected) + 1)
                 except Exception as error:
                     found[path] = type(error).__name__
-        self.on_node(work, folder, read_only=True)
+        self.on_node(work, folder, read_only=read_only)
         return found
 
 
