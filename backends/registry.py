@@ -29,7 +29,7 @@ class BackendType(Protocol):
     """What a backend's class offers beside the contract."""
 
     @property
-    def OPTIONS(self) -> Mapping[str, str]:  # noqa: N802 - a class attribute
+    def OPTIONS(self) -> Mapping[str, str]:
         """Every option it knows, with one line of help each."""
 
     def from_url(self, url: StoreUrl, options: Options, credentials: Credentials) -> Backend:

@@ -40,7 +40,7 @@ def ca_bundle(option: str) -> Bundle:
         return Bundle(option)
     if not os.path.isdir(option):
         raise ConfigError(f"ssl-ca-path: {option} is neither a file nor a folder")
-    collected = tempfile.NamedTemporaryFile(prefix="s3cfs-ca-", suffix=".pem")  # noqa: SIM115 - lives as long as the backend
+    collected = tempfile.NamedTemporaryFile(prefix="s3cfs-ca-", suffix=".pem")
     for name in sorted(os.listdir(option)):
         path = os.path.join(option, name)
         if os.path.isfile(path):

@@ -23,10 +23,10 @@ PACK_MAX_BYTES = 64 * MIB
 DIRTY_POOL_BYTES = 96 * MIB        # dirty file data in RAM, staged ones included; beyond it writers wait or data is spooled
 STAGE_RUN_BYTES = 8 * MIB          # a contiguous dirty run of this size is staged while its file is still open
 STAGE_OPEN_FILE_S = 30.0           # dirty data of a file that stays open is staged after this
-SPOOL_PIECE_BYTES = 128 * KIB
 OVERLAY_RUN_MAX_BYTES = 64 * KIB   # runs shorter than this inside existing data go into one overlay chunk
 TRANSACTION_INTERVAL_S = 1.0
 COMMIT_INTERVAL_S = 5.0            # default of --commit-interval
+SHORT_SYNC_S = 0.0005              # an fsync expected to take less is not worth a thread
 FRESH_FILE_GRACE_S = 0.2           # a transaction waits so long for a just created file to be closed
 JOURNAL_MAX_BYTES = 10 * GIB       # not yet in the store; beyond it writers wait, then ENOSPC
 WRITER_WAIT_S = 30.0               # how long a writer waits for room before ENOSPC
@@ -43,7 +43,7 @@ NEIGHBOURHOOD_BYTES = 2 * MIB
 READAHEAD_MAX_BYTES = 32 * MIB
 
 # metadata
-OUTBOX_SEGMENT_MAX_BYTES = 16 * MIB    # uncompressed changesets merged into one segment
+OUTBOX_MAX_BYTES = 128 * MIB           # uncompressed changesets waiting for one record; beyond it writers wait
 CHECKPOINT_MIN_LOG_BYTES = 1 * MIB     # a checkpoint is not worth it below this
 CHECKPOINT_LOG_RATIO = 0.25            # of the size of the last checkpoint
 CHECKPOINT_MAX_SEGMENTS = 500

@@ -19,7 +19,6 @@ complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l commit-interval -r -
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l max-lag -r -d 'writers wait when the store is behind by more than this; none the journals size is the only bound'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l journal-size -r -d 'how much data may wait on the local disk for the store; beyond it writers wait, then get ENOSPC'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l allow-other -d 'let other users into the mount (the permissions of files apply)'
-complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l allow-root -d 'let root into the mount of an ordinary user'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l fg -d 'stay in the foreground and log to stderr (systemd Type=notify)'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l read-only -d 'mount without the right to change anything; -o ro is the same'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l no-writeback -d 'every write() reaches s3cfs at once, not when the kernels cache lets go of it; slower'

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 
 from s3cfs.cli import arguments, exitcodes, seam
@@ -41,12 +40,11 @@ def parser(prog: str) -> arguments.Parser:
 
 def run(argv: Sequence[str], prog: str) -> int:
     args = parser(prog).parse(argv)
-    control = seam.control()
-    info = control.find(os.path.abspath(args.mountpoint))
+    info = seam.served(args.mountpoint)
     if args.action == "flush":
-        control.write_back(info.mountpoint)
+        seam.write_back(info.mountpoint)
     with Progress(quiet=args.quiet, as_json=args.json) as progress:
-        answer = control.call(info.socket, args.action, {"level": args.level} if args.action == "log-level" else {}, progress)
+        answer = seam.call(info.socket, args.action, {"level": args.level} if args.action == "log-level" else {}, progress)
     if args.json:
         print(json.dumps(answer))
     return 0

@@ -6,17 +6,14 @@ from dataclasses import dataclass, field
 
 from s3cfs.config.options import BY_NAME
 from s3cfs.errors import UsageError
+from s3cfs.fuse.options import PASSED_ON, PASSED_ON_WITH_VALUE
 
 # Words of mount(8), systemd and other tools that mean nothing to a filesystem.
 IGNORED = frozenset((
     "rw", "defaults", "_netdev", "_rnetdev", "nofail", "fail", "auto", "noauto", "user", "nouser", "users", "owner", "group", "comment",
-    "async", "silent", "loud", "nomand", "iversion", "noiversion", "lazytime", "nolazytime", "diratime", "norelatime", "nostrictatime",
+    "async", "relatime", "strictatime", "nodiratime", "default_permissions",
+    "silent", "loud", "nomand", "iversion", "noiversion", "lazytime", "nolazytime", "diratime", "norelatime", "nostrictatime",
     "uhelper", "helper",
-))
-# Passed on as they are. `ro` and `allow_other` are options of s3cfs too and go that way.
-PASSED = frozenset((
-    "nodev", "dev", "nosuid", "suid", "noexec", "exec", "noatime", "atime", "relatime", "strictatime", "nodiratime",
-    "default_permissions", "uid", "gid", "context", "fscontext", "defcontext", "rootcontext",
 ))
 SECRETS = frozenset(("fs-passphrase", "passphrase", "backend-password", "password"))
 OTHERS = frozenset(("authfile", "backend-options"))
@@ -61,11 +58,13 @@ def _one(found: Parsed, word: str, sloppy: bool) -> None:
         raise UsageError(f"-o {raw}: secrets never stand in mount options (everybody can read them); use the authentication file")
     if raw in IGNORED or raw.lower().startswith("x-"):
         return
-    if raw in PASSED:
+    if (word in PASSED_ON and word != "ro") or word.startswith(PASSED_ON_WITH_VALUE):     # `ro` is an option of s3cfs too
         found.passed.append(word)
         return
-    if raw in ("sync", "dirsync") and not equals:
-        raise UsageError(f"-o {raw} alone is not supported: sync=remote makes fsync() wait for the store")
+    if word == "sync":
+        raise UsageError("-o sync alone is not supported: sync=remote makes fsync() wait for the store")
+    if raw in ("uid", "gid", "umask"):
+        raise UsageError(f"-o {raw} is not supported: files here have owners and modes of their own (chown and chmod work)")
     if name in OTHERS:
         if not value:
             raise UsageError(f"-o {raw} needs a value")

@@ -10,8 +10,8 @@ from s3cfs.errors import ExitCode, UsageError
 
 EPILOG = """\
 -o takes what fstab holds: every option above by its name (allow_other, cachesize=20G, authfile=/etc/s3cfs/auth.ini); ro, nodev,
-nosuid, noexec, noatime, relatime, context= and their like go on to the kernel; rw, _netdev, nofail, noauto, user, x-*, comment=
-are accepted and ignored. A flag that the file or the environment sets is switched off by --no-NAME (--allow-root: --no-allow-root).
+nosuid, noexec, noatime, context= and their like go on to the kernel; rw, relatime, _netdev, nofail, noauto, user, x-*, comment=
+are accepted and ignored. A flag that the file or the environment sets is switched off by --no-NAME (--no-allow-other).
 
 examples:
   s3cfs mount s3c://s3.example.com/my-bucket/home /mnt/home
@@ -59,6 +59,4 @@ def prepare(url: str, mountpoint: str, fstab_options: Sequence[str], given: dict
     parsed = fstab.parse(fstab_options, sloppy)
     said = {**parsed.given, **{name: value for name, value in given.items() if value is not None}}
     settings, options = load(url, said, fuse_options=tuple(parsed.passed), ask=arguments.asker())
-    if options.allow_other and options.allow_root:
-        raise UsageError("allow-other and allow-root exclude each other: allow-other includes root")
     return settings, os.path.abspath(mountpoint), options

@@ -49,40 +49,32 @@ class MountInfo(Protocol):
     def mountpoint(self) -> str: ...
 
 
-class Control:
-    """The control socket of a mount, found by its mount point."""
-
-    def find(self, mountpoint: str) -> MountInfo:
-        """Who serves it; also just after it was unmounted, while the last changes are brought to the store. NotAMount."""
-        from s3cfs import control
-        from s3cfs.fuse import mounttable
-        path = mounttable.resolve(mountpoint)
-        entry = mounttable.entry_at(path)
-        return control.find(path, entry.device, entry.owner) if entry else control.find(path)
-
-    def call(self, socket: str, op: str, args: Mapping[str, Any], on_progress: OnProgress | None) -> dict[str, Any]:
-        from s3cfs import control
-        return cast(dict[str, Any], control.call(socket, op, args, on_progress=on_progress or (lambda event: None)))
-
-    def unmount(self, mountpoint: str, *, lazy: bool) -> None:
-        """Take the mount away from the kernel, which first hands over what it holds back. MountpointError when it is in use."""
-        from s3cfs.fuse import mountpoint as mountpoints
-        mountpoints.unmount(mountpoint, lazy=lazy)
-
-    def write_back(self, mountpoint: str) -> None:
-        """Have the kernel send what it holds back of written data (syncfs, twice: the first only starts it on FUSE)."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        fd = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            for _ in range(2):
-                libc.syncfs(fd)
-        finally:
-            os.close(fd)
-
-
 def app() -> App:
     return cast(App, importlib.import_module("s3cfs.app"))
 
 
-def control() -> Control:
-    return Control()
+def served(mountpoint: str) -> MountInfo:
+    """Who serves a mount; found without touching it, so it works while one hangs. NotAMount when nobody does."""
+    from s3cfs import control
+    from s3cfs.fuse import mounttable
+    here = mounttable.resolve(mountpoint)
+    entry = mounttable.entry_at(here)
+    return control.find(here, entry.device if entry else None)
+
+
+def write_back(mountpoint: str) -> None:
+    """Have the kernel send what it holds back of written data: syncfs, twice, since on FUSE the first only starts it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for _ in range(2):
+            libc.syncfs(fd)
+    finally:
+        os.close(fd)
+
+
+def call(socket: str, op: str, args: Mapping[str, Any], on_progress: OnProgress = lambda event: None) -> dict[str, Any]:
+    """Ask the process behind a mount and wait for the answer, however long that takes."""
+    from s3cfs import control
+    answer = control.call(socket, op, args, on_progress=on_progress)
+    return answer if isinstance(answer, dict) else {}

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,8 +31,7 @@ def parser(prog: str) -> arguments.Parser:
 
 def run(argv: Sequence[str], prog: str) -> int:
     args = parser(prog).parse(argv)
-    control = seam.control()
-    found = control.call(control.find(os.path.abspath(args.mountpoint)).socket, "stat", {}, None)
+    found = seam.call(seam.served(args.mountpoint).socket, "stat", {})
     if args.json:
         print(json.dumps(found, indent=2))
     else:
@@ -59,7 +57,7 @@ def _rows(s: Mapping[str, Any], style: Style) -> Iterator[tuple[str, str]]:
     yield "store", f"{s.get('url', '')}"
     yield "mounted on", f"{s.get('mountpoint', '')}, process {s.get('pid')}, s3cfs {s.get('version')}, since {_ago(s.get('uptime_s'))}" + (
         ", read-only" if s.get("read_only") else "")
-    yield "state", (style.good if state == "ok" else style.bad)(state) + (f": {s['message']}" if s.get("message") else "")
+    yield "state", (style.good if state in ("ok", "read-only") else style.bad)(state) + (f": {s['message']}" if s.get("message") else "")
     yield "", ""
     bound = lag.get("bound_seconds")
     behind = f"{_ago(lag.get('seconds'))}, {_size(lag.get('bytes'))} not yet in the store"
@@ -86,12 +84,22 @@ def _rows(s: Mapping[str, Any], style: Style) -> Iterator[tuple[str, str]]:
     last = store.get("last_success_s")
     yield "requests", ", ".join(f"{_count(n)} {op}" for op, n in (store.get("requests") or {}).items() if n) or "none"
     yield "transferred", f"{_size(moved.get('up'))} up, {_size(moved.get('down'))} down; {_count(store.get('errors'))} errors, " \
-                         f"last answer {'never' if last is None else f'{_ago(last)} ago'}; tier {store.get('tier')}"
-    for kind, row in (store.get("by_kind") or {}).items():
-        text = ", ".join(f"{_size(n) if 'bytes' in name or name in ('up', 'down') else _count(n)} {name.replace('_bytes', '')}"
-                         for name, n in row.items() if n) if isinstance(row, Mapping) else _count(row)
-        if text:
-            yield f"  {kind}", text
+                         f"last answer {'never' if last is None else f'{_ago(last)} ago'}; tier {store.get('tier') or '-'}"
+    yield from _by_kind(store.get("by_kind") or {})
+
+
+def _by_kind(by_kind: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The counters turned round: a row a kind of object."""
+    rows: dict[str, list[str]] = {}
+    for operation, kinds in (by_kind.get("requests") or {}).items():
+        for kind, count in kinds.items():
+            rows.setdefault(kind, []).append(f"{_count(count)} {operation}")
+    for way in ("up", "down"):
+        for kind, size in (by_kind.get(f"bytes_{way}") or {}).items():
+            if size:
+                rows.setdefault(kind, []).append(f"{_size(size)} {way}")
+    for kind in sorted(rows):
+        yield f"  {kind}", ", ".join(rows[kind])
 
 
 def _size(value: Any) -> str:

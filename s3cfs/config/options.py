@@ -53,7 +53,6 @@ class MountOptions:
     max_lag: float | None = None
     journal_size: int = limits.JOURNAL_MAX_BYTES
     allow_other: bool = False
-    allow_root: bool = False
     foreground: bool = False
     read_only: bool = False
     no_writeback: bool = False
@@ -154,8 +153,6 @@ OPTIONS: tuple[Option, ...] = (
            limits.JOURNAL_MAX_BYTES, "10G"),
     Option("allow-other", "allow_other", None, "",
            "let other users into the mount (the permissions of files apply)", False, "no"),
-    Option("allow-root", "allow_root", None, "",
-           "let root into the mount of an ordinary user", False, "no"),
     Option("fg", "foreground", None, "",
            "stay in the foreground and log to stderr (systemd: Type=notify)", False, "no", ("foreground",)),
     Option("read-only", "read_only", None, "",

@@ -176,7 +176,7 @@ def _be_daemon(run: Callable[[Report], None], report: Report, log_path: Path | N
     except BaseException as error:
         log.exception("the daemon ends with an error nobody expected")
         where = f", see {log_path}" if log_path else ""
-        report.error(f"internal error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}{where}", code)
+        report.error(f"internal error: {type(error).__name__}{where}", code)
     finally:
         with contextlib.suppress(Exception):
             logging.shutdown()

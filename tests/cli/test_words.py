@@ -79,14 +79,16 @@ def test_compress():
 def test_fstab_options():
     found = fstab.parse([
         "rw,_netdev,nofail,noauto,user=joe,x-systemd.automount,X-foo=1,comment=bla,allow_other,cachesize=20G",
-        r"nosuid,nodev,noatime,uid=7,context=\"system_u:object_r:t:s0:c1,c2\",authfile=/etc/a\,b.ini,sync=remote,ro".replace('\\"', '"')])
+        r"nosuid,nodev,noatime,relatime,context=\"system_u:object_r:t:s0:c1,c2\",authfile=/etc/a\,b.ini,sync=remote,ro"
+        .replace('\\"', '"')])
     assert found.given == {"allow-other": True, "cachesize": "20G", "authfile": "/etc/a,b.ini", "sync": "remote", "read-only": True}
-    assert found.passed == ["nosuid", "nodev", "noatime", "uid=7", 'context="system_u:object_r:t:s0:c1,c2"']
+    assert found.passed == ["nosuid", "nodev", "noatime", 'context="system_u:object_r:t:s0:c1,c2"']
 
 
 @pytest.mark.parametrize(("text", "message"), [
     ("bogus", "unknown mount option 'bogus'"), ("bogus=HUNTER2", "unknown mount option 'bogus'$"), ("cachesize", "needs a value"),
-    ("sync", "sync=remote"), ("fs-passphrase=HUNTER2", "secrets never"), ("backend_password=HUNTER2", "secrets never"),
+    ("sync", "sync=remote"), ("uid=7", "owners and modes of their own"), ("fs-passphrase=HUNTER2", "secrets never"),
+    ("backend_password=HUNTER2", "secrets never"),
     ("authfile=", "needs a value"),
 ])
 def test_fstab_options_refused(text: str, message: str):
