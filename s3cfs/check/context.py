@@ -17,6 +17,7 @@ Progress = Callable[[str, int, int | None, str], None]        # what, done, of h
 
 GIVEN_UP = "fsck/given-up"                                    # in fsmeta: keys of damaged objects that are not needed any more
 GIVEN_UP_MAX = 1000
+RANGES_MAX = 20_000                                           # of files that are hit, named in one run
 
 
 @dataclass(slots=True)
@@ -34,6 +35,7 @@ class Context:
     # left by checks
     checkpoints: list[Manifest] = field(default_factory=list)     # those that are whole, newest first
     counts: dict[str, int] = field(default_factory=dict)          # what was looked at
+    ranges_left: int = field(default_factory=lambda: RANGES_MAX)
 
     def count(self, what: str, number: int = 1) -> None:
         self.counts[what] = self.counts.get(what, 0) + number

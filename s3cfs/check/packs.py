@@ -6,15 +6,15 @@ networks and listings err too. Packs that no row names are notes: a crash leaves
 """
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 
 import trio
 
-from s3cfs import ids
+from s3cfs import ids, limits
 from s3cfs.check.context import Context
 from s3cfs.check.examine import Findings, chunk_trouble, examine
-from s3cfs.check.paths import RANGES_MAX, Paths, hits
+from s3cfs.check.paths import Hit, Paths, hits
 from s3cfs.check.problems import Problem, Severity
 from s3cfs.check.repairs import RewritePack
 from s3cfs.chunk import ChunkCodec
@@ -30,6 +30,8 @@ AT_ONCE = 3                      # packs in memory, of PACK_MAX_BYTES at most
 BATCH = 256                      # packs whose chunk rows are read in one pass
 WINDOW = 24                      # packs between two reports
 ORPHANS_NAMED = 20
+UNUSED_NAMED = 5
+TOO_LARGE_BYTES = 2 * limits.PACK_MAX_BYTES     # to be a pack: not worth the memory
 JOURNAL = "journal"
 
 
@@ -64,8 +66,9 @@ async def packs(ctx: Context) -> AsyncGenerator[Problem, None]:
             suspects = await _look(ctx, window, chunks, stored, journal)
             done += sum(pack.size for pack in window)
             ctx.progress("reading packs" if ctx.full else "checking packs", done, total, "bytes")
+            where = await _hits(ctx, ctx.meta, paths, suspects)
             for suspect in suspects:
-                async for problem in _problems(ctx, ctx.meta, paths, suspect):
+                for problem in _problems(ctx, suspect, where):
                     yield problem
     known = {pack_key(pack.name) for pack in rows if pack.name is not None}
     strays = sorted(stored.keys() - known)
@@ -119,8 +122,10 @@ async def _look_at(ctx: Context, pack: Pack, rows: Sequence[Chunk], stored: dict
     if not ctx.full:
         if size == pack.size:
             return None
-        beyond = {row.id: "it lies beyond the end" for row in rows if row.off + row.clen > size}
+        beyond = {row.id: f"the pack ends at {size}" for row in rows if row.off + row.clen > size}
         return Suspect(pack, "damaged", [f"it has {size} bytes, not {pack.size}"], beyond, rows)
+    if size > TOO_LARGE_BYTES:
+        return _all(pack, "damaged", f"it has {size} bytes, not {pack.size}", rows)
     findings = await _download(ctx, pack.name, key, rows)
     if findings is not None and not findings.clean:
         findings = await _download(ctx, pack.name, key, rows)    # was it the store, or the way?
@@ -185,39 +190,54 @@ def _all(pack: Pack, word: str, text: str, rows: Sequence[Chunk]) -> Suspect:
     return Suspect(pack, word, [text], {row.id: "its pack is missing" for row in rows}, rows)
 
 
-async def _problems(ctx: Context, meta: Meta, paths: Paths, suspect: Suspect) -> AsyncGenerator[Problem, None]:
+async def _hits(ctx: Context, meta: Meta, paths: Paths, suspects: Sequence[Suspect]) -> dict[int, list[Hit]]:
+    """Where the chunks of all of them are used: one pass over the extents."""
+    bad = [id for suspect in suspects for id in suspect.bad]
+    if not bad or ctx.ranges_left <= 0:
+        return {}
+    where: dict[int, list[Hit]] = {}
+    for hit in await hits(meta, paths, bad, ctx.ranges_left):
+        where.setdefault(hit.chunk, []).append(hit)
+        ctx.ranges_left -= 1
+    return where
+
+
+def _problems(ctx: Context, suspect: Suspect, where: dict[int, list[Hit]]) -> Iterator[Problem]:
     """First the pack, then each range of each file that is hit, then chunks that no file uses."""
     pack = suspect.pack
     repair = RewritePack(pack.id)
-    where = pack_key(pack.name) if pack.name is not None else f"{JOURNAL}/{pack.id}.pack"
+    place = pack_key(pack.name) if pack.name is not None else f"{JOURNAL}/{pack.id}.pack"
     short = pack.name[:pack.name.index("-") + 9] + "…" if pack.name is not None else str(pack.id)
-    intact = len(suspect.rows) - len(suspect.bad)
     for text in suspect.object[:5]:
-        rest = "" if suspect.bad else "; no file is hit" if not suspect.rows else f"; its {intact} chunks are whole, no file is hit"
-        yield Problem(NAME, f"pack {where}: {suspect.word}: {text}{rest}", object=where, repair=repair)
-    if not suspect.bad:
-        return
-    rows = {row.id: row for row in suspect.rows}
-    found, whole = await hits(meta, paths, suspect.bad.keys())
-    for hit in found:
-        yield Problem(NAME, f"{suspect.word}: {hit.range.path} bytes {hit.range.start}-{hit.range.end - 1} "
-                      f"(chunk {rows[hit.chunk].hash.hex()[:8]}…, pack {short})",
-                      object=where, file=hit.range, chunk=hit.chunk, repair=repair)
-    if not whole:
-        yield Problem(NAME, f"{suspect.word}: more than {RANGES_MAX} ranges of files are hit by pack {short}; not all are listed",
-                      object=where, repair=repair)
-    unused = sorted(id for id in suspect.bad if not rows[id].refs)
-    for id in unused[:5]:
-        yield Problem(NAME, f"{suspect.word}: chunk {rows[id].hash.hex()[:8]}… of pack {short}: {suspect.bad[id]}; no file uses it",
-                      object=where, chunk=id, repair=repair)
-    if len(unused) > 5:
-        yield Problem(NAME, f"{suspect.word}: {len(unused) - 5} further chunks of pack {short}, which no file uses",
-                      object=where, repair=repair)
+        rest = "" if suspect.bad else f"; its {len(suspect.rows)} chunks are whole, no file is hit" if suspect.rows else "; no file is hit"
+        yield Problem(NAME, f"pack {place}: {suspect.word}: {text}{rest}", object=place, repair=repair)
+    unused: list[str] = []
+    unlisted = 0
+    for row in sorted((row for row in suspect.rows if row.id in suspect.bad), key=lambda row: _first(where.get(row.id, []))):
+        name = f"chunk {row.hash.hex()[:8]}…, pack {short}"
+        if not row.refs:
+            unused.append(f"{suspect.word}: {name}: {suspect.bad[row.id]}; no file uses it")
+        unlisted += bool(row.refs and row.id not in where)
+        for hit in where.get(row.id, []):
+            yield Problem(NAME, f"{suspect.word}: {hit.range.path} bytes {hit.range.start}-{hit.range.end - 1} ({name})",
+                          object=place, file=hit.range, chunk=row.id, repair=repair)
+    if unlisted:
+        yield Problem(NAME, f"{suspect.word}: {unlisted} further chunks of pack {short}; the files that use them are too many to list",
+                      object=place, repair=repair)
+    for text in unused[:UNUSED_NAMED]:
+        yield Problem(NAME, text, object=place, repair=repair)
+    if len(unused) > UNUSED_NAMED:
+        yield Problem(NAME, f"{suspect.word}: {len(unused) - UNUSED_NAMED} further chunks of pack {short}, which no file uses",
+                      object=place, repair=repair)
+
+
+def _first(found: Sequence[Hit]) -> tuple[str, int]:
+    return (found[0].range.path, found[0].range.start) if found else ("", 0)
 
 
 async def _without_rows(ctx: Context, stored: dict[str, int]) -> AsyncGenerator[Problem, None]:
     """The metadata cannot be read: what can be said of the packs alone."""
-    keys = sorted(key for key in stored if is_pack(key))
+    keys = sorted(key for key, size in stored.items() if is_pack(key) and size <= TOO_LARGE_BYTES)
     if not ctx.full:
         return
     done = 0

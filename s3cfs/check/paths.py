@@ -8,7 +8,6 @@ from s3cfs.check.problems import Range
 from s3cfs.ids import ROOT_INO
 from s3cfs.meta import Meta
 
-RANGES_MAX = 1000              # named for one object
 NAMES_MAX = 20                 # of one file with hard links
 DEPTH_MAX = 10_000
 
@@ -65,11 +64,9 @@ def text(name: bytes) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decoded)
 
 
-async def hits(meta: Meta, paths: Paths, chunks: Collection[int]) -> tuple[list[Hit], bool]:
-    """Where the chunks are used, in the order of file and offset; neighbours of one chunk are joined. False: there is more."""
-    users = await meta.users_of_many(chunks, RANGES_MAX + 1)
-    whole = len(users) <= RANGES_MAX
-    users = users[:RANGES_MAX]
+async def hits(meta: Meta, paths: Paths, chunks: Collection[int], limit: int) -> list[Hit]:
+    """Where the chunks are used, in the order of file and offset; neighbours in one chunk are joined. Not more than `limit`."""
+    users = await meta.users_of_many(chunks, limit)
     names = await paths.of({ino for ino, _ in users})
     joined: list[tuple[int, int, int, int]] = []
     for ino, extent in users:
@@ -77,4 +74,4 @@ async def hits(meta: Meta, paths: Paths, chunks: Collection[int]) -> tuple[list[
             joined[-1] = (ino, extent.chunk, joined[-1][2], extent.off + extent.len)
         else:
             joined.append((ino, extent.chunk, extent.off, extent.off + extent.len))
-    return [Hit(chunk, Range(path, start, end)) for ino, chunk, start, end in joined for path in names[ino]], whole
+    return [Hit(chunk, Range(path, start, end)) for ino, chunk, start, end in joined for path in names[ino]][:limit]

@@ -108,7 +108,7 @@ async def _stored(shop: Workshop, pack: Pack) -> bytes:
     if pack.name is None:
         return b""
     try:
-        return await shop.remote.get(pack_key(pack.name))
+        return await shop.remote.get(pack_key(pack.name), 0, pack.size)
     except NotFound:
         return b""
 

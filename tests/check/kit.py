@@ -11,6 +11,7 @@ import trio
 
 from s3cfs import ids, superblock
 from s3cfs.app.fsck import FsckResult, check_filesystem
+from s3cfs.app.host import process_alive, this_host
 from s3cfs.app.node import Node, NodeOptions, open_node
 from s3cfs.backends.base import Backend
 from s3cfs.check import Line
@@ -55,6 +56,7 @@ class World:
 
     def on_node(self, work: Callable[[Node], Awaitable[None]], folder: Path | None = None, **options: Any) -> Path:
         where = folder or self.folder()
+        options = {"host": this_host(), "process_alive": process_alive, **options}
 
         async def main() -> None:
             async with open_node(doors(where), self.backend, self.keyring, self.superblock, NodeOptions(**options)) as node:

@@ -19,6 +19,7 @@ from s3cfs.backends.faulty import Fault, FaultyBackend
 from s3cfs.backends.local import LocalBackend
 from s3cfs.backends.memory import MemoryBackend
 from s3cfs.backends.registry import open_backend
+from s3cfs.check import context
 from s3cfs.config import FsckOptions
 from s3cfs.doors import SystemRandomness
 from tests.check.kit import BIG, CHEAP, KIB, Checked, World
@@ -222,6 +223,16 @@ def test_what_is_damaged_on_the_way_only_is_no_problem(small: World) -> None:
                       lambda event: None)
     assert (result.exit_code, lines) == (0, []) and [fault for _, _, fault in faulty.injected] == [Fault.FLIPPED]
     assert before == {info.key for info in faulty.list("")}
+
+
+def test_more_damage_than_can_be_listed(small: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "RANGES_MAX", 3)
+    small.fill()
+    for key in small.keys("pack/"):
+        small.backend.delete(key)
+    checked = small.fsck()
+    assert checked.code == 4 and sum(line.file is not None for line in checked.lines) == 3
+    assert checked.names("too many to list") and all(checked.names(key) for key in small.keys("pack/"))
 
 
 def test_foreign_and_orphaned_objects_are_notes(small: World) -> None:

@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import contextlib
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from s3cfs.app.host import process_alive, this_host
+from s3cfs.app.host import this_host
 from s3cfs.app.node import Node
 from s3cfs.backends.memory import MemoryBackend
 from s3cfs.meta.engine import connect
@@ -35,7 +36,7 @@ def killed_with_unsent_data(world: World, state: Path) -> Path:
         await node.commits.durable()
         raise Killed
     with contextlib.suppress(BaseExceptionGroup):
-        world.on_node(work, state)
+        world.on_node(work, state, host=replace(this_host(), start_ticks=1))       # a process of this machine that is dead
     world.content |= new
     return state
 
@@ -205,6 +206,6 @@ def test_repair_beside_a_mount(world: World) -> None:
     async def work(node: Node) -> None:
         raise Killed
     with contextlib.suppress(BaseExceptionGroup):
-        world.on_node(work, host=this_host(), process_alive=process_alive)
+        world.on_node(work)
     checked = world.fsck(repair=True)
     assert checked.code == 4 + 8 and checked.new_objects == 0 and checked.names("the repair could not be made", "mounted by process")
