@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import trio
+from trio.testing import MockClock
 
 from s3cfs.doors import Doors
 
@@ -40,6 +41,13 @@ class SimClock:
         self._incarnation.alive()
         await trio.sleep(seconds)
         self._incarnation.alive()
+
+    def block(self, seconds: float) -> None:
+        """A thread sleeps (the retry wrapper's does): since its function runs in one moment, all others oversleep."""
+        self._incarnation.alive()
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, MockClock)
+        clock.jump(seconds)
 
 
 class SimRandomness:
