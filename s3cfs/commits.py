@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -98,7 +99,10 @@ class Commits:
         self._uploaded: list[ClosedPack] = []      # in the store; their files move to the cache after the commit
         self._upload_wanted = trio.Event()
         self._dirty_since: float | None = None    # monotonic, of what no transaction holds yet
-        self._durable_since: float | None = None  # ... of the oldest change that no commit holds yet
+        self._waiting: deque[tuple[int, float, int]] = deque()   # outbox rows: id, time of their oldest change (monotonic), bytes
+        self._outbox_bytes = 0
+        self._flushes_wanted = self._flushes_done = 0
+        self._flushed = trio.Event()
         self._last_append = doors.clock.monotonic()
         self._released = False
         self._begun = 0                           # transactions, the running one included
@@ -127,7 +131,7 @@ class Commits:
     def _full(self) -> bool:
         over = self._journal.bytes_total > self._options.journal_max_bytes * JOURNAL_ROOM
         late = self._options.max_lag_s is not None and self.lag_s() > self._options.max_lag_s
-        return over or late or not self.disk_has_room()
+        return over or late or self._outbox_bytes > limits.OUTBOX_MAX_BYTES or not self.disk_has_room()
 
     def disk_has_room(self) -> bool:
         """Whether the local disk has more than its reserve free; looked up a few times a second."""
@@ -173,6 +177,7 @@ class Commits:
         """Writing ends: what was acknowledged as durable is kept, the mount goes on reading."""
         self.failure = error
         self._enter(State.DEPOSED if isinstance(error, Deposed) else State.FAILED, str(error))
+        self._wake_flushes()
 
     # ---------------------------------------------------------------- transactions
 
@@ -191,46 +196,60 @@ class Commits:
         return self._meta.dirty or self._content.dirty or self._dirty_since is not None
 
     async def _transaction(self, *, grace: bool = False, finish_pack: bool = False) -> None:
-        """With `_transaction_lock` held. `grace`: wait a moment for new files to be filled. Raises when the local disk fails."""
+        """With `_transaction_lock` held. `grace`: wait a moment for new files to be filled. Raises when the local disk fails.
+
+        Not cancelled half-way: whoever asked may go, others rely on it.
+        """
         if self.state in _FINAL:
             raise ReadOnly(self.message)
         self._begun += 1
         try:
             if grace:
                 await self._wait_for_fresh_files()
-            await self._content.stage_ready()      # most of the work, while everything goes on
-            await self._journal.sync()
-            self._gate = trio.Event()              # and what came meanwhile
-            try:
-                await self._content.stage_ready()
-                async with self._apply_lock:
-                    since, self._dirty_since = self._dirty_since, None
-                    if finish_pack:
-                        await self._record_closed(await self._journal.close_current())
-                    else:
-                        await self._journal.sync()
-                        await self._record_closed(self._journal.take_closed())
-                    if self._content.dirty or self._content.has_fresh_open():
-                        self._dirty_since = self._doors.clock.monotonic()     # open files that were left out
-                    made = self._meta.commit()
-                    noted = [n for n in self._kept if n <= LocalTip.load(self._meta).n]
-            finally:
-                gate, self._gate = self._gate, None
-                gate.set()
-            self.transactions += 1
-            if made is not None and self._durable_since is None:
-                self._durable_since = since if since is not None else self._doors.clock.monotonic()
-            await self._doors.threads.run(self._meta.sync_wal)
-            for n in noted:
-                self._doors.disk.unlink(pending_name(n))
-                self._kept.remove(n)
+            with trio.CancelScope(shield=True):
+                await self._close_transaction(finish_pack)
         except trio.Cancelled:
             raise
         except Exception as exc:
             self.fail(exc)
             raise
-        if made is not None:
-            self._to_commit.set()
+
+    async def _close_transaction(self, finish_pack: bool) -> None:
+        await self._content.stage_ready()      # most of the work, while everything goes on
+        await self._journal.sync()
+        self._gate = trio.Event()              # and what came meanwhile
+        try:
+            await self._content.stage_ready()
+            async with self._apply_lock:
+                since, self._dirty_since = self._dirty_since, None
+                if finish_pack:
+                    await self._record_closed(await self._journal.close_current())
+                else:
+                    await self._journal.sync()
+                    await self._record_closed(self._journal.take_closed())
+                if self._content.dirty:
+                    self._dirty_since = self._doors.clock.monotonic()     # open files that were left out
+                made = self._meta.commit()
+                if made is not None:
+                    self._enqueue(made.id, since if since is not None else self._doors.clock.monotonic(), made.changeset_bytes)
+                noted = [n for n in self._kept if n <= LocalTip.load(self._meta).n]
+        finally:
+            gate, self._gate = self._gate, None
+            gate.set()
+        self.transactions += 1
+        await self._doors.threads.run(self._meta.sync_wal)
+        for n in noted:
+            self._doors.disk.unlink(pending_name(n))
+            self._kept.remove(n)
+
+    def _enqueue(self, row: int, since: float, size: int) -> None:
+        self._waiting.append((row, since, size))
+        self._outbox_bytes += size
+        self._to_commit.set()
+
+    def _dequeue(self, upto: int) -> None:
+        while self._waiting and self._waiting[0][0] <= upto:
+            self._outbox_bytes -= self._waiting.popleft()[2]
 
     async def _wait_for_fresh_files(self) -> None:
         deadline = self._doors.clock.monotonic() + limits.FRESH_FILE_GRACE_S
@@ -254,9 +273,11 @@ class Commits:
         return self.state not in _FINAL
 
     def hurry(self) -> None:
-        """The outbox holds something from before."""
-        self._durable_since = self._doors.clock.monotonic()
-        self._to_commit.set()
+        """The outbox may hold something from an earlier process: it goes first."""
+        rows, size, oldest_ns = self._meta.outbox()
+        if rows:
+            age_s = (self._doors.clock.time_ns() - (oldest_ns or 0)) / 1e9
+            self._enqueue(self._meta.last_outbox_id(), self._doors.clock.monotonic() - max(0.0, age_s), size)
 
     def adopt(self, packs: list[ClosedPack]) -> None:
         """Packs that an earlier process closed and did not upload."""
@@ -266,13 +287,41 @@ class Commits:
     # ---------------------------------------------------------------- commits
 
     async def flush(self, *, files: bool = True) -> None:
-        """Everything written before this call is in the store (`files`: open files too). Raises when it cannot be."""
+        """Everything written before this call is in the store (`files`: open files too). Raises when it cannot be.
+
+        The commit is made by the mount's own task: a caller that gives up leaves no half-made record behind.
+        """
         async with self._transaction_lock:
-            if files:
+            if files and self.writable:
                 await self._content.stage_all()
-        await self._commit()
+        self._flushes_wanted += 1
+        ticket = self._flushes_wanted
+        self._to_commit.set()
+        while self._flushes_done < ticket:
+            if not self.writable:
+                raise type(self.failure)(*self.failure.args) if isinstance(self.failure, S3cfsError) else ReadOnly(self.message)
+            await self._flushed.wait()
+
+    async def _commit_loop(self) -> None:
+        last = float("-inf")
+        while True:
+            await self._to_commit.wait()
+            self._to_commit = trio.Event()
+            while self._flushes_wanted == self._flushes_done and (wait := last + self._options.commit_interval_s - self._now()) > 0:
+                with trio.move_on_after(wait):
+                    await self._to_commit.wait()
+                    self._to_commit = trio.Event()
+            last, ticket = self._now(), self._flushes_wanted
+            await self._commit()
+            self._flushes_done = ticket
+            self._wake_flushes()
+
+    def _wake_flushes(self) -> None:
+        event, self._flushed = self._flushed, trio.Event()
+        event.set()
 
     async def _commit(self) -> None:
+        """Everything that is in a transaction now, as one record. Only `_commit_loop` calls it."""
         writer = self._writer
         if writer is None:
             return
@@ -281,38 +330,35 @@ class Commits:
                 if self._uncommitted() or self._journal.current is not None:
                     await self._transaction(finish_pack=True)
                 snapshot = self._checkpoints.begin() if self._checkpoints is not None else None   # the state this commit will have
-            since, tip = self._durable_since, writer.tip
-            wanted = list(self._uploads)
-            last = self._meta.last_outbox_id()
-            uploaded, self._uploaded = self._uploaded, []
-            while self._meta.outbox()[0]:
-                merged = self._meta.merge_outbox(limits.OUTBOX_SEGMENT_MAX_BYTES)
-                if merged is None:
-                    break
+                # from here to the end of the block nothing suspends: the rows of the record are those whose packs are finished
+                merged = self._meta.merge_outbox(limits.OUTBOX_MAX_BYTES * 2)
+                packs = list(self._uploads)
+            tip = writer.tip
+            if merged is not None:
                 upto, changeset, count = merged
-                await self._wait_for_packs(wanted, writer)
+                await self._wait_for_packs(packs, writer)
                 tip = await self._append(writer, Kind.COMMIT, {"outbox": upto, "transactions": count}, changeset)
                 self._meta.drop_outbox(upto)
+                self._dequeue(upto)
                 self.commits += 1
                 self.last_commit_ns = self._doors.clock.time_ns()
-                if upto >= last:
-                    break
-            if self._meta.outbox()[0]:
-                self._durable_since = self._doors.clock.monotonic() if since is self._durable_since else self._durable_since
+                await self._retire(packs)
+            if self._waiting:
                 self._to_commit.set()
-            elif since is self._durable_since:
-                self._durable_since = None
-            if wanted:
-                uploaded, self._uploaded = uploaded + self._uploaded, []
-            for pack in uploaded:
-                self._meta.drop_pack_file(pack.pack_id)
-            async with self._transaction_lock:
-                await self._transaction()
-            for pack in uploaded:
-                await self._blocks.uploaded(pack)
             self._relief_now()
         if snapshot is not None and self._checkpoints is not None:
             await self._checkpoints.write(snapshot, tip)
+
+    async def _retire(self, packs: list[int]) -> None:
+        """Packs whose commit is in the store move to the cache, once the local database knows that it is."""
+        done = [pack for pack in self._uploaded if pack.pack_id in packs or pack.pack_id not in self._uploads]
+        self._uploaded = [pack for pack in self._uploaded if pack not in done]
+        for pack in done:
+            self._meta.drop_pack_file(pack.pack_id)
+        async with self._transaction_lock:
+            await self._transaction()
+        for pack in done:
+            await self._blocks.uploaded(pack)
 
     async def _wait_for_packs(self, packs: list[int], writer: Writer) -> None:
         """C2. Meanwhile the log says now and then that this writer lives."""
@@ -421,13 +467,6 @@ class Commits:
             if self._dirty_since is not None:
                 self._changed.set()
 
-    async def _commit_loop(self) -> None:
-        while True:
-            await self._to_commit.wait()
-            self._to_commit = trio.Event()
-            await self._doors.clock.sleep(self._options.commit_interval_s)
-            await self._commit()
-
     async def _release_loop(self) -> None:
         """Nothing to say for a while: say so once, and be silent."""
         while True:
@@ -448,9 +487,13 @@ class Commits:
 
     # ---------------------------------------------------------------- figures
 
+    def _now(self) -> float:
+        return self._doors.clock.monotonic()
+
     def lag_s(self) -> float:
         """Age of the oldest change that is in no commit, seconds; 0 when everything is in the store."""
-        oldest = [moment for moment in (self._durable_since, self._dirty_since, self._content.oldest_change()) if moment is not None]
+        oldest = [moment for moment in (self._waiting[0][1] if self._waiting else None, self._dirty_since, self._content.oldest_change())
+                  if moment is not None]
         return max(0.0, self._doors.clock.monotonic() - min(oldest)) if oldest else 0.0
 
     def lag_bytes(self) -> int:

@@ -42,7 +42,7 @@ NEIGHBOURHOOD_BYTES = 2 * MIB
 READAHEAD_MAX_BYTES = 32 * MIB
 
 # metadata
-OUTBOX_SEGMENT_MAX_BYTES = 16 * MIB    # uncompressed changesets merged into one segment
+OUTBOX_MAX_BYTES = 128 * MIB           # uncompressed changesets waiting for one record; beyond it writers wait
 CHECKPOINT_MIN_LOG_BYTES = 1 * MIB     # a checkpoint is not worth it below this
 CHECKPOINT_LOG_RATIO = 0.25            # of the size of the last checkpoint
 CHECKPOINT_MAX_SEGMENTS = 500

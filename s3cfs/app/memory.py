@@ -1,8 +1,8 @@
 """The C allocator told how to hold memory: buffers of file data come and go by the hundred MiB.
 
 One arena for all threads, so what one frees another uses, and its top given back when much is free. Measured, writing 1.2 GiB with
-fsync on two cores: as glibc comes, threads' arenas grow apart; with large buffers straight from the kernel (threshold 256 KiB) their pages are
-zeroed again and again: 97-218 MiB/s and 200 MB at most; with this: 238-329 MiB/s and 240 MB.
+fsync on two cores: as glibc comes, threads' arenas grow apart; with large buffers straight from the kernel
+(threshold 256 KiB) their pages are zeroed again and again: 97-218 MiB/s and 200 MB at most; with this: 238-329 MiB/s and 240 MB.
 """
 from __future__ import annotations
 

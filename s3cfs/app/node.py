@@ -204,8 +204,7 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
             if writer is not None and await meta.orphans():
                 node.commits.check_writable()
                 await node.vfs.recover_orphans()
-            if meta.outbox()[0]:
-                node.commits.hurry()
+            node.commits.hurry()
             try:
                 yield node
                 await _leave(node)
@@ -246,7 +245,7 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
     checkpoints = Checkpoints(doors, meta, remote, keyring, epoch)
     commits = Commits(doors, meta, journal, blocks, remote, writer, files, stager.apply_lock, options.commits,
                       checkpoints if writer is not None else None)
-    files.use(stager, commits.durable)
+    files.use(stager, commits.durable, commits.check_writable)
     vfs = Vfs(meta, files, commits, doors.clock, read_only=options.read_only)
     return Node(doors, superblock, keyring, remote, meta, writer, journal, cache, blocks, files, stager, spool, commits, vfs, tip, options)
 

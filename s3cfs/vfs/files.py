@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 READY_BYTES = 8 * limits.MIB           # closed files are staged when so much is waiting,
 READY_FILES = 512                       # or so many of them
-FRESH_S = 2.0                           # a file made less than this ago and still empty is about to be written
+FRESH_S = 1.0                           # a file made less than this ago and still empty is about to be written
 
 
 class Files:
@@ -44,6 +44,7 @@ class Files:
         self._readahead = ReadAhead(meta, blocks)
         self._stager: Stager | None = None
         self._durable: Callable[[], Awaitable[None]] | None = None
+        self._note: Callable[[], None] = lambda: None
         self._states: dict[int, FileState] = {}
         self._ready: dict[int, FileState] = {}        # closed and not staged: what the next transaction waits for
         self._ready_bytes = 0
@@ -53,9 +54,9 @@ class Files:
         self._spooling = False
         self._spool_readers = 0                       # reads that may be about to look into the spool
 
-    def use(self, stager: Stager, durable: Callable[[], Awaitable[None]]) -> None:
-        """`durable`: everything staged so far is in a transaction on disk."""
-        self._stager, self._durable = stager, durable
+    def use(self, stager: Stager, durable: Callable[[], Awaitable[None]], note: Callable[[], None]) -> None:
+        """`durable`: everything staged so far is in a transaction on disk. `note`: something changes; it may refuse."""
+        self._stager, self._durable, self._note = stager, durable, note
 
     # ---------------------------------------------------------------- what there is
 
@@ -94,7 +95,7 @@ class Files:
                 raise StaleInode(f"inode {ino} is gone")
             state = self._states[ino] = FileState(ino, row.size, row.data)
             if row.size == 0 and not row.alloc and self._doors.clock.time_ns() - row.ctime_ns < FRESH_S * 1e9:
-                state.fresh = True
+                state.fresh, state.fresh_until = True, self._doors.clock.monotonic() + FRESH_S
         return state
 
     async def open(self, ino: int, flags: int) -> None:
@@ -180,6 +181,7 @@ class Files:
 
     def _begin_change(self, state: FileState) -> None:
         if not state.changed:
+            self._note()
             state.changed = True
             state.dirty_since = self._doors.clock.monotonic()
         if state.inline is not None:              # what lives in the row is staged again together with the change
@@ -244,7 +246,8 @@ class Files:
 
     def has_fresh_open(self) -> bool:
         """Whether a file was made just now and its content has not come yet."""
-        return any(state.fresh and state.opens and not state.size for state in self._states.values())
+        now = self._doors.clock.monotonic()
+        return any(state.fresh and state.opens and not state.size and now < state.fresh_until for state in self._states.values())
 
     async def _stage(self, states: list[FileState]) -> None:
         assert self._stager is not None

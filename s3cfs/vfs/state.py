@@ -35,6 +35,7 @@ class FileState:
     ctime_ns: int | None = None
     changed: bool = False                # something here is not in the row yet
     fresh: bool = False                  # created, and nothing of it staged yet
+    fresh_until: float = 0.0             # monotonic: so long its first write is expected any moment
     must_stage: bool = False             # at the next transaction, though it is open
     dirty_since: float = 0.0             # monotonic, of the oldest unstaged change
     error: Exception | None = None       # a write that could not be kept: reported by the next write, flush, fsync
