@@ -23,7 +23,7 @@ import trio
 from . import limits
 from .blockstore import BlockStore
 from .checkpoints import Checkpoints
-from .doors import Doors
+from .doors import Doors, ShortCalls
 from .errors import Deposed, Exists, NoSpace, ReadOnly, S3cfsError, StoreError
 from .fencing import Tier, Tip, Writer
 from .ids import pack_key
@@ -75,6 +75,7 @@ class Options:
     journal_max_bytes: int = limits.JOURNAL_MAX_BYTES
     writer_wait_s: float = limits.WRITER_WAIT_S
     release_after_idle_s: float = limits.RELEASE_AFTER_IDLE_S
+    short_sync_s: float = limits.SHORT_SYNC_S
 
 
 class Commits:
@@ -105,6 +106,7 @@ class Commits:
         self._flushed = trio.Event()
         self._last_append = doors.clock.monotonic()
         self._released = False
+        self._syncs = ShortCalls(doors.threads, doors.clock, options.short_sync_s)
         self._begun = 0                           # transactions, the running one included
         self._kept: list[int] = []                # records whose bytes are kept locally
         self._room_checked = float("-inf")
@@ -232,12 +234,12 @@ class Commits:
                 made = self._meta.commit()
                 if made is not None:
                     self._enqueue(made.id, since if since is not None else self._doors.clock.monotonic(), made.changeset_bytes)
-                noted = [n for n in self._kept if n <= LocalTip.load(self._meta).n]
+                noted = [n for n in self._kept if n <= LocalTip.load(self._meta).n] if self._kept else []
         finally:
             gate, self._gate = self._gate, None
             gate.set()
         self.transactions += 1
-        await self._doors.threads.run(self._meta.sync_wal)
+        await self._syncs.run(self._meta.sync_wal)
         for n in noted:
             self._doors.disk.unlink(pending_name(n))
             self._kept.remove(n)

@@ -233,7 +233,7 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
         meta.mark_bad(chunk.id)
 
     codec = ChunkCodec(keyring, epoch, options.level)
-    journal = Journal(doors, keyring.sealer("index", epoch), epoch)
+    journal = Journal(doors, keyring.sealer("index", epoch), epoch, short_sync_s=options.commits.short_sync_s)
     cache = PackCache(doors, options.cache_bytes)
     cache.load()
     blocks = BlockStore(doors, remote, journal, cache, codec, meta.pack, chunk_of=meta.chunk, on_bad=on_bad,

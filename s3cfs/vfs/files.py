@@ -113,7 +113,8 @@ class Files:
     def _settle(self, state: FileState) -> None:
         """A closed file is ready to be staged, or forgotten when there is nothing to stage."""
         if state.opens:
-            self._ready.pop(state.ino, None)
+            if self._ready.pop(state.ino, None) is not None and state.pending:
+                state.must_stage = True               # opened again: what was closed still goes into the next transaction
         elif state.pending:
             self._ready[state.ino] = state
             self._ready_bytes += state.dirty.bytes
@@ -220,9 +221,10 @@ class Files:
         await self._durable()
 
     async def flush(self, ino: int) -> None:
-        """At every close of a descriptor: report what could not be kept."""
+        """At every close of a descriptor: report what could not be kept. What was written goes into the next transaction."""
         state = self._states.get(ino)
         if state is not None:
+            state.must_stage = state.pending
             self._raise_error(state)
 
     async def before_replace(self, ino: int) -> None:

@@ -12,8 +12,11 @@ from .assembly import S3cfs
 from .crash import Plan
 from .driver import Story, tell
 
+Job = tuple[int, list[Plan] | None]
+Result = tuple[int, bool, str, tuple[int, int, int, int], float]     # seed, well, text, counts, seconds
 
-def _one(job: tuple[int, list[Plan] | None]) -> tuple[int, bool, str, tuple[int, int, int, int], float]:
+
+def _one(job: Job) -> Result:
     seed, plans = job
     began = time.perf_counter()
     story = tell(seed, S3cfs(), plans)
@@ -28,13 +31,13 @@ def _report(story: Story) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.sim", description="Deterministic simulation of s3cfs: crashes, bad disks, bad stores.")
+    parser = argparse.ArgumentParser(prog="python -m tests.sim", description="s3cfs, its crashes, its disks and its stores, simulated.")
     parser.add_argument("--seed", type=int, default=1, help="first seed")
     parser.add_argument("--count", type=int, default=500, help="how many")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--keep-going", action="store_true", help="tell all, though some fail")
     parser.add_argument("--verbose", action="store_true", help="print what happened also when all is well")
-    parser.add_argument("--plan", action="append", type=Plan.parse, help="KIND:K, KIND:K:working or never: where each life dies, instead of what the seed says")
+    parser.add_argument("--plan", action="append", type=Plan.parse, help="KIND:K, KIND:K:working or never: where each life dies")
     options = parser.parse_args()
     jobs = [(seed, options.plan) for seed in range(options.seed, options.seed + options.count)]
     totals, failed, slowest = [0, 0, 0, 0], [], (0.0, 0)
@@ -55,7 +58,7 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _results(jobs: list[tuple[int, list[Plan] | None]], processes: int) -> Iterator[tuple[int, bool, str, tuple[int, int, int, int], float]]:
+def _results(jobs: list[Job], processes: int) -> Iterator[Result]:
     if processes == 1:
         yield from map(_one, jobs)
         return

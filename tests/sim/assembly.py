@@ -104,7 +104,8 @@ class S3cfs:
     def settings(self, rng: random.Random) -> Iterator[NodeOptions]:
         with small_limits(rng):
             yield NodeOptions(
-                level=rng.choice([None, 1]), cache_bytes=rng.choice([16 * KIB, 1024 * KIB]), decoded_bytes=rng.choice([16 * KIB, 1024 * KIB]),
+                level=rng.choice([None, 1]), cache_bytes=rng.choice([16 * KIB, 1024 * KIB]),
+                decoded_bytes=rng.choice([16 * KIB, 1024 * KIB]),
                 pool_bytes=rng.choice([256 * KIB, 4096 * KIB]), host=Host(name="simulated"),
                 commits=CommitOptions(sync_remote=rng.random() < 0.2, commit_interval_s=rng.choice([0.5, 5.0, 60.0])))
 

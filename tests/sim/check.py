@@ -108,6 +108,12 @@ def _content_difference(found: Version, versions: Sequence[Version]) -> str:
     return ""
 
 
+def _distance(found: Nodes, wanted: Nodes, root: int) -> int:
+    wanted = below(wanted, root)
+    common = found.keys() & wanted.keys()
+    return 3 * len(found.keys() ^ wanted.keys()) + sum(bool(_node_difference(found[ino], wanted[ino])) for ino in common)
+
+
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 300 else text[:300] + "…"
@@ -137,7 +143,7 @@ def after_running(log: ClientLog, found: Nodes) -> Nodes | None:
     return model.nodes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Seen:
     ino: int
     mode: int
@@ -179,7 +185,7 @@ def judge(scan: Nodes, logs: Sequence[ClientLog], floors: Sequence[int], *, wher
             if cut[index] < need:
                 later = [k for k in candidates[index] if k >= need]
                 if not later:
-                    raise Finding(f"I1, {where}: folder {logs[index].root} is at operation {cut[index]} (of {len(logs[index].moments) - 1}), "
+                    raise Finding(f"I1, {where}: folder {logs[index].root} is at {cut[index]} (of {len(logs[index].moments) - 1}), "
                                   f"but others hold what began after its operation {need} had ended; cut {cut}")
                 raised[index] = later[0]
         if raised == cut:
@@ -206,7 +212,8 @@ def _explain(log: ClientLog, found: Nodes, floor: int, fits: list[int], where: s
         return (f"I3, {where}: folder {log.root} is back at operation {fits[-1]} ({log.moments[min(fits[-1], last)].what}), "
                 f"but {floor} of {last} were acknowledged (the last of them: {log.moments[floor].what})")
     lines = [f"I1, {where}: folder {log.root} is in no state it ever was in ({last} operations, {floor} acknowledged)"]
-    for k in range(last, max(-1, min(floor, last - 4) - 1), -1):
+    nearest = sorted(range(last + 1), key=lambda k: (_distance(found, log.moments[k].nodes, log.root), k < floor, -k))
+    for k in nearest[:4]:
         lines.append(f"  after {k} ({log.moments[k].what}): {difference(found, log.moments[k].nodes, log.root)}")
     if log.running is not None:
         lines.append(f"  running: {_short(log.running)}")

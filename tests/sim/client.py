@@ -133,7 +133,8 @@ class Client:
         else:
             got = bytes(await self.node.vfs.read(ino, offset, size))
         if got != data[offset:offset + size]:
-            raise Finding(f"I9: read({ino}, {offset}, {size}) gave {len(got)} other bytes than the {len(data[offset:offset + size])} written")
+            wanted = len(data[offset:offset + size])
+            raise Finding(f"I9: read({ino}, {offset}, {size}) gave {len(got)} other bytes than the {wanted} written")
 
     # ------------------------------------------------------------ choosing
 
@@ -187,8 +188,8 @@ class Client:
             await self.do("symlink", folder, name, b"to/" + name)
         elif kind < 0.9:
             await self.do("mknod", folder, name, rng.choice([stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFREG]) | 0o600, 0)
-        elif (ino := self._some(lambda node: node.nlink)) is not None and ino != self.model.root:
-            await self.do("link", ino, folder, name)
+        elif (old := self._some(lambda node: node.nlink)) is not None and old != self.model.root:
+            await self.do("link", old, folder, name)
 
     async def _do_folder(self) -> None:
         folder, name = self._place()

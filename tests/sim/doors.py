@@ -92,12 +92,20 @@ class SimThreads:
             self._incarnation.point("hop", f"to {name}")
             await self._pass_time()
             self._incarnation.alive()
+            result: T | Exception
             try:
-                return function(*args)
-            finally:
-                if not self._incarnation.dead:
-                    await self._pass_time()
-                    self._incarnation.point("hop", f"from {name}")
+                result = function(*args)
+            except Exception as error:
+                result = error
+            await self._return(name)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def _return(self, name: str) -> None:
+        self._incarnation.alive()
+        await self._pass_time()
+        self._incarnation.point("hop", f"from {name}")
 
 
 def make_doors(incarnation: Incarnation, drive: SimDrive, seed: int) -> Doors:

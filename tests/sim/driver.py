@@ -21,7 +21,7 @@ import trio
 from s3cfs.errors import AlreadyMounted, StoreError
 
 from .assembly import Assembly
-from .check import ClientLog, Finding, Moment, below, judge
+from .check import ClientLog, Finding, Moment, Verdict, below, judge
 from .client import Ack, Client, Events
 from .crash import Crash, Incarnation, Plan
 from .disk import SimDrive
@@ -149,7 +149,7 @@ class Teller:
 
     def _life(self, number: int) -> None:
         plan, faults = self._plan(), StoreFaults.draw(self.rng)
-        count, kill = self.rng.randint(5, 40), self.rng.random() < 0.5
+        count, kill = self.rng.randint(5, 80), self.rng.random() < 0.5
         story = self.story
         story.lives += 1
         self.moments.append(len(self.bucket.history))
@@ -236,12 +236,12 @@ class Teller:
         if event == "gone":
             self.drive = SimDrive()
             self.floors = self._floors_of(remote=True)
-            if healthy:
+            if healthy and before is None:
                 self._raise_by_lag(self.floors, died_s - LAG_REMOTE_S)
             self.story.say("  the machine is gone")
         else:
             self.floors = self._floors_of(remote=False)
-            if outcome.crashed:
+            if outcome.crashed and before is None:
                 self._raise_by_lag(self.floors, died_s - LAG_LOCAL_S)
             style = self.drive.power_cut(rng) if event == "machine" else ""
             self.story.say(f"  the machine dies, of what was not synced survives: {style}" if style else "  the process dies")

@@ -5,7 +5,8 @@ either raises the FsError that the real one must raise, or changes the state and
 (and nothing else of them) are then taken over from the real filesystem by `observe`, which checks all the rest.
 
 A regular file has *versions*. The last one is what a read sees. Those before it are what a crash may leave as long as nothing
-put the file in order with everything else: see docs/invariants.md, I2. `barrier` does, on last close, fsync, flush and when the file takes another's name.
+put the file in order with everything else: see docs/invariants.md, I2. `barrier` does, on last close, fsync, flush and when the
+file takes another's name.
 """
 from __future__ import annotations
 

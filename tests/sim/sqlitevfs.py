@@ -149,10 +149,9 @@ class SimVfs(apsw.VFS):
     def __init__(self) -> None:
         super().__init__(VFS_NAME, "", maxpathname=512)
 
-    def excepthook(self, etype: Any, evalue: Any, etraceback: Any) -> None:
+    def excepthook(self, etype: Any, evalue: Any, etraceback: Any) -> bool:
         """Called where SQLite takes no error; after a death that is expected, before it is a fault of the simulator."""
-        if not isinstance(evalue, Crash):
-            super().excepthook(etype, evalue, etraceback)
+        return isinstance(evalue, Crash) or super().excepthook(etype, evalue, etraceback)
 
     def xOpen(self, name: Any, flags: list[int]) -> Any:
         path = name.filename() if isinstance(name, apsw.URIFilename) else name

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ class History:
         for touched in dict.fromkeys(self.model.run(operation, *arguments, ino=ino)):
             if touched in self.model.nodes:
                 node = self.model.nodes[touched]
-                self.model.observe(SimpleNamespace(ino=touched, mode=node.mode, nlink=node.nlink, uid=0, gid=0, rdev=node.rdev,  # type: ignore[arg-type]
+                self.model.observe(SimpleNamespace(ino=touched, mode=node.mode, nlink=node.nlink, uid=0, gid=0, rdev=node.rdev,
                                                    size=len(node.data) if node.is_file else 0, mtime_ns=self.time, ctime_ns=self.time))
         self.time += 1
         self.log.moments.append(Moment(dict(self.model.nodes), operation, began, self.time, float(self.time)))
@@ -80,8 +81,8 @@ def test_data_of_an_open_file_may_lag_but_its_versions_are_all_there_is(history)
             verdict(history.log, {**last, 2: replace(last[2], versions=(version,))}, floor=7)
 
 
-def change(tree: Nodes, ino: int, **what: object) -> Nodes:
-    return {**tree, ino: replace(tree[ino], **what)}  # type: ignore[arg-type]
+def change(tree: Nodes, ino: int, **what: Any) -> Nodes:
+    return {**tree, ino: replace(tree[ino], **what)}
 
 
 WRONG: dict[str, Callable[[Nodes], Nodes]] = {
