@@ -24,7 +24,7 @@ from . import limits
 from .blockstore import BlockStore
 from .checkpoints import Checkpoints
 from .doors import Doors, ShortCalls
-from .errors import Deposed, Exists, NoSpace, ReadOnly, S3cfsError, StoreError
+from .errors import DataError, Deposed, Exists, NoSpace, ReadOnly, S3cfsError, StoreError
 from .fencing import Tier, Tip, Writer
 from .ids import pack_key
 from .journal import ClosedPack, Journal
@@ -36,6 +36,7 @@ from .replica import LocalTip, pending_name
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 10.0                # a writer that is busy uploading says so in the log
+EVERYTHING = 1 << 62
 JOURNAL_ROOM = 0.9                # of the journal's bound: beyond it writers begin to wait
 
 
@@ -140,7 +141,8 @@ class Commits:
         now = self._doors.clock.monotonic()
         if now - self._room_checked > 0.25:
             self._room_checked = now
-            self._disk_has_room = self._doors.disk.free_bytes() > limits.DISK_RESERVE_BYTES
+            coming = self._content.pending_bytes                # accepted, and not on the disk yet
+            self._disk_has_room = self._doors.disk.free_bytes() - coming > limits.DISK_RESERVE_BYTES
         return self._disk_has_room
 
     async def room(self) -> None:
@@ -190,13 +192,22 @@ class Commits:
     async def durable(self) -> None:
         """Everything done before this call is in a transaction on the local disk (and, under --sync=remote, in the store)."""
         if self._options.sync_remote:
-            await self.flush(files=False)
-            return
+            with trio.move_on_after(limits.STORE_DEADLINE_S):
+                await self.flush(files=False)
+                return
+            raise DataError(f"the store did not take the changes within {limits.STORE_DEADLINE_S:.0f} s; they are queued")
+        self._refuse_if_ended()
         begun = self._begun
         async with self._transaction_lock:
+            self._refuse_if_ended()
             if self._begun > begun or not self._uncommitted():
                 return                     # one began after our call and is done, or there is nothing
             await self._transaction()
+
+    def _refuse_if_ended(self) -> None:
+        """What was not durable when writing ended never will be: no later fsync may say so."""
+        if self.state in (State.FAILED, State.DEPOSED):
+            raise DataError(self.message)
 
     def _uncommitted(self) -> bool:
         return self._meta.dirty or self._content.dirty or self._dirty_since is not None
@@ -297,6 +308,8 @@ class Commits:
 
         The commit is made by the mount's own task: a caller that gives up leaves no half-made record behind.
         """
+        if self._writer is None:
+            return
         async with self._transaction_lock:
             if files and self.writable:
                 await self._content.stage_all()
@@ -337,22 +350,31 @@ class Commits:
                     await self._transaction(finish_pack=True)
                 snapshot = self._checkpoints.begin() if self._checkpoints is not None else None   # the state this commit will have
                 # from here to the end of the block nothing suspends: the rows of the record are those whose packs are finished
-                merged = self._meta.merge_outbox(limits.OUTBOX_MAX_BYTES * 2)
+                merged = self._meta.merge_outbox(EVERYTHING)
                 packs = list(self._uploads)
-            tip = writer.tip
             if merged is not None:
                 upto, changeset, count = merged
-                await self._wait_for_packs(packs, writer)
-                tip = await self._append(writer, Kind.COMMIT, {"outbox": upto, "transactions": count}, changeset)
+                try:
+                    await self._wait_for_packs(packs, writer)
+                    tip = await self._append(writer, Kind.COMMIT, {"outbox": upto, "transactions": count}, changeset)
+                except BaseException:
+                    if snapshot is not None:
+                        snapshot.close()
+                    raise
                 self._meta.drop_outbox(upto)
                 self._dequeue(upto)
                 self.commits += 1
                 self.last_commit_ns = self._doors.clock.time_ns()
+            elif snapshot is not None:
+                snapshot.close()
+            if merged is not None or self._uploaded:
                 await self._retire(packs)
             if self._waiting:
                 self._to_commit.set()
             self._relief_now()
-        if snapshot is not None and self._checkpoints is not None:
+            if self.state is State.WAITING and not self._full():
+                self._enter(State.OK, "")
+        if merged is not None and snapshot is not None and self._checkpoints is not None:
             await self._checkpoints.write(snapshot, tip)
 
     async def _retire(self, packs: list[int]) -> None:
@@ -365,6 +387,8 @@ class Commits:
             await self._transaction()
         for pack in done:
             await self._blocks.uploaded(pack)
+        if not self.disk_has_room():
+            await self._make_room()
 
     async def _wait_for_packs(self, packs: list[int], writer: Writer) -> None:
         """C2. Meanwhile the log says now and then that this writer lives."""
@@ -373,13 +397,22 @@ class Commits:
             while event is not None and not event.is_set():
                 with trio.move_on_after(HEARTBEAT_S):
                     await event.wait()
-                if not event.is_set() and self._doors.clock.monotonic() - self._last_append > HEARTBEAT_S:
-                    await self._append(writer, Kind.COMMIT, {"outbox": 0, "transactions": 0}, b"")
+                if not self.writable:
+                    raise ReadOnly(self.message)
+                if not event.is_set():
+                    await self._heartbeat(writer)
+        if not self.writable:                     # one of them could not be uploaded: no record may name it
+            raise ReadOnly(self.message)
+
+    async def _heartbeat(self, writer: Writer) -> None:
+        """With `_commit_lock` held: an empty commit, if this writer has been silent for long."""
+        if self._now() - self._last_append > HEARTBEAT_S:
+            await self._append(writer, Kind.COMMIT, {"outbox": 0, "transactions": 0}, b"")
 
     async def _append(self, writer: Writer, kind: Kind, info: dict[str, object], changeset: bytes = b"") -> Tip:
         try:
             tip = await writer.append(kind, info, changeset, keep=self._keep)
-        except S3cfsError as exc:
+        except Exception as exc:
             self.fail(exc)
             raise
         self._last_append = self._doors.clock.monotonic()
@@ -422,9 +455,11 @@ class Commits:
                     self._enter(State.AWAY, f"store does not take packs: {exc}")
                 await self._doors.clock.sleep(self._doors.random.uniform(delay_s / 2, delay_s))
                 delay_s = min(2 * delay_s, 30.0)
-            except Exception as exc:
+            except Exception as exc:              # the local copy is damaged: nothing after it may become a commit
+                log.exception("pack=%s cannot be uploaded", pack.name)
                 self.fail(exc)
-                raise
+                self._uploads[pack.pack_id].set()
+                return
         if self.state is State.AWAY:
             self._enter(State.OK, "")
         self._uploaded.append(pack)
@@ -458,7 +493,9 @@ class Commits:
     async def _guarded(self, loop: Callable[[], Awaitable[None]]) -> None:
         try:
             await loop()
-        except S3cfsError as exc:
+        except Exception as exc:
+            if not isinstance(exc, S3cfsError):
+                log.exception("writing ends with an error nobody expected")
             self.fail(exc)
 
     async def _transaction_loop(self) -> None:
@@ -474,9 +511,13 @@ class Commits:
                 self._changed.set()
 
     async def _release_loop(self) -> None:
-        """Nothing to say for a while: say so once, and be silent."""
+        """Something to say, and not said yet: a sign of life. Nothing to say for a while: say so once, and be silent."""
         while True:
-            await self._doors.clock.sleep(self._options.release_after_idle_s / 4)
+            await self._doors.clock.sleep(min(HEARTBEAT_S, self._options.release_after_idle_s / 4))
+            if self._waiting and self._writer is not None:
+                async with self._commit_lock:
+                    await self._heartbeat(self._writer)
+                continue
             idle = self._doors.clock.monotonic() - self._last_append >= self._options.release_after_idle_s
             if idle and not self._released and not self._meta.outbox()[0] and not self._uncommitted():
                 await self.release(final=False)
@@ -504,4 +545,4 @@ class Commits:
 
     def lag_bytes(self) -> int:
         """Bytes not yet in the store: dirty data, packs, outbox."""
-        return self._content.pending_bytes + self._journal.bytes_total + self._meta.outbox()[1]
+        return self._content.pending_bytes + self._journal.bytes_total + self._outbox_bytes

@@ -112,17 +112,19 @@ class Replica:
             if in_office:
                 self._drop_pending()
             return done
+        if local.n == 0 and not self._meta.outbox()[0]:
+            self._drop_pending()                         # of a database that is gone: they belong to no outbox
+            done.checkpoint = await self._restore_checkpoint(tip)
+            local = LocalTip.load(self._meta)
         try:
             steps = await self._chain(tip, local.n, local.hash)
         except ObjectMissing:
             if self._meta.outbox()[0]:
                 raise Diverged("the store's log no longer reaches back to what this machine has, which still holds changes that are "
                                "in no commit") from None
-            if local.n:
-                raise StartOver from None
-            done.checkpoint = await self._restore_checkpoint(tip)
-            local = LocalTip.load(self._meta)
-            steps = await self._chain(tip, local.n, local.hash)
+            if done.checkpoint or all(commit <= local.n for _, commit in await self.manifests()):
+                raise                                    # nothing newer to start from
+            raise StartOver from None
         await self._apply(steps, local)
         if in_office:
             self._drop_pending()
@@ -212,7 +214,7 @@ class Replica:
     # ---------------------------------------------------------------- checkpoints
 
     async def _restore_checkpoint(self, tip: Tip) -> int:
-        """Fill the empty database from the newest checkpoint that verifies; returns its commit. ObjectMissing when none does."""
+        """Fill the empty database from the newest checkpoint that verifies; its commit, 0 when there is none: the log has everything."""
         for key, commit in await self.manifests():
             if commit > tip.n or key in self._unusable:
                 continue
@@ -222,7 +224,7 @@ class Replica:
             except (Damaged, ObjectMissing, NotFound) as exc:
                 log.error("checkpoint %d cannot be used: %s", commit, exc)
                 raise StartOver(key) from exc
-        raise ObjectMissing("the log does not reach back to the beginning and no checkpoint can be read")
+        return 0
 
     async def manifests(self) -> list[tuple[str, int]]:
         """(key, commit) of every checkpoint manifest, newest first."""

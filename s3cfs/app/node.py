@@ -23,7 +23,7 @@ from s3cfs.chunker import Chunker
 from s3cfs.commits import Commits
 from s3cfs.commits import Options as CommitOptions
 from s3cfs.doors import Doors
-from s3cfs.errors import Diverged, NotFound, RolledBack, S3cfsError
+from s3cfs.errors import CacheUnusable, Diverged, NotFound, RolledBack, S3cfsError
 from s3cfs.fencing import Host, Tier, Tip, Writer, list_log
 from s3cfs.journal import Journal
 from s3cfs.keys import KeyRing
@@ -160,8 +160,8 @@ async def _recover_journal(meta: Meta, journal: Journal, remote: Remote, commits
     for pack_id, entries in found.lost.items():
         for entry in entries:
             log.error("chunk %s of pack %d is not on the local disk, though it was synced", entry.chunk_id.hex()[:16], pack_id)
-            chunk = await meta.find_chunk(entry.chunk_id)
-            if chunk is not None:
+        for chunk in await meta.chunks_of(pack_id):
+            if any(chunk.hash == entry.chunk_id for entry in entries):
                 meta.mark_bad(chunk.id)
     for pack_id in found.empty:
         if pack_id not in found.lost:
@@ -175,6 +175,8 @@ async def _recover_journal(meta: Meta, journal: Journal, remote: Remote, commits
             meta.drop_pack_file(pack_id)           # it went up, and only the note was lost
         except NotFound:
             log.error("pack %s is neither in the journal nor in the store", name)
+            for chunk in await meta.chunks_of(pack_id):
+                meta.mark_bad(chunk.id)
     commits.adopt(journal.pending())
 
 
@@ -189,6 +191,9 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
         await _check_expected(remote, tip, options)
         writer: Writer | None = None
         epoch = tip.epoch
+        if options.read_only and meta.outbox()[0]:
+            raise CacheUnusable("the local state holds changes that are not in the store yet: mount it writable first, "
+                                "or give a read-only mount another cache folder")
         if not options.read_only:
             tier = await choose_tier(remote, options.sole_writer)
             writer = Writer(doors, remote, tier, lambda number: keyring.sealer("record", number), options.host, options.process_alive)
@@ -222,13 +227,16 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
 
 async def _leave(node: Node) -> None:
     """Everything into the store, then sign off. A mount that was deposed or failed keeps what it has and leaves."""
-    if node.writer is not None and node.commits.writable:
-        await node.commits.flush()
-        await node.commits.release(final=True)
-    node.left_bytes = node.commits.lag_bytes()
-    await node.cache.close()
-    await node.journal.close()
-    node.spool.close()
+    try:
+        if node.writer is not None and node.commits.writable:
+            await node.commits.flush()
+            await node.commits.release(final=True)
+    finally:
+        node.left_bytes = node.commits.lag_bytes()
+        await node.cache.close()
+        with contextlib.suppress(S3cfsError):      # a journal that failed said so before
+            await node.journal.close()
+        node.spool.close()
 
 
 def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superblock, meta: Meta, writer: Writer | None, tip: Tip,
@@ -243,7 +251,8 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
     blocks = BlockStore(doors, remote, journal, cache, codec, meta.pack, chunk_of=meta.chunk, on_bad=on_bad,
                         decoded_bytes=options.decoded_bytes)
     spool = Spool(doors.disk, keyring)
-    files = Files(doors, meta, blocks, spool, kernel_times=options.kernel_times, pool_bytes=options.pool_bytes)
+    files = Files(doors, meta, blocks, spool, kernel_times=options.kernel_times, pool_bytes=options.pool_bytes,
+                  stage_open_s=min(limits.STAGE_OPEN_FILE_S, (options.commits.max_lag_s or 1e9) / 3))
     chunker = Chunker(superblock.chunk_min, superblock.chunk_avg, superblock.chunk_max, keyring.chunker_seed())
     stager = Stager(doors, meta, journal, blocks, codec, keyring, chunker, spool, epoch=epoch, on_change=files.recount)
     checkpoints = Checkpoints(doors, meta, remote, keyring, epoch)
