@@ -210,20 +210,28 @@ class Writer:
         mine = (epoch, self.nonce)
         await self._put_overwriting(ids.claim_key(*mine), b"s3cfs claim\n")
         if max(await self._claims()) > mine:
-            await self._remote.delete(ids.claim_key(*mine))
+            await self._tidy(mine)
             raise AlreadyMounted("another machine is taking this filesystem over")
         tip = await find_tip(self._remote, self._sealer_for(epoch))   # after the claim: what comes later is deposed
         key = ids.log_key(epoch, self.nonce, tip.n + 1)
         claim = self._record(Kind.CLAIM, tip, epoch, {})
         data = record.encode(claim, self._sealer_for(epoch))
         await self._put_overwriting(key, data)
-        if max(await self._claims()) > mine:
+        claims = await self._claims()
+        if max(claims) > mine:
             raise AlreadyMounted("another machine took this filesystem over just now")
         self.epoch = epoch
         self.tip = Tip(claim.n, key, record.object_hash(data), epoch, Kind.CLAIM, claim.info)
-        for other in await self._claims():    # an older claim deposes nobody any more
+        for other in claims:
             if other < mine:
-                await self._remote.delete(ids.claim_key(*other))
+                await self._tidy(other)
+
+    async def _tidy(self, claim: tuple[int, str]) -> None:
+        """A claim below the highest deposes nobody any more. Should it stay (these credentials may not delete), no harm is done."""
+        try:
+            await self._remote.delete(ids.claim_key(*claim))
+        except StoreError as exc:
+            log.info("an old claim stays: %s", exc)
 
     async def _claims(self) -> list[tuple[int, str]]:
         found = []
