@@ -162,7 +162,8 @@ class Writer:
         """
         tip = await self._wait_for_silence(tip, force, on_wait)
         if self.tier is Tier.T1:
-            await self._claim_by_seal(tip)
+            owner = Host.from_info(tip.info)
+            await self._claim_by_seal(tip, force or (owner is not None and self._host.same_machine(owner) and not self._alive(owner)))
         else:
             await self._claim_by_listing()
         return self.tip
@@ -190,17 +191,21 @@ class Writer:
                 raise AlreadyMounted(f"this filesystem is mounted{who} and being written to")
         return tip
 
-    async def _claim_by_seal(self, tip: Tip) -> None:
-        epoch = max(tip.epoch, ids_epoch(tip.folder)) + 1
-        own = ids.epoch_prefix(epoch, self.nonce)
-        key = f"{tip.folder}{tip.n + 1}"
-        data = record.encode(self._record(Kind.SEAL, tip, epoch, {"next": own}), self._sealer_for(epoch))
-        answer = await self._put_until_answered(key, data)
-        if answer is not None:
-            found, _ = await read_record(self._remote, key, self._sealer_for(epoch))
+    async def _claim_by_seal(self, tip: Tip, over_records: bool) -> None:
+        """`over_records`: a record of the last writer that arrived meanwhile is no reason to stop: it is known to be dead, or `force`."""
+        while True:
+            epoch = max(tip.epoch, ids_epoch(tip.folder)) + 1
+            own = ids.epoch_prefix(epoch, self.nonce)
+            key = f"{tip.folder}{tip.n + 1}"
+            data = record.encode(self._record(Kind.SEAL, tip, epoch, {"next": own}), self._sealer_for(epoch))
+            if await self._put_until_answered(key, data) is None:
+                break
+            found, there = await read_record(self._remote, key, self._sealer_for(epoch))
             if found.kind is Kind.SEAL:
                 raise AlreadyMounted("another machine took this filesystem over just now")
-            raise AlreadyMounted("this filesystem is mounted elsewhere and being written to")
+            if not over_records and found.kind is not Kind.RELEASE:
+                raise AlreadyMounted("this filesystem is mounted elsewhere and being written to")
+            tip = tip_of(key, there, found)
         self.epoch = epoch
         self.tip = Tip(tip.n + 1, key, record.object_hash(data), epoch, Kind.SEAL, {"next": own})
 
