@@ -177,7 +177,7 @@ class Replica:
         own = self._pending()
         for number, step in enumerate(steps, 1):
             if own.get(step.tip.n) is not None and record.object_hash(own[step.tip.n]) == step.tip.hash:
-                self._meta.drop_outbox(int(step.found.info["outbox"]))
+                self._meta.drop_outbox(int(step.found.info.get("outbox", 0)))     # a RELEASE carries none
                 log.info("record %d had arrived", step.tip.n)
             elif step.found.kind is Kind.COMMIT and step.found.changeset:
                 if self._meta.outbox()[0]:
