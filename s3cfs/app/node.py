@@ -23,7 +23,7 @@ from s3cfs.chunker import Chunker
 from s3cfs.commits import Commits
 from s3cfs.commits import Options as CommitOptions
 from s3cfs.doors import Doors
-from s3cfs.errors import Diverged, NotFound, RolledBack, S3cfsError
+from s3cfs.errors import Diverged, NotFound, ObjectMissing, RolledBack, S3cfsError
 from s3cfs.fencing import Host, Tier, Tip, Writer, list_log
 from s3cfs.journal import Journal
 from s3cfs.keys import KeyRing
@@ -191,7 +191,10 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
             tier = await choose_tier(remote, options.sole_writer)
             writer = Writer(doors, remote, tier, lambda number: keyring.sealer("record", number), options.host, options.process_alive)
             tip = await writer.claim(tip, force=options.force, on_wait=lambda text: progress(text, 0, 0))
-            await replica.catch_up(tip, in_office=True)
+            try:
+                await replica.catch_up(tip, in_office=True)
+            except StartOver:
+                raise ObjectMissing("records of the log went missing just now, while this machine took over; mount again") from None
             epoch = writer.epoch
         node = _assemble(doors, remote, keyring, superblock, meta, writer, tip, epoch, options)
         async with trio.open_nursery() as nursery:
