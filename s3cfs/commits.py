@@ -106,6 +106,7 @@ class Commits:
         self._last_append = doors.clock.monotonic()
         self._released = False
         self._begun = 0                           # transactions, the running one included
+        self._durable = 0                         # of them, the newest that ended well
         self._kept: list[int] = []                # records whose bytes are kept locally
         self._room_checked = float("-inf")
         self._disk_has_room = True
@@ -188,9 +189,12 @@ class Commits:
             return
         begun = self._begun
         async with self._transaction_lock:
-            if self._begun > begun or not self._uncommitted():
-                return                     # one began after our call and is done, or there is nothing
-            await self._transaction()
+            if self._durable > begun:
+                return                     # one began after our call and is done
+            if self.failure is not None:
+                raise ReadOnly(self.message)           # what it failed at may be what we were called for
+            if self._uncommitted():
+                await self._transaction()
 
     def _uncommitted(self) -> bool:
         return self._meta.dirty or self._content.dirty or self._dirty_since is not None
@@ -203,16 +207,16 @@ class Commits:
         if self.state in _FINAL:
             raise ReadOnly(self.message)
         self._begun += 1
+        number = self._begun
         try:
             if grace:
                 await self._wait_for_fresh_files()
             with trio.CancelScope(shield=True):
                 await self._close_transaction(finish_pack)
-        except trio.Cancelled:
-            raise
         except Exception as exc:
             self.fail(exc)
             raise
+        self._durable = number
 
     async def _close_transaction(self, finish_pack: bool) -> None:
         await self._content.stage_ready()      # most of the work, while everything goes on
