@@ -176,8 +176,9 @@ class Commits:
 
     def fail(self, error: Exception) -> None:
         """Writing ends: what was acknowledged as durable is kept, the mount goes on reading."""
-        self.failure = error
-        self._enter(State.DEPOSED if isinstance(error, Deposed) else State.FAILED, str(error))
+        if self.failure is None:
+            self.failure = error
+        self._enter(State.DEPOSED if isinstance(error, Deposed) else State.FAILED, str(error) or repr(error))
         self._wake_flushes()
 
     # ---------------------------------------------------------------- transactions
@@ -371,13 +372,15 @@ class Commits:
             while event is not None and not event.is_set():
                 with trio.move_on_after(HEARTBEAT_S):
                     await event.wait()
+                if not self.writable:
+                    raise ReadOnly(self.message)       # nothing more to say: another may take over
                 if not event.is_set() and self._doors.clock.monotonic() - self._last_append > HEARTBEAT_S:
                     await self._append(writer, Kind.COMMIT, {"outbox": 0, "transactions": 0}, b"")
 
     async def _append(self, writer: Writer, kind: Kind, info: dict[str, object], changeset: bytes = b"") -> Tip:
         try:
             tip = await writer.append(kind, info, changeset, keep=self._keep)
-        except S3cfsError as exc:
+        except Exception as exc:
             self.fail(exc)
             raise
         self._last_append = self._doors.clock.monotonic()
@@ -420,9 +423,9 @@ class Commits:
                     self._enter(State.AWAY, f"store does not take packs: {exc}")
                 await self._doors.clock.sleep(self._doors.random.uniform(delay_s / 2, delay_s))
                 delay_s = min(2 * delay_s, 30.0)
-            except Exception as exc:
+            except Exception as exc:      # the local disk lost or changed it: no record may name it
                 self.fail(exc)
-                raise
+                return
         if self.state is State.AWAY:
             self._enter(State.OK, "")
         self._uploaded.append(pack)
@@ -456,7 +459,9 @@ class Commits:
     async def _guarded(self, loop: Callable[[], Awaitable[None]]) -> None:
         try:
             await loop()
-        except S3cfsError as exc:
+        except Exception as exc:
+            if self.writable:
+                log.exception("unexpected trouble in the background")
             self.fail(exc)
 
     async def _transaction_loop(self) -> None:
