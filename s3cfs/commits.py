@@ -20,7 +20,7 @@ from typing import Protocol
 
 import trio
 
-from . import limits
+from . import envelope, limits
 from .blockstore import BlockStore
 from .checkpoints import Checkpoints
 from .doors import Doors
@@ -28,7 +28,7 @@ from .errors import Deposed, Exists, NoSpace, ReadOnly, S3cfsError, StoreError
 from .fencing import Tier, Tip, Writer
 from .ids import pack_key
 from .journal import ClosedPack, Journal
-from .meta import Meta
+from .meta import Meta, Snapshot
 from .record import Kind
 from .remote import Remote
 from .replica import LocalTip, pending_name
@@ -103,6 +103,8 @@ class Commits:
         self._outbox_bytes = 0
         self._flushes_wanted = self._flushes_done = 0
         self._flushed = trio.Event()
+        self._snapshot: tuple[Snapshot, Tip] | None = None   # of the checkpoint that is being written
+        self._checkpoint_wanted = trio.Event()
         self._last_append = doors.clock.monotonic()
         self._released = False
         self._begun = 0                           # transactions, the running one included
@@ -317,7 +319,8 @@ class Commits:
                     await self._to_commit.wait()
                     self._to_commit = trio.Event()
             last, ticket = self._now(), self._flushes_wanted
-            await self._commit()
+            while not await self._commit():
+                pass
             self._flushes_done = ticket
             self._wake_flushes()
 
@@ -325,34 +328,59 @@ class Commits:
         event, self._flushed = self._flushed, trio.Event()
         event.set()
 
-    async def _commit(self) -> None:
-        """Everything that is in a transaction now, as one record. Only `_commit_loop` calls it."""
+    async def _commit(self) -> bool:
+        """Everything that is in a transaction now, as one record; False: all but what is too much for one. Only `_commit_loop` calls it."""
         writer = self._writer
         if writer is None:
-            return
+            return True
         async with self._commit_lock:
             async with self._transaction_lock:
                 if self._uncommitted() or self._journal.current is not None:
                     await self._transaction(finish_pack=True)
-                snapshot = self._checkpoints.begin() if self._checkpoints is not None else None   # the state this commit will have
                 # from here to the end of the block nothing suspends: the rows of the record are those whose packs are finished
-                merged = self._meta.merge_outbox(limits.OUTBOX_MAX_BYTES * 2)
+                merged = self._meta.merge_outbox(envelope.PLAIN_MAX_BYTES)
                 packs = list(self._uploads)
-            tip = writer.tip
-            if merged is not None:
-                upto, changeset, count = merged
-                await self._wait_for_packs(packs, writer)
-                tip = await self._append(writer, Kind.COMMIT, {"outbox": upto, "transactions": count}, changeset)
-                self._meta.drop_outbox(upto)
-                self._dequeue(upto)
-                self.commits += 1
-                self.last_commit_ns = self._doors.clock.time_ns()
-                await self._retire(packs)
+                whole = merged is None or merged[0] == self._meta.last_outbox_id()
+                snapshot = self._begin_checkpoint() if whole else None      # the state this commit will have
+            try:
+                if merged is not None:
+                    upto, changeset, count = merged
+                    await self._wait_for_packs(packs, writer)
+                    await self._append(writer, Kind.COMMIT, {"outbox": upto, "transactions": count}, changeset)
+                    self._meta.drop_outbox(upto)
+                    self._dequeue(upto)
+                    self.commits += 1
+                    self.last_commit_ns = self._doors.clock.time_ns()
+                if snapshot is not None:
+                    self._snapshot, snapshot = (snapshot, writer.tip), None
+                    self._checkpoint_wanted.set()
+                if merged is not None:
+                    await self._retire(packs)
+            finally:
+                if snapshot is not None:
+                    snapshot.close()
             if self._waiting:
                 self._to_commit.set()
             self._relief_now()
-        if snapshot is not None and self._checkpoints is not None:
-            await self._checkpoints.write(snapshot, tip)
+        return whole
+
+    def _begin_checkpoint(self) -> Snapshot | None:
+        """If one is due and none is being written."""
+        return self._checkpoints.begin() if self._checkpoints is not None and self._snapshot is None else None
+
+    async def _checkpoint_loop(self) -> None:
+        """Beside the commits: they do not wait for it."""
+        try:
+            while self._checkpoints is not None:
+                await self._checkpoint_wanted.wait()
+                self._checkpoint_wanted = trio.Event()
+                if self._snapshot is not None:
+                    await self._checkpoints.write(*self._snapshot)
+                    self._snapshot = None
+                    self._relief_now()
+        finally:
+            if self._snapshot is not None:
+                self._snapshot[0].close()
 
     async def _retire(self, packs: list[int]) -> None:
         """Packs whose commit is in the store move to the cache, once the local database knows that it is."""
@@ -451,7 +479,7 @@ class Commits:
         """Until cancelled. Errors end writing (`fail`), not the mount."""
         async with trio.open_nursery() as nursery:
             if self._writer is not None:
-                for loop in (self._transaction_loop, self._commit_loop, self._upload_loop, self._release_loop):
+                for loop in (self._transaction_loop, self._commit_loop, self._upload_loop, self._checkpoint_loop, self._release_loop):
                     nursery.start_soon(self._guarded, loop)
             task_status.started()
             await trio.sleep_forever()
@@ -485,8 +513,10 @@ class Commits:
                 await self.release(final=False)
 
     async def release(self, *, final: bool) -> None:
-        """Sign off in the log: whoever comes next need not wait. `final`: the process ends."""
+        """Sign off in the log: whoever comes next need not wait. `final`: the process ends, and a checkpoint begun is finished."""
         writer = self._writer
+        while final and self._snapshot is not None and self.writable:
+            await self._relief.wait()
         if writer is None or not writer.epoch or self.state in _FINAL:
             return
         async with self._commit_lock:

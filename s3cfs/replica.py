@@ -47,8 +47,9 @@ class LocalTip:
         return LocalTip(tip.n, tip.key, tip.hash, self.log_bytes + size, self.log_records + 1, self.checkpoint_commit,
                         self.checkpoint_bytes)
 
-    def with_checkpoint(self, commit: int, size: int) -> LocalTip:
-        return LocalTip(self.n, self.key, self.hash, 0, 0, commit, size)
+    def with_checkpoint(self, commit: int, size: int, log_bytes: int) -> LocalTip:
+        """`log_bytes`: of the records that came while it was being written."""
+        return LocalTip(self.n, self.key, self.hash, log_bytes, self.n - commit, commit, size)
 
     def save(self, meta: Meta) -> None:
         meta.local_set("tip", json.dumps({**{name: getattr(self, name) for name in
