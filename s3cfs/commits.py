@@ -394,7 +394,9 @@ class Commits:
             await self._blocks.uploaded(pack)
 
     async def _wait_for_packs(self, packs: list[int], writer: Writer) -> None:
-        """C2. Meanwhile the log says now and then that this writer lives."""
+        """C2. Meanwhile the log says now and then that this writer lives; and at once if it had signed off."""
+        if self._released and any(pack in self._uploads for pack in packs):
+            await self._append(writer, Kind.COMMIT, {"outbox": 0, "transactions": 0}, b"")
         for pack in packs:
             event = self._uploads.get(pack)
             while event is not None and not event.is_set():
@@ -520,6 +522,8 @@ class Commits:
         if writer is None or not writer.epoch or self.state in _FINAL:
             return
         async with self._commit_lock:
+            if not final and (self._meta.outbox()[0] or self._uncommitted()):
+                return                     # it came while we waited
             await self._append(writer, Kind.RELEASE, {"final": final})
             async with self._transaction_lock:
                 await self._transaction()
