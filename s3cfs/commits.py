@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -311,10 +312,11 @@ class Commits:
 
     async def _commit_loop(self) -> None:
         last = float("-inf")
+        interval_s = min(self._options.commit_interval_s, (self._options.max_lag_s or math.inf) / 2)
         while True:
             await self._to_commit.wait()
             self._to_commit = trio.Event()
-            while self._flushes_wanted == self._flushes_done and (wait := last + self._options.commit_interval_s - self._now()) > 0:
+            while self._flushes_wanted == self._flushes_done and not self._full() and (wait := last + interval_s - self._now()) > 0:
                 with trio.move_on_after(wait):
                     await self._to_commit.wait()
                     self._to_commit = trio.Event()
@@ -361,6 +363,8 @@ class Commits:
                     snapshot.close()
             if self._waiting:
                 self._to_commit.set()
+            if self.state in (State.AWAY, State.WAITING) and not self._full():
+                self._enter(State.OK, "")
             self._relief_now()
         return whole
 
