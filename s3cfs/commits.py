@@ -341,7 +341,7 @@ class Commits:
                     await self._transaction(finish_pack=True)
                 # from here to the end of the block nothing suspends: the rows of the record are those whose packs are finished
                 merged = self._meta.merge_outbox(envelope.PLAIN_MAX_BYTES)
-                packs = list(self._uploads)
+                packs = [*self._uploads, *(pack.pack_id for pack in self._uploaded)]
                 whole = merged is None or merged[0] == self._meta.last_outbox_id()
                 snapshot = self._begin_checkpoint() if whole else None      # the state this commit will have
             try:
@@ -388,7 +388,7 @@ class Commits:
 
     async def _retire(self, packs: list[int]) -> None:
         """Packs whose commit is in the store move to the cache, once the local database knows that it is."""
-        done = [pack for pack in self._uploaded if pack.pack_id in packs or pack.pack_id not in self._uploads]
+        done = [pack for pack in self._uploaded if pack.pack_id in packs]
         self._uploaded = [pack for pack in self._uploaded if pack not in done]
         for pack in done:
             self._meta.drop_pack_file(pack.pack_id)
