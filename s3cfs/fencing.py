@@ -143,7 +143,9 @@ class Writer:
     """One writer's time in office. `claim` first, then `append`, one at a time, then `append(RELEASE)`."""
 
     def __init__(self, doors: Doors, remote: Remote, tier: Tier, sealer_for: Callable[[int], Seals], host: Host,
-                 process_alive: Callable[[Host], bool]) -> None:
+                 process_alive: Callable[[Host], bool], *, every_s: float = 0.0) -> None:
+        """`every_s`: while it has something to say this writer may be silent for so long; its records tell those who wait for silence."""
+        self._every_s = every_s
         self._doors, self._remote, self.tier = doors, remote, tier
         self._sealer_for, self._host, self._alive = sealer_for, host, process_alive
         self.nonce = doors.random.bytes(8).hex()
@@ -181,8 +183,9 @@ class Writer:
             return tip
         who = f" on {owner.name}" if owner and owner.name else ""
         quiet_since = self._doors.clock.monotonic()
-        on_wait(f"the last writer{who} did not sign off; waiting {limits.TAKEOVER_SILENCE_S:.0f} s to see whether it lives")
-        while self._doors.clock.monotonic() - quiet_since < limits.TAKEOVER_SILENCE_S:
+        silence_s = limits.TAKEOVER_SILENCE_S + float(tip.info.get("every", 0))
+        on_wait(f"the last writer{who} did not sign off; waiting {silence_s:.0f} s to see whether it lives")
+        while self._doors.clock.monotonic() - quiet_since < silence_s:
             await self._doors.clock.sleep(3.0)
             now = await find_tip(self._remote, self._sealer_for(0))
             if now.kind is Kind.RELEASE:
@@ -249,7 +252,7 @@ class Writer:
     # ---------------------------------------------------------------- appending
 
     def _record(self, kind: Kind, tip: Tip, epoch: int, info: dict[str, Any], changeset: bytes = b"") -> Record:
-        info = {"by": self._host.to_info(), "prev_key": tip.key, **info}
+        info = {"by": self._host.to_info(), "prev_key": tip.key, **({"every": self._every_s} if self._every_s else {}), **info}
         return Record(kind, tip.n + 1, epoch, self.nonce, tip.hash, self._doors.clock.time_ns(), info, changeset)
 
     async def append(self, kind: Kind, info: dict[str, Any], changeset: bytes = b"", *,
