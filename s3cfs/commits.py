@@ -528,7 +528,13 @@ class Commits:
         async with self._commit_lock:
             if not final and (self._meta.outbox()[0] or self._uncommitted()):
                 return                     # it came while we waited
-            await self._append(writer, Kind.RELEASE, {"final": final})
+            try:
+                await self._append(writer, Kind.RELEASE, {"final": final})
+            except Deposed:
+                if not final or self._meta.outbox()[0] or self._uncommitted():
+                    raise
+                log.info("another writer took over; everything of this one was in the store before")
+                return
             async with self._transaction_lock:
                 await self._transaction()
 
