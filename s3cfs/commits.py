@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Protocol
 
 import trio
 
-from . import limits
+from . import envelope, limits
 from .blockstore import BlockStore
 from .checkpoints import Checkpoints
 from .doors import Doors, ShortCalls
@@ -28,7 +29,7 @@ from .errors import DataError, Deposed, Exists, NoSpace, ReadOnly, S3cfsError, S
 from .fencing import Tier, Tip, Writer
 from .ids import pack_key
 from .journal import ClosedPack, Journal
-from .meta import Meta
+from .meta import Meta, Snapshot
 from .record import Kind
 from .remote import Remote
 from .replica import LocalTip, pending_name
@@ -36,7 +37,6 @@ from .replica import LocalTip, pending_name
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 10.0                # a writer that is busy uploading says so in the log
-EVERYTHING = 1 << 62
 JOURNAL_ROOM = 0.9                # of the journal's bound: beyond it writers begin to wait
 
 
@@ -105,10 +105,13 @@ class Commits:
         self._outbox_bytes = 0
         self._flushes_wanted = self._flushes_done = 0
         self._flushed = trio.Event()
+        self._snapshot: tuple[Snapshot, Tip] | None = None   # of the checkpoint that is being written
+        self._checkpoint_wanted = trio.Event()
         self._last_append = doors.clock.monotonic()
         self._released = False
         self._syncs = ShortCalls(doors.threads, doors.clock, options.short_sync_s)
         self._begun = 0                           # transactions, the running one included
+        self._durable = 0                         # of them, the newest that ended well
         self._kept: list[int] = []                # records whose bytes are kept locally
         self._room_checked = float("-inf")
         self._disk_has_room = True
@@ -183,8 +186,9 @@ class Commits:
 
     def fail(self, error: Exception) -> None:
         """Writing ends: what was acknowledged as durable is kept, the mount goes on reading."""
-        self.failure = error
-        self._enter(State.DEPOSED if isinstance(error, Deposed) else State.FAILED, str(error))
+        if self.failure is None:
+            self.failure = error
+        self._enter(State.DEPOSED if isinstance(error, Deposed) else State.FAILED, str(error) or repr(error))
         self._wake_flushes()
 
     # ---------------------------------------------------------------- transactions
@@ -199,10 +203,11 @@ class Commits:
         self._refuse_if_ended()
         begun = self._begun
         async with self._transaction_lock:
-            self._refuse_if_ended()
-            if self._begun > begun or not self._uncommitted():
-                return                     # one began after our call and is done, or there is nothing
-            await self._transaction()
+            if self._durable > begun:
+                return                     # one began after our call and is done
+            self._refuse_if_ended()        # what it failed at may be what we were called for
+            if self._uncommitted():
+                await self._transaction()
 
     def _refuse_if_ended(self) -> None:
         """What was not durable when writing ended never will be: no later fsync may say so."""
@@ -220,16 +225,16 @@ class Commits:
         if self.state in _FINAL:
             raise ReadOnly(self.message)
         self._begun += 1
+        number = self._begun
         try:
             if grace:
                 await self._wait_for_fresh_files()
             with trio.CancelScope(shield=True):
                 await self._close_transaction(finish_pack)
-        except trio.Cancelled:
-            raise
         except Exception as exc:
             self.fail(exc)
             raise
+        self._durable = number
 
     async def _close_transaction(self, finish_pack: bool) -> None:
         await self._content.stage_ready()      # most of the work, while everything goes on
@@ -323,15 +328,17 @@ class Commits:
 
     async def _commit_loop(self) -> None:
         last = float("-inf")
+        interval_s = min(self._options.commit_interval_s, (self._options.max_lag_s or math.inf) / 2)
         while True:
             await self._to_commit.wait()
             self._to_commit = trio.Event()
-            while self._flushes_wanted == self._flushes_done and (wait := last + self._options.commit_interval_s - self._now()) > 0:
+            while self._flushes_wanted == self._flushes_done and not self._full() and (wait := last + interval_s - self._now()) > 0:
                 with trio.move_on_after(wait):
                     await self._to_commit.wait()
                     self._to_commit = trio.Event()
             last, ticket = self._now(), self._flushes_wanted
-            await self._commit()
+            while not await self._commit():
+                pass
             self._flushes_done = ticket
             self._wake_flushes()
 
@@ -339,47 +346,65 @@ class Commits:
         event, self._flushed = self._flushed, trio.Event()
         event.set()
 
-    async def _commit(self) -> None:
-        """Everything that is in a transaction now, as one record. Only `_commit_loop` calls it."""
+    async def _commit(self) -> bool:
+        """Everything that is in a transaction now, as one record; False: all but what is too much for one. Only `_commit_loop` calls it."""
         writer = self._writer
         if writer is None:
-            return
+            return True
         async with self._commit_lock:
             async with self._transaction_lock:
                 if self._uncommitted() or self._journal.current is not None:
                     await self._transaction(finish_pack=True)
-                snapshot = self._checkpoints.begin() if self._checkpoints is not None else None   # the state this commit will have
                 # from here to the end of the block nothing suspends: the rows of the record are those whose packs are finished
-                merged = self._meta.merge_outbox(EVERYTHING)
-                packs = list(self._uploads)
-            if merged is not None:
-                upto, changeset, count = merged
-                try:
+                merged = self._meta.merge_outbox(envelope.PLAIN_MAX_BYTES)
+                packs = [*self._uploads, *(pack.pack_id for pack in self._uploaded)]
+                whole = merged is None or merged[0] == self._meta.last_outbox_id()
+                snapshot = self._begin_checkpoint() if whole else None      # the state this commit will have
+            try:
+                if merged is not None:
+                    upto, changeset, count = merged
                     await self._wait_for_packs(packs, writer)
-                    tip = await self._append(writer, Kind.COMMIT, {"outbox": upto, "transactions": count}, changeset)
-                except BaseException:
-                    if snapshot is not None:
-                        snapshot.close()
-                    raise
-                self._meta.drop_outbox(upto)
-                self._dequeue(upto)
-                self.commits += 1
-                self.last_commit_ns = self._doors.clock.time_ns()
-            elif snapshot is not None:
-                snapshot.close()
-            if merged is not None or self._uploaded:
-                await self._retire(packs)
+                    await self._append(writer, Kind.COMMIT, {"outbox": upto, "transactions": count}, changeset)
+                    self._meta.drop_outbox(upto)
+                    self._dequeue(upto)
+                    self.commits += 1
+                    self.last_commit_ns = self._doors.clock.time_ns()
+                if snapshot is not None:
+                    self._snapshot, snapshot = (snapshot, writer.tip), None
+                    self._checkpoint_wanted.set()
+                if merged is not None or self._uploaded:
+                    await self._retire(packs)
+            finally:
+                if snapshot is not None:
+                    snapshot.close()
             if self._waiting:
                 self._to_commit.set()
-            self._relief_now()
-            if self.state is State.WAITING and not self._full():
+            if self.state in (State.AWAY, State.WAITING) and not self._full():
                 self._enter(State.OK, "")
-        if merged is not None and snapshot is not None and self._checkpoints is not None:
-            await self._checkpoints.write(snapshot, tip)
+            self._relief_now()
+        return whole
+
+    def _begin_checkpoint(self) -> Snapshot | None:
+        """If one is due and none is being written."""
+        return self._checkpoints.begin() if self._checkpoints is not None and self._snapshot is None else None
+
+    async def _checkpoint_loop(self) -> None:
+        """Beside the commits: they do not wait for it."""
+        try:
+            while self._checkpoints is not None:
+                await self._checkpoint_wanted.wait()
+                self._checkpoint_wanted = trio.Event()
+                if self._snapshot is not None:
+                    await self._checkpoints.write(*self._snapshot)
+                    self._snapshot = None
+                    self._relief_now()
+        finally:
+            if self._snapshot is not None:
+                self._snapshot[0].close()
 
     async def _retire(self, packs: list[int]) -> None:
         """Packs whose commit is in the store move to the cache, once the local database knows that it is."""
-        done = [pack for pack in self._uploaded if pack.pack_id in packs or pack.pack_id not in self._uploads]
+        done = [pack for pack in self._uploaded if pack.pack_id in packs]
         self._uploaded = [pack for pack in self._uploaded if pack not in done]
         for pack in done:
             self._meta.drop_pack_file(pack.pack_id)
@@ -391,14 +416,16 @@ class Commits:
             await self._make_room()
 
     async def _wait_for_packs(self, packs: list[int], writer: Writer) -> None:
-        """C2. Meanwhile the log says now and then that this writer lives."""
+        """C2. Meanwhile the log says now and then that this writer lives; and at once if it had signed off."""
+        if self._released and any(pack in self._uploads for pack in packs):
+            await self._append(writer, Kind.COMMIT, {"outbox": 0, "transactions": 0}, b"")
         for pack in packs:
             event = self._uploads.get(pack)
             while event is not None and not event.is_set():
                 with trio.move_on_after(HEARTBEAT_S):
                     await event.wait()
                 if not self.writable:
-                    raise ReadOnly(self.message)
+                    raise ReadOnly(self.message)       # nothing more to say: another may take over
                 if not event.is_set():
                     await self._heartbeat(writer)
         if not self.writable:                     # one of them could not be uploaded: no record may name it
@@ -485,7 +512,7 @@ class Commits:
         """Until cancelled. Errors end writing (`fail`), not the mount."""
         async with trio.open_nursery() as nursery:
             if self._writer is not None:
-                for loop in (self._transaction_loop, self._commit_loop, self._upload_loop, self._release_loop):
+                for loop in (self._transaction_loop, self._commit_loop, self._upload_loop, self._checkpoint_loop, self._release_loop):
                     nursery.start_soon(self._guarded, loop)
             task_status.started()
             await trio.sleep_forever()
@@ -494,8 +521,8 @@ class Commits:
         try:
             await loop()
         except Exception as exc:
-            if not isinstance(exc, S3cfsError):
-                log.exception("writing ends with an error nobody expected")
+            if self.writable and not isinstance(exc, S3cfsError):
+                log.exception("unexpected trouble in the background")
             self.fail(exc)
 
     async def _transaction_loop(self) -> None:
@@ -511,24 +538,30 @@ class Commits:
                 self._changed.set()
 
     async def _release_loop(self) -> None:
-        """Something to say, and not said yet: a sign of life. Nothing to say for a while: say so once, and be silent."""
+        """Nothing to say for a while: say so once, and be silent."""
         while True:
-            await self._doors.clock.sleep(min(HEARTBEAT_S, self._options.release_after_idle_s / 4))
-            if self._waiting and self._writer is not None:
-                async with self._commit_lock:
-                    await self._heartbeat(self._writer)
-                continue
+            await self._doors.clock.sleep(self._options.release_after_idle_s / 4)
             idle = self._doors.clock.monotonic() - self._last_append >= self._options.release_after_idle_s
             if idle and not self._released and not self._meta.outbox()[0] and not self._uncommitted():
                 await self.release(final=False)
 
     async def release(self, *, final: bool) -> None:
-        """Sign off in the log: whoever comes next need not wait. `final`: the process ends."""
+        """Sign off in the log: whoever comes next need not wait. `final`: the process ends, and a checkpoint begun is finished."""
         writer = self._writer
+        while final and self._snapshot is not None and self.writable:
+            await self._relief.wait()
         if writer is None or not writer.epoch or self.state in _FINAL:
             return
         async with self._commit_lock:
-            await self._append(writer, Kind.RELEASE, {"final": final})
+            if not final and (self._meta.outbox()[0] or self._uncommitted()):
+                return                     # it came while we waited
+            try:
+                await self._append(writer, Kind.RELEASE, {"final": final})
+            except Deposed:
+                if not final or self._meta.outbox()[0] or self._uncommitted():
+                    raise
+                log.info("another writer took over; everything of this one was in the store before")
+                return
             async with self._transaction_lock:
                 await self._transaction()
 

@@ -20,10 +20,10 @@ from s3cfs.cache import PackCache
 from s3cfs.checkpoints import Checkpoints
 from s3cfs.chunk import ChunkCodec
 from s3cfs.chunker import Chunker
-from s3cfs.commits import Commits
+from s3cfs.commits import HEARTBEAT_S, Commits
 from s3cfs.commits import Options as CommitOptions
 from s3cfs.doors import Doors
-from s3cfs.errors import CacheUnusable, Diverged, NotFound, RolledBack, S3cfsError
+from s3cfs.errors import CacheUnusable, Diverged, NotFound, ObjectMissing, RolledBack, S3cfsError
 from s3cfs.fencing import Host, Tier, Tip, Writer, list_log
 from s3cfs.journal import Journal
 from s3cfs.keys import KeyRing
@@ -196,9 +196,14 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
                                 "or give a read-only mount another cache folder")
         if not options.read_only:
             tier = await choose_tier(remote, options.sole_writer)
-            writer = Writer(doors, remote, tier, lambda number: keyring.sealer("record", number), options.host, options.process_alive)
+            pause_s = options.commits.commit_interval_s
+            writer = Writer(doors, remote, tier, lambda number: keyring.sealer("record", number), options.host, options.process_alive,
+                            every_s=pause_s if pause_s > HEARTBEAT_S else 0.0)
             tip = await writer.claim(tip, force=options.force, on_wait=lambda text: progress(text, 0, 0))
-            await replica.catch_up(tip, in_office=True)
+            try:
+                await replica.catch_up(tip, in_office=True)
+            except StartOver:
+                raise ObjectMissing("records of the log went missing just now, while this machine took over; mount again") from None
             epoch = writer.epoch
         node = _assemble(doors, remote, keyring, superblock, meta, writer, tip, epoch, options)
         async with trio.open_nursery() as nursery:
