@@ -8,7 +8,7 @@ from s3cfs.config import Secret, Settings
 from s3cfs.doors import SystemClock, SystemRandomness
 from s3cfs.errors import Exists, FilesystemExists
 
-from .store import impatient, open_store
+from .store import FIRST_TIMEOUT_S, impatient, open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class MkfsResult:
 
 def mkfs(settings: Settings, *, label: str, plain: bool, passphrase: Secret | None) -> MkfsResult:
     """Make a filesystem in an existing bucket or folder. FilesystemExists when there is one already."""
-    backend = impatient(open_store(settings))
+    backend = impatient(open_store(settings, timeout_s=FIRST_TIMEOUT_S))
     try:
         backend.create()
         backend.check()
