@@ -41,6 +41,7 @@ class Checkpoints:
 
     async def write(self, snapshot: Snapshot, tip: Tip) -> None:
         """A checkpoint that cannot be written now is made later: the log has everything."""
+        log_bytes = LocalTip.load(self._meta).log_bytes
         nonce = self._doors.random.bytes(8).hex()
         parts: list[checkpoint.Part] = []
         try:
@@ -61,7 +62,8 @@ class Checkpoints:
         finally:
             snapshot.close()
         self.written += 1
-        LocalTip.load(self._meta).with_checkpoint(tip.n, sum(part.size for part in parts)).save(self._meta)
+        local = LocalTip.load(self._meta)
+        local.with_checkpoint(tip.n, sum(part.size for part in parts), local.log_bytes - log_bytes).save(self._meta)
         log.info("checkpoint at commit %d: %d parts", tip.n, len(parts))
 
     @staticmethod

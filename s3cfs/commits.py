@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -20,15 +21,15 @@ from typing import Protocol
 
 import trio
 
-from . import limits
+from . import envelope, limits
 from .blockstore import BlockStore
 from .checkpoints import Checkpoints
 from .doors import Doors, ShortCalls
-from .errors import Deposed, Exists, NoSpace, ReadOnly, S3cfsError, StoreError
+from .errors import DataError, Deposed, Exists, NoSpace, ReadOnly, S3cfsError, StoreError
 from .fencing import Tier, Tip, Writer
 from .ids import pack_key
 from .journal import ClosedPack, Journal
-from .meta import Meta
+from .meta import Meta, Snapshot
 from .record import Kind
 from .remote import Remote
 from .replica import LocalTip, pending_name
@@ -82,11 +83,11 @@ class Commits:
     """Transactions and commits of one mount. `run` does the periodic work; `durable` and `flush` are the barriers."""
 
     def __init__(self, doors: Doors, meta: Meta, journal: Journal, blocks: BlockStore, remote: Remote, writer: Writer | None,
-                 content: Content, apply_lock: trio.Lock, options: Options,
+                 content: Content, apply_lock: trio.Lock, options: Options, make_room: Callable[[], Awaitable[None]],
                  checkpoints: Checkpoints | None = None) -> None:
         self._doors, self._meta, self._journal, self._blocks, self._remote = doors, meta, journal, blocks, remote
         self._writer, self._content, self._apply_lock, self._options = writer, content, apply_lock, options
-        self._checkpoints = checkpoints
+        self._make_room, self._checkpoints = make_room, checkpoints
         self.state = State.OK if writer is not None else State.READ_ONLY
         self.message = ""
         self._transaction_lock = trio.Lock()
@@ -104,10 +105,13 @@ class Commits:
         self._outbox_bytes = 0
         self._flushes_wanted = self._flushes_done = 0
         self._flushed = trio.Event()
+        self._snapshot: tuple[Snapshot, Tip] | None = None   # of the checkpoint that is being written
+        self._checkpoint_wanted = trio.Event()
         self._last_append = doors.clock.monotonic()
         self._released = False
         self._syncs = ShortCalls(doors.threads, doors.clock, options.short_sync_s)
         self._begun = 0                           # transactions, the running one included
+        self._durable = 0                         # of them, the newest that ended well
         self._kept: list[int] = []                # records whose bytes are kept locally
         self._room_checked = float("-inf")
         self._disk_has_room = True
@@ -140,7 +144,8 @@ class Commits:
         now = self._doors.clock.monotonic()
         if now - self._room_checked > 0.25:
             self._room_checked = now
-            self._disk_has_room = self._doors.disk.free_bytes() > limits.DISK_RESERVE_BYTES
+            coming = self._content.pending_bytes                # accepted, and not on the disk yet
+            self._disk_has_room = self._doors.disk.free_bytes() - coming > limits.DISK_RESERVE_BYTES
         return self._disk_has_room
 
     async def room(self) -> None:
@@ -151,13 +156,17 @@ class Commits:
             return
         clock = self._doors.clock
         deadline = clock.monotonic() + self._options.writer_wait_s
-        if self.state is State.OK or self.state is State.AWAY:
-            self._enter(State.WAITING, "the store is slower than what is written (or away) and the local queue is full: writers wait")
-        self._to_commit.set()
         while self._full():
             self.check_writable()
+            if not self.disk_has_room():
+                await self._make_room()            # what is in the store too goes first
+            if self.state in (State.OK, State.AWAY):
+                self._enter(State.WAITING, "writers wait: " + (
+                    "the queue of changes for the store is full" if self.disk_has_room() else "the local disk is full"))
             if clock.monotonic() >= deadline:
-                raise NoSpace("the local queue is full and the store does not take what is in it")
+                raise NoSpace("no room for more changes: " + (
+                    "the store does not take what is queued" if self.disk_has_room() else "the local disk is full"))
+            self._to_commit.set()
             with trio.move_on_after(1.0):
                 await self._relief.wait()
         if self.state is State.WAITING:
@@ -177,8 +186,9 @@ class Commits:
 
     def fail(self, error: Exception) -> None:
         """Writing ends: what was acknowledged as durable is kept, the mount goes on reading."""
-        self.failure = error
-        self._enter(State.DEPOSED if isinstance(error, Deposed) else State.FAILED, str(error))
+        if self.failure is None:
+            self.failure = error
+        self._enter(State.DEPOSED if isinstance(error, Deposed) else State.FAILED, str(error) or repr(error))
         self._wake_flushes()
 
     # ---------------------------------------------------------------- transactions
@@ -186,13 +196,23 @@ class Commits:
     async def durable(self) -> None:
         """Everything done before this call is in a transaction on the local disk (and, under --sync=remote, in the store)."""
         if self._options.sync_remote:
-            await self.flush(files=False)
-            return
+            with trio.move_on_after(limits.STORE_DEADLINE_S):
+                await self.flush(files=False)
+                return
+            raise DataError(f"the store did not take the changes within {limits.STORE_DEADLINE_S:.0f} s; they are queued")
+        self._refuse_if_ended()
         begun = self._begun
         async with self._transaction_lock:
-            if self._begun > begun or not self._uncommitted():
-                return                     # one began after our call and is done, or there is nothing
-            await self._transaction()
+            if self._durable > begun:
+                return                     # one began after our call and is done
+            self._refuse_if_ended()        # what it failed at may be what we were called for
+            if self._uncommitted():
+                await self._transaction()
+
+    def _refuse_if_ended(self) -> None:
+        """What was not durable when writing ended never will be: no later fsync may say so."""
+        if self.state in (State.FAILED, State.DEPOSED):
+            raise DataError(self.message)
 
     def _uncommitted(self) -> bool:
         return self._meta.dirty or self._content.dirty or self._dirty_since is not None
@@ -205,16 +225,16 @@ class Commits:
         if self.state in _FINAL:
             raise ReadOnly(self.message)
         self._begun += 1
+        number = self._begun
         try:
             if grace:
                 await self._wait_for_fresh_files()
             with trio.CancelScope(shield=True):
                 await self._close_transaction(finish_pack)
-        except trio.Cancelled:
-            raise
         except Exception as exc:
             self.fail(exc)
             raise
+        self._durable = number
 
     async def _close_transaction(self, finish_pack: bool) -> None:
         await self._content.stage_ready()      # most of the work, while everything goes on
@@ -293,6 +313,8 @@ class Commits:
 
         The commit is made by the mount's own task: a caller that gives up leaves no half-made record behind.
         """
+        if self._writer is None:
+            return
         async with self._transaction_lock:
             if files and self.writable:
                 await self._content.stage_all()
@@ -306,15 +328,17 @@ class Commits:
 
     async def _commit_loop(self) -> None:
         last = float("-inf")
+        interval_s = min(self._options.commit_interval_s, (self._options.max_lag_s or math.inf) / 2)
         while True:
             await self._to_commit.wait()
             self._to_commit = trio.Event()
-            while self._flushes_wanted == self._flushes_done and (wait := last + self._options.commit_interval_s - self._now()) > 0:
+            while self._flushes_wanted == self._flushes_done and not self._full() and (wait := last + interval_s - self._now()) > 0:
                 with trio.move_on_after(wait):
                     await self._to_commit.wait()
                     self._to_commit = trio.Event()
             last, ticket = self._now(), self._flushes_wanted
-            await self._commit()
+            while not await self._commit():
+                pass
             self._flushes_done = ticket
             self._wake_flushes()
 
@@ -322,38 +346,65 @@ class Commits:
         event, self._flushed = self._flushed, trio.Event()
         event.set()
 
-    async def _commit(self) -> None:
-        """Everything that is in a transaction now, as one record. Only `_commit_loop` calls it."""
+    async def _commit(self) -> bool:
+        """Everything that is in a transaction now, as one record; False: all but what is too much for one. Only `_commit_loop` calls it."""
         writer = self._writer
         if writer is None:
-            return
+            return True
         async with self._commit_lock:
             async with self._transaction_lock:
                 if self._uncommitted() or self._journal.current is not None:
                     await self._transaction(finish_pack=True)
-                snapshot = self._checkpoints.begin() if self._checkpoints is not None else None   # the state this commit will have
                 # from here to the end of the block nothing suspends: the rows of the record are those whose packs are finished
-                merged = self._meta.merge_outbox(limits.OUTBOX_MAX_BYTES * 2)
-                packs = list(self._uploads)
-            tip = writer.tip
-            if merged is not None:
-                upto, changeset, count = merged
-                await self._wait_for_packs(packs, writer)
-                tip = await self._append(writer, Kind.COMMIT, {"outbox": upto, "transactions": count}, changeset)
-                self._meta.drop_outbox(upto)
-                self._dequeue(upto)
-                self.commits += 1
-                self.last_commit_ns = self._doors.clock.time_ns()
-                await self._retire(packs)
+                merged = self._meta.merge_outbox(envelope.PLAIN_MAX_BYTES)
+                packs = [*self._uploads, *(pack.pack_id for pack in self._uploaded)]
+                whole = merged is None or merged[0] == self._meta.last_outbox_id()
+                snapshot = self._begin_checkpoint() if whole else None      # the state this commit will have
+            try:
+                if merged is not None:
+                    upto, changeset, count = merged
+                    await self._wait_for_packs(packs, writer)
+                    await self._append(writer, Kind.COMMIT, {"outbox": upto, "transactions": count}, changeset)
+                    self._meta.drop_outbox(upto)
+                    self._dequeue(upto)
+                    self.commits += 1
+                    self.last_commit_ns = self._doors.clock.time_ns()
+                if snapshot is not None:
+                    self._snapshot, snapshot = (snapshot, writer.tip), None
+                    self._checkpoint_wanted.set()
+                if merged is not None or self._uploaded:
+                    await self._retire(packs)
+            finally:
+                if snapshot is not None:
+                    snapshot.close()
             if self._waiting:
                 self._to_commit.set()
+            if self.state in (State.AWAY, State.WAITING) and not self._full():
+                self._enter(State.OK, "")
             self._relief_now()
-        if snapshot is not None and self._checkpoints is not None:
-            await self._checkpoints.write(snapshot, tip)
+        return whole
+
+    def _begin_checkpoint(self) -> Snapshot | None:
+        """If one is due and none is being written."""
+        return self._checkpoints.begin() if self._checkpoints is not None and self._snapshot is None else None
+
+    async def _checkpoint_loop(self) -> None:
+        """Beside the commits: they do not wait for it."""
+        try:
+            while self._checkpoints is not None:
+                await self._checkpoint_wanted.wait()
+                self._checkpoint_wanted = trio.Event()
+                if self._snapshot is not None:
+                    await self._checkpoints.write(*self._snapshot)
+                    self._snapshot = None
+                    self._relief_now()
+        finally:
+            if self._snapshot is not None:
+                self._snapshot[0].close()
 
     async def _retire(self, packs: list[int]) -> None:
         """Packs whose commit is in the store move to the cache, once the local database knows that it is."""
-        done = [pack for pack in self._uploaded if pack.pack_id in packs or pack.pack_id not in self._uploads]
+        done = [pack for pack in self._uploaded if pack.pack_id in packs]
         self._uploaded = [pack for pack in self._uploaded if pack not in done]
         for pack in done:
             self._meta.drop_pack_file(pack.pack_id)
@@ -361,21 +412,34 @@ class Commits:
             await self._transaction()
         for pack in done:
             await self._blocks.uploaded(pack)
+        if not self.disk_has_room():
+            await self._make_room()
 
     async def _wait_for_packs(self, packs: list[int], writer: Writer) -> None:
-        """C2. Meanwhile the log says now and then that this writer lives."""
+        """C2. Meanwhile the log says now and then that this writer lives; and at once if it had signed off."""
+        if self._released and any(pack in self._uploads for pack in packs):
+            await self._append(writer, Kind.COMMIT, {"outbox": 0, "transactions": 0}, b"")
         for pack in packs:
             event = self._uploads.get(pack)
             while event is not None and not event.is_set():
                 with trio.move_on_after(HEARTBEAT_S):
                     await event.wait()
-                if not event.is_set() and self._doors.clock.monotonic() - self._last_append > HEARTBEAT_S:
-                    await self._append(writer, Kind.COMMIT, {"outbox": 0, "transactions": 0}, b"")
+                if not self.writable:
+                    raise ReadOnly(self.message)       # nothing more to say: another may take over
+                if not event.is_set():
+                    await self._heartbeat(writer)
+        if not self.writable:                     # one of them could not be uploaded: no record may name it
+            raise ReadOnly(self.message)
+
+    async def _heartbeat(self, writer: Writer) -> None:
+        """With `_commit_lock` held: an empty commit, if this writer has been silent for long."""
+        if self._now() - self._last_append > HEARTBEAT_S:
+            await self._append(writer, Kind.COMMIT, {"outbox": 0, "transactions": 0}, b"")
 
     async def _append(self, writer: Writer, kind: Kind, info: dict[str, object], changeset: bytes = b"") -> Tip:
         try:
             tip = await writer.append(kind, info, changeset, keep=self._keep)
-        except S3cfsError as exc:
+        except Exception as exc:
             self.fail(exc)
             raise
         self._last_append = self._doors.clock.monotonic()
@@ -418,9 +482,11 @@ class Commits:
                     self._enter(State.AWAY, f"store does not take packs: {exc}")
                 await self._doors.clock.sleep(self._doors.random.uniform(delay_s / 2, delay_s))
                 delay_s = min(2 * delay_s, 30.0)
-            except Exception as exc:
+            except Exception as exc:              # the local copy is damaged: nothing after it may become a commit
+                log.exception("pack=%s cannot be uploaded", pack.name)
                 self.fail(exc)
-                raise
+                self._uploads[pack.pack_id].set()
+                return
         if self.state is State.AWAY:
             self._enter(State.OK, "")
         self._uploaded.append(pack)
@@ -446,7 +512,7 @@ class Commits:
         """Until cancelled. Errors end writing (`fail`), not the mount."""
         async with trio.open_nursery() as nursery:
             if self._writer is not None:
-                for loop in (self._transaction_loop, self._commit_loop, self._upload_loop, self._release_loop):
+                for loop in (self._transaction_loop, self._commit_loop, self._upload_loop, self._checkpoint_loop, self._release_loop):
                     nursery.start_soon(self._guarded, loop)
             task_status.started()
             await trio.sleep_forever()
@@ -454,7 +520,9 @@ class Commits:
     async def _guarded(self, loop: Callable[[], Awaitable[None]]) -> None:
         try:
             await loop()
-        except S3cfsError as exc:
+        except Exception as exc:
+            if self.writable and not isinstance(exc, S3cfsError):
+                log.exception("unexpected trouble in the background")
             self.fail(exc)
 
     async def _transaction_loop(self) -> None:
@@ -478,12 +546,22 @@ class Commits:
                 await self.release(final=False)
 
     async def release(self, *, final: bool) -> None:
-        """Sign off in the log: whoever comes next need not wait. `final`: the process ends."""
+        """Sign off in the log: whoever comes next need not wait. `final`: the process ends, and a checkpoint begun is finished."""
         writer = self._writer
+        while final and self._snapshot is not None and self.writable:
+            await self._relief.wait()
         if writer is None or not writer.epoch or self.state in _FINAL:
             return
         async with self._commit_lock:
-            await self._append(writer, Kind.RELEASE, {"final": final})
+            if not final and (self._meta.outbox()[0] or self._uncommitted()):
+                return                     # it came while we waited
+            try:
+                await self._append(writer, Kind.RELEASE, {"final": final})
+            except Deposed:
+                if not final or self._meta.outbox()[0] or self._uncommitted():
+                    raise
+                log.info("another writer took over; everything of this one was in the store before")
+                return
             async with self._transaction_lock:
                 await self._transaction()
 
@@ -500,4 +578,4 @@ class Commits:
 
     def lag_bytes(self) -> int:
         """Bytes not yet in the store: dirty data, packs, outbox."""
-        return self._content.pending_bytes + self._journal.bytes_total + self._meta.outbox()[1]
+        return self._content.pending_bytes + self._journal.bytes_total + self._outbox_bytes

@@ -18,6 +18,9 @@ record to its own folder.
 A writer lists the claims after each PUT and acknowledges only if none is higher: whoever claimed before that PUT will depose it, whoever
 claims after it will read the record. A record that arrives late in a deposed folder is in no history, since nobody's `prev` names it.
 
+A T2 history may go on as T1 (its first T1 writer claims in T2's way, since a T2 zombie would overwrite a SEAL), never the
+other way round: each record says under which tier it was written.
+
 Tier `sole`: the owner declared that nobody else writes; the same as T2 (detection goes on, as well as it can).
 
 INVARIANT F1: a record that `append` returned for is in the history for ever.
@@ -33,7 +36,7 @@ from typing import Any, TypeVar
 
 from . import ids, limits, record
 from .doors import Doors
-from .errors import AlreadyMounted, Damaged, Deposed, Exists, NotFound, ObjectMissing, StoreError
+from .errors import AlreadyMounted, Damaged, Deposed, Exists, NotFound, ObjectMissing, StoreError, Unsupported
 from .ids import ObjectHash
 from .record import Kind, Record
 from .remote import Remote
@@ -143,7 +146,9 @@ class Writer:
     """One writer's time in office. `claim` first, then `append`, one at a time, then `append(RELEASE)`."""
 
     def __init__(self, doors: Doors, remote: Remote, tier: Tier, sealer_for: Callable[[int], Seals], host: Host,
-                 process_alive: Callable[[Host], bool]) -> None:
+                 process_alive: Callable[[Host], bool], *, every_s: float = 0.0) -> None:
+        """`every_s`: while it has something to say this writer may be silent for so long; its records tell those who wait for silence."""
+        self._every_s = every_s
         self._doors, self._remote, self.tier = doors, remote, tier
         self._sealer_for, self._host, self._alive = sealer_for, host, process_alive
         self.nonce = doors.random.bytes(8).hex()
@@ -161,8 +166,13 @@ class Writer:
         Waits for silence unless the last writer released, is a dead process of this machine, or `force`. AlreadyMounted when it lives.
         """
         tip = await self._wait_for_silence(tip, force, on_wait)
-        if self.tier is Tier.T1:
-            await self._claim_by_seal(tip)
+        before = tip.info.get("tier")
+        if before == Tier.T1 and self.tier is not Tier.T1:
+            raise Unsupported("claim", tip.folder, "this store had create-only PUT at the last mount and does not seem to have it now; "
+                              "a writer without it could not be fenced from one with it")
+        if self.tier is Tier.T1 and before in (None, Tier.T1):
+            owner = Host.from_info(tip.info)
+            await self._claim_by_seal(tip, force or (owner is not None and self._host.same_machine(owner) and not self._alive(owner)))
         else:
             await self._claim_by_listing()
         return self.tip
@@ -180,8 +190,9 @@ class Writer:
             return tip
         who = f" on {owner.name}" if owner and owner.name else ""
         quiet_since = self._doors.clock.monotonic()
-        on_wait(f"the last writer{who} did not sign off; waiting {limits.TAKEOVER_SILENCE_S:.0f} s to see whether it lives")
-        while self._doors.clock.monotonic() - quiet_since < limits.TAKEOVER_SILENCE_S:
+        silence_s = limits.TAKEOVER_SILENCE_S + float(tip.info.get("every", 0))
+        on_wait(f"the last writer{who} did not sign off; waiting {silence_s:.0f} s to see whether it lives")
+        while self._doors.clock.monotonic() - quiet_since < silence_s:
             await self._doors.clock.sleep(3.0)
             now = await find_tip(self._remote, self._sealer_for(0))
             if now.kind is Kind.RELEASE:
@@ -190,17 +201,21 @@ class Writer:
                 raise AlreadyMounted(f"this filesystem is mounted{who} and being written to")
         return tip
 
-    async def _claim_by_seal(self, tip: Tip) -> None:
-        epoch = max(tip.epoch, ids_epoch(tip.folder)) + 1
-        own = ids.epoch_prefix(epoch, self.nonce)
-        key = f"{tip.folder}{tip.n + 1}"
-        data = record.encode(self._record(Kind.SEAL, tip, epoch, {"next": own}), self._sealer_for(epoch))
-        answer = await self._put_until_answered(key, data)
-        if answer is not None:
-            found, _ = await read_record(self._remote, key, self._sealer_for(epoch))
+    async def _claim_by_seal(self, tip: Tip, over_records: bool) -> None:
+        """`over_records`: a record of the last writer that arrived meanwhile is no reason to stop: it is known to be dead, or `force`."""
+        while True:
+            epoch = max(tip.epoch, ids_epoch(tip.folder)) + 1
+            own = ids.epoch_prefix(epoch, self.nonce)
+            key = f"{tip.folder}{tip.n + 1}"
+            data = record.encode(self._record(Kind.SEAL, tip, epoch, {"next": own}), self._sealer_for(epoch))
+            if await self._put_until_answered(key, data) is None:
+                break
+            found, there = await read_record(self._remote, key, self._sealer_for(epoch))
             if found.kind is Kind.SEAL:
                 raise AlreadyMounted("another machine took this filesystem over just now")
-            raise AlreadyMounted("this filesystem is mounted elsewhere and being written to")
+            if not over_records and found.kind is not Kind.RELEASE:
+                raise AlreadyMounted("this filesystem is mounted elsewhere and being written to")
+            tip = tip_of(key, there, found)
         self.epoch = epoch
         self.tip = Tip(tip.n + 1, key, record.object_hash(data), epoch, Kind.SEAL, {"next": own})
 
@@ -210,20 +225,28 @@ class Writer:
         mine = (epoch, self.nonce)
         await self._put_overwriting(ids.claim_key(*mine), b"s3cfs claim\n")
         if max(await self._claims()) > mine:
-            await self._remote.delete(ids.claim_key(*mine))
+            await self._tidy(mine)
             raise AlreadyMounted("another machine is taking this filesystem over")
         tip = await find_tip(self._remote, self._sealer_for(epoch))   # after the claim: what comes later is deposed
         key = ids.log_key(epoch, self.nonce, tip.n + 1)
         claim = self._record(Kind.CLAIM, tip, epoch, {})
         data = record.encode(claim, self._sealer_for(epoch))
         await self._put_overwriting(key, data)
-        if max(await self._claims()) > mine:
+        claims = await self._claims()
+        if max(claims) > mine:
             raise AlreadyMounted("another machine took this filesystem over just now")
         self.epoch = epoch
         self.tip = Tip(claim.n, key, record.object_hash(data), epoch, Kind.CLAIM, claim.info)
-        for other in await self._claims():    # an older claim deposes nobody any more
+        for other in claims:
             if other < mine:
-                await self._remote.delete(ids.claim_key(*other))
+                await self._tidy(other)
+
+    async def _tidy(self, claim: tuple[int, str]) -> None:
+        """A claim below the highest deposes nobody any more. Should it stay (these credentials may not delete), no harm is done."""
+        try:
+            await self._remote.delete(ids.claim_key(*claim))
+        except StoreError as exc:
+            log.info("an old claim stays: %s", exc)
 
     async def _claims(self) -> list[tuple[int, str]]:
         found = []
@@ -236,7 +259,8 @@ class Writer:
     # ---------------------------------------------------------------- appending
 
     def _record(self, kind: Kind, tip: Tip, epoch: int, info: dict[str, Any], changeset: bytes = b"") -> Record:
-        info = {"by": self._host.to_info(), "prev_key": tip.key, **info}
+        info = {"by": self._host.to_info(), "tier": str(self.tier), "prev_key": tip.key,
+                **({"every": self._every_s} if self._every_s else {}), **info}
         return Record(kind, tip.n + 1, epoch, self.nonce, tip.hash, self._doors.clock.time_ns(), info, changeset)
 
     async def append(self, kind: Kind, info: dict[str, Any], changeset: bytes = b"", *,

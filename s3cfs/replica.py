@@ -18,7 +18,7 @@ import trio
 from . import checkpoint, ids, limits, record
 from .doors import Doors
 from .errors import Damaged, Diverged, NotFound, ObjectMissing, RolledBack
-from .fencing import Tip, find_tip, list_log, read_record, tip_of
+from .fencing import Tip, find_tip, list_log, read_record
 from .ids import ObjectHash
 from .keys import KeyRing
 from .meta import Meta
@@ -47,8 +47,9 @@ class LocalTip:
         return LocalTip(tip.n, tip.key, tip.hash, self.log_bytes + size, self.log_records + 1, self.checkpoint_commit,
                         self.checkpoint_bytes)
 
-    def with_checkpoint(self, commit: int, size: int) -> LocalTip:
-        return LocalTip(self.n, self.key, self.hash, 0, 0, commit, size)
+    def with_checkpoint(self, commit: int, size: int, log_bytes: int) -> LocalTip:
+        """`log_bytes`: of the records that came while it was being written."""
+        return LocalTip(self.n, self.key, self.hash, log_bytes, self.n - commit, commit, size)
 
     def save(self, meta: Meta) -> None:
         meta.local_set("tip", json.dumps({**{name: getattr(self, name) for name in
@@ -92,6 +93,7 @@ class Replica:
     def __init__(self, doors: Doors, remote: Remote, keyring: KeyRing, meta: Meta, progress: Progress = lambda what, done, total: None,
                  unusable: frozenset[str] = frozenset()) -> None:
         self._unusable = unusable          # manifests of checkpoints that were tried and are damaged
+        self._restored = ""                # the one that this database was filled from
         self._doors, self._remote, self._keyring, self._meta, self._progress = doors, remote, keyring, meta, progress
         self._sealer: Seals = keyring.sealer("record", 0)
 
@@ -112,18 +114,24 @@ class Replica:
             if in_office:
                 self._drop_pending()
             return done
-        if not local.n and not self._meta.outbox()[0]:
-            done.checkpoint = await self._restore_checkpoint(tip)
+        if local.n == 0 and not self._meta.outbox()[0]:
+            self._drop_pending()                         # of a database that is gone: they belong to no outbox
+            done.checkpoint = await self._restore_checkpoint(tip)       # a new machine: the log of all times may be long
             local = LocalTip.load(self._meta)
         try:
             steps = await self._chain(tip, local.n, local.hash)
-        except ObjectMissing:
+        except ObjectMissing as exc:
             if self._meta.outbox()[0]:
                 raise Diverged("the store's log no longer reaches back to what this machine has, which still holds changes that are "
-                               "in no commit") from None
-            if local.n and not done.checkpoint:
-                raise StartOver from None
+                               f"in no commit ({exc})") from None
+            if not done.checkpoint and any(commit > local.n for _, commit in await self.manifests()):
+                raise StartOver from None                # a newer one: else what is here may be the last whole copy
             raise
+        except Diverged as exc:
+            if not done.checkpoint:
+                raise
+            log.error("checkpoint %d cannot be used: it is of another history", done.checkpoint)
+            raise StartOver(self._restored) from exc
         await self._apply(steps, local)
         if in_office:
             self._drop_pending()
@@ -134,13 +142,14 @@ class Replica:
         """Records after (base, base_hash) up to `tip`, oldest first. ObjectMissing when the log does not reach back so far."""
         folders = await list_log(self._remote)
         wanted = [key for folder in folders.values() for n, key in folder.items() if base < n <= tip.n]
-        fetched: dict[str, tuple[Record, bytes] | Exception] = {}
+        fetched: dict[str, tuple[Record, ObjectHash, int] | Exception] = {}
 
         async def fetch(keys: list[str]) -> None:
             while keys:
                 key = keys.pop()
                 try:
-                    fetched[key] = await read_record(self._remote, key, self._sealer)
+                    found, data = await read_record(self._remote, key, self._sealer)
+                    fetched[key] = found, record.object_hash(data), len(data)
                 except (Damaged, ObjectMissing) as exc:
                     fetched[key] = exc
                 self._progress("reading the log", len(fetched), len(wanted))
@@ -160,14 +169,12 @@ class Replica:
                 raise ObjectMissing(f"log record {key} is missing from the store")
             if isinstance(answer, Exception):
                 raise answer
-            found, data = answer
-            if record.object_hash(data) != expected:
+            found, digest, size = answer
+            if digest != expected:
                 raise Damaged(f"log record {key} is damaged: its hash is not the one that the next record names")
-            steps.append(_Step(tip_of(key, data, found), found, len(data)))
+            steps.append(_Step(Tip(found.n, key, digest, found.epoch, found.kind, found.info), found, size))
             key, expected = str(found.info.get("prev_key", "")), found.prev
         if expected != base_hash:
-            if base == 0:
-                raise ObjectMissing("the log does not reach back to the beginning")
             raise Diverged(f"the store's history differs from what this machine has seen at commit {base}: "
                            "another copy of the bucket, or it was tampered with")
         steps.reverse()
@@ -178,7 +185,7 @@ class Replica:
         own = self._pending()
         for number, step in enumerate(steps, 1):
             if own.get(step.tip.n) is not None and record.object_hash(own[step.tip.n]) == step.tip.hash:
-                self._meta.drop_outbox(int(step.found.info["outbox"]))
+                self._meta.drop_outbox(int(step.found.info.get("outbox", 0)))     # a RELEASE carries none
                 log.info("record %d had arrived", step.tip.n)
             elif step.found.kind is Kind.COMMIT and step.found.changeset:
                 if self._meta.outbox()[0]:
@@ -213,16 +220,17 @@ class Replica:
     # ---------------------------------------------------------------- checkpoints
 
     async def _restore_checkpoint(self, tip: Tip) -> int:
-        """Fill the empty database from the newest checkpoint that verifies; returns its commit, 0 when none does."""
+        """Fill the empty database from the newest checkpoint that verifies; its commit, 0 when there is none: the log has everything."""
         for key, commit in await self.manifests():
             if commit > tip.n or key in self._unusable:
                 continue
             try:
                 await self._load_checkpoint(key)
-                return commit
-            except (Damaged, ObjectMissing, NotFound) as exc:
+            except (Damaged, Diverged, ObjectMissing, NotFound) as exc:
                 log.error("checkpoint %d cannot be used: %s", commit, exc)
                 raise StartOver(key) from exc
+            self._restored = key
+            return commit
         return 0
 
     async def manifests(self) -> list[tuple[str, int]]:
@@ -252,8 +260,7 @@ class Replica:
                 self._meta.apply(changeset)
             self._progress("reading the checkpoint", number, len(manifest.parts))
         LocalTip(manifest.commit, manifest.record_key, ObjectHash(bytes.fromhex(manifest.record_hash)), 0, 0, manifest.commit,
-                 sum(part.size for part in manifest.parts)).save(self._meta)
-        self._meta.commit()
+                 sum(part.size for part in manifest.parts)).save(self._meta)     # committed once the log is known to lead there
 
 
 class StartOver(Exception):

@@ -27,6 +27,8 @@ def mkfs(settings: Settings, *, label: str, plain: bool, passphrase: Secret | No
         taken = f"{backend.location} holds an s3cfs filesystem already"
         if any(True for _ in backend.list("super/")):
             raise FilesystemExists(taken)
+        if any(True for _ in backend.list("log/")):
+            raise FilesystemExists(f"{backend.location} holds the log of a filesystem whose superblock is gone: choose another place")
         made, _, recovery_key = superblock.create(
             label, SystemRandomness(), plain, limits.CHUNK_MIN_BYTES, limits.CHUNK_AVG_BYTES, limits.CHUNK_MAX_BYTES,
             passphrase.reveal() if passphrase else None, now_ns=SystemClock().time_ns())

@@ -177,7 +177,7 @@ class _Daemon:
             cache_bytes=options.cache_size, kernel_times=not options.no_writeback, min_commit=int(commit), expect_hash=commit_hash,
             commits=CommitOptions(sync_remote=options.sync == "remote", commit_interval_s=options.commit_interval,
                                   max_lag_s=options.max_lag, journal_max_bytes=options.journal_size),
-            host=this_host(), process_alive=process_alive)
+            owner=(os.geteuid(), os.getegid()), host=this_host(), process_alive=process_alive)
 
     def _fuse_options(self) -> FuseOptions:
         options = self.options

@@ -64,7 +64,7 @@ class Changes:
         """
         total = 0
         ids: list[int] = []
-        for id, size in self._engine.all("SELECT id, length(changeset) FROM outbox ORDER BY id LIMIT 100000"):
+        for id, size in self._engine.all("SELECT id, length(changeset) FROM outbox ORDER BY id"):
             if ids and total + size > max_bytes:
                 break
             ids.append(id)

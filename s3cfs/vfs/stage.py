@@ -131,6 +131,9 @@ class Stager:
         """Take the next slice of a file; None when there is nothing (more) to do."""
         if not state.changed:
             return None
+        if not final:
+            row = await self._meta.get(state.ino)
+            final = row is not None and row.data is not None     # what lives in the row leaves it in one go with all the rest
         dirty, taken = state.dirty, DirtyMap()
         left = SLICE_BYTES
         whole = True
@@ -399,14 +402,15 @@ class Stager:
         state = part.state
         for offset, view in undecided:
             if offset < state.valid_to:
-                state.dirty.put_under(offset, (view, 0, len(view)))
+                state.dirty.put_under(offset, (bytes(view), 0, len(view)))     # a view would hold the whole slice in memory
         if undecided:
             state.dirty.cut(state.size, EVERYTHING)
             state.changed = True
         state.staging, state.staging_valid_to = None, EVERYTHING
         if not part.final:
             return
-        state.fresh = state.must_stage = False
+        if not state.changed:
+            state.fresh = state.must_stage = False
         if not state.changed:
             state.mtime_ns = state.ctime_ns = None
         if inline and state.changed:          # written to meanwhile: what is in the row counts as dirty again, below that

@@ -98,7 +98,7 @@ class Model:
             del self.files[name]
 
     def tree(self) -> Tree:
-        return {**{name: "folder" for name in self.folders}, **{name: (len(data), digest(data)) for name, data in self.files.items()}}
+        return {**dict.fromkeys(self.folders, "folder"), **{name: (len(data), digest(data)) for name, data in self.files.items()}}
 
 
 def digest(data: bytes) -> str:
@@ -126,7 +126,7 @@ def matching_step(steps: list[Step], found: Tree) -> tuple[int, list[str]]:
                 digests.pop(name, None)
                 if name in model.files:
                     digests[name] = (len(model.files[name]), digest(model.files[name]))
-        expected: Tree = {**{name: "folder" for name in model.folders}, **digests}
+        expected: Tree = {**dict.fromkeys(model.folders, "folder"), **digests}
         wrong = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
         half_done = may_be_half_done(steps[n] if n < len(steps) else None, wrong, found)
         if best[0] < 0 or len(wrong) < len(best[1]) or (len(wrong) == len(best[1]) and half_done):

@@ -107,7 +107,7 @@ def test_what_was_acknowledged_survives(make: Make, rclone_s3: Server, seed: int
 
 
 def fsync_all(mount: Mount) -> None:
-    subprocess.run(["sync", *[path for path in mount.path.rglob("*")], mount.path], check=True)
+    subprocess.run(["sync", *list(mount.path.rglob("*")), mount.path], check=True)
 
 
 def test_sync_remote_acknowledges_what_the_store_has(make: Make, rclone_s3: Server, seed: int):  # noqa: F811

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -23,24 +23,28 @@ class Crash(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Die at the `after`-th point of `kind` ("any": of all points but awaits), or never (kind "")."""
+    """Die at the `after`-th point of `kind` ("any": of all points but awaits), or never (kind "").
+
+    `working`: points are counted from the moment the node is mounted; else from the start, so that recovery is hit, too.
+    """
 
     kind: str = ""
     after: int = 0
+    working: bool = False
 
     @classmethod
     def draw(cls, rng: random.Random, scale: float = 1.0) -> Plan:
         """Near and far points are drawn alike: the logarithm is uniform."""
         kind = rng.choices(list(KINDS), weights=[4, 2, 4, 2, 2])[0]
-        return cls(kind, int(math.exp(rng.uniform(0.0, math.log(max(2.0, KINDS[kind] * scale))))))
+        return cls(kind, int(math.exp(rng.uniform(0.0, math.log(max(2.0, KINDS[kind] * scale))))), rng.random() < 0.7)
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.after}" if self.kind else "never"
+        return f"{self.kind}:{self.after}{':working' if self.working else ''}" if self.kind else "never"
 
     @classmethod
     def parse(cls, text: str) -> Plan:
-        kind, _, after = text.partition(":")
-        return cls() if kind == "never" else cls(kind, int(after))
+        kind, *rest = text.split(":")
+        return cls() if kind == "never" else cls(kind, int(rest[0]), len(rest) > 1)
 
 
 class Incarnation:
@@ -55,6 +59,14 @@ class Incarnation:
         self.trace: deque[tuple[int, str, str]] = deque(maxlen=trace_length)
         self.scope: trio.CancelScope | None = None
         self._points = 0
+        self._base: Counter[str] = Counter()
+
+    def working(self) -> None:
+        """The node is mounted: a plan that counts from here begins to."""
+        if self.plan.working:
+            self._base = Counter(self.counts)
+            self._base["any"] = self._points
+            self.plan = replace(self.plan, working=False)
 
     def alive(self) -> None:
         if self.dead:
@@ -76,13 +88,16 @@ class Incarnation:
         if self.dead:
             return
         self.counts["await"] += 1
-        if self.plan.kind == "await" and self.counts["await"] == self.plan.after:
-            self.kill(f"await:{self.plan.after}")
+        if self._due("await"):
+            self.kill(f"await:{self.counts['await']}")
 
     def _due(self, kind: str) -> bool:
-        if self.plan.kind == kind:
-            return self.counts[kind] == self.plan.after
-        return self.plan.kind == "any" and self._points == self.plan.after
+        plan = self.plan
+        if plan.working:
+            return False
+        if plan.kind == kind:
+            return self.counts[kind] - self._base[kind] == plan.after
+        return plan.kind == "any" and kind != "await" and self._points - self._base["any"] == plan.after
 
     def kill(self, where: str = "killed") -> None:
         """The end, from outside or from within."""

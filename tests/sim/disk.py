@@ -5,7 +5,8 @@ What is relied on (cited by the checks):
   D2  After `sync_dir` returned, the names made, changed or removed in that folder before survive.
   D3  A sector of 512 bytes is written whole or not at all, and a write changes no byte beside its own.
 Everything else may happen: of what was not synced each write survives whole, not at all, or in some of its sectors, later ones
-without earlier ones; names survive in the order they were made (as a journalling filesystem does it) or one without the other; a rename is atomic.
+without earlier ones; names survive in the order they were made (as a journalling filesystem does it) or one without the other; a
+rename is atomic.
 After a failed fsync what was to be written is lost or not, the next fsync of that file says nothing about it (as Linux does it).
 """
 from __future__ import annotations

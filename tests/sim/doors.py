@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import trio
+from trio.testing import MockClock
 
 from s3cfs.doors import Doors
 
@@ -40,6 +41,13 @@ class SimClock:
         self._incarnation.alive()
         await trio.sleep(seconds)
         self._incarnation.alive()
+
+    def block(self, seconds: float) -> None:
+        """A thread sleeps (the retry wrapper's does): since its function runs in one moment, all others oversleep."""
+        self._incarnation.alive()
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, MockClock)
+        clock.jump(seconds)
 
 
 class SimRandomness:
@@ -84,12 +92,20 @@ class SimThreads:
             self._incarnation.point("hop", f"to {name}")
             await self._pass_time()
             self._incarnation.alive()
+            result: T | Exception
             try:
-                return function(*args)
-            finally:
-                if not self._incarnation.dead:
-                    await self._pass_time()
-                    self._incarnation.point("hop", f"from {name}")
+                result = function(*args)
+            except Exception as error:
+                result = error
+            await self._return(name)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def _return(self, name: str) -> None:
+        self._incarnation.alive()
+        await self._pass_time()
+        self._incarnation.point("hop", f"from {name}")
 
 
 def make_doors(incarnation: Incarnation, drive: SimDrive, seed: int) -> Doors:

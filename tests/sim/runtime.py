@@ -20,6 +20,7 @@ from .crash import Crash, Incarnation
 
 T = TypeVar("T")
 LIFE_MAX_S = 20_000.0         # virtual; a life that is longer hangs
+STEPS_MAX = 150_000           # of tasks; a life that takes more runs in circles
 
 
 class Stuck(Exception):
@@ -30,8 +31,13 @@ class _Steps(trio.abc.Instrument):
     def __init__(self, incarnation: Incarnation) -> None:
         self._incarnation = incarnation
 
+        self.endless = False
+
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         self._incarnation.step()
+        if self._incarnation.counts["await"] >= STEPS_MAX:
+            self.endless = True
+            self._incarnation.kill(f"running in circles, last in {task.name}")
 
 
 class Outcome(Generic[T]):
@@ -87,13 +93,14 @@ def live(incarnation: Incarnation, main: Callable[[], Awaitable[T]], *, seed: in
             outcome.ended_s = trio.current_time()
 
     clock._autojump = jump_or_end  # type: ignore[method-assign]
+    steps = _Steps(incarnation)
     kept = trio_run._ALLOW_DETERMINISTIC_SCHEDULING, trio_run._r
     collecting = gc.isenabled()
     gc.disable()                                              # a collection would run finalizers at a moment that no seed knows
     private: Any = trio_run
     try:
         private._ALLOW_DETERMINISTIC_SCHEDULING, private._r = True, random.Random(seed)
-        trio.run(body, clock=clock, instruments=[_Steps(incarnation)])
+        trio.run(body, clock=clock, instruments=[steps])
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
@@ -104,8 +111,8 @@ def live(incarnation: Incarnation, main: Callable[[], Awaitable[T]], *, seed: in
         incarnation.scope = None
         if collecting:
             gc.enable()
-    if stuck:
-        outcome.error = Stuck("every task waits for something that will never happen")
+    if stuck or steps.endless:
+        outcome.error = Stuck("every task waits for something that will never happen" if stuck else incarnation.died_at)
         return outcome
     outcome.crashed, outcome.where = incarnation.dead, incarnation.died_at
     if outcome.crashed and not isinstance(outcome.error, AssertionError):

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import itertools
 import random
+import sys
 from typing import Any
 
 import apsw
@@ -54,22 +55,35 @@ def _find(path: str) -> tuple[SimDisk, str]:
 
 
 class _File:
-    """SQLite's handle. A short read is filled up by apsw; there is no xShm: WAL works in exclusive locking mode only."""
+    """SQLite's handle. A short read is filled up by apsw; there is no xShm: WAL works in exclusive locking mode only.
+
+    The death is raised once, where it happens. After it SQLite is let to unwind: writes and syncs do nothing and say nothing,
+    since SQLite rolls back and closes in places where no exception can go. Its caller hears of the death at the next door.
+    """
 
     def __init__(self, disk: SimDisk, node: FileNode, path: str, *, sync_name: bool, delete: bool) -> None:
         self._disk, self._node, self._path = disk, node, path
         self._sync_name, self._delete = sync_name, delete
         self._level = apsw.SQLITE_LOCK_NONE
 
-    def _point(self) -> None:
+    def excepthook(self, etype: Any, evalue: Any, etraceback: Any) -> None:
+        """Where SQLite takes no error: of the dead nothing is heard."""
+        if not self._disk.incarnation.dead:
+            sys.excepthook(etype, evalue, etraceback)
+
+    def _dead(self) -> bool:
+        """A point of death; true when it is past."""
+        if self._disk.incarnation.dead:
+            return True
         self._disk.incarnation.point("write", self._path)
+        return False
 
     def xRead(self, amount: int, offset: int) -> bytes:
-        self._disk.incarnation.alive()
         return bytes(self._node.data[offset:offset + amount])
 
     def xWrite(self, data: bytes, offset: int) -> None:
-        self._point()
+        if self._dead():
+            return
         try:
             self._disk.room(offset + len(data) - len(self._node.data), self._path)
         except OSError as error:
@@ -77,10 +91,13 @@ class _File:
         self._node.write(offset, bytes(data))
 
     def xTruncate(self, newsize: int) -> None:
-        self._point()
+        if self._dead():
+            return
         self._node.truncate(newsize)
 
     def xSync(self, flags: int) -> None:
+        if self._disk.incarnation.dead:
+            return
         try:
             self._disk.sync_node(self._node, self._path)
             if self._sync_name:
@@ -90,7 +107,6 @@ class _File:
             raise apsw.IOError(str(error)) from error
 
     def xFileSize(self) -> int:
-        self._disk.incarnation.alive()
         return len(self._node.data)
 
     def xLock(self, level: int) -> None:
@@ -133,10 +149,9 @@ class SimVfs(apsw.VFS):
     def __init__(self) -> None:
         super().__init__(VFS_NAME, "", maxpathname=512)
 
-    def excepthook(self, etype: Any, evalue: Any, etraceback: Any) -> None:
+    def excepthook(self, etype: Any, evalue: Any, etraceback: Any) -> bool:
         """Called where SQLite takes no error; after a death that is expected, before it is a fault of the simulator."""
-        if not isinstance(evalue, Crash):
-            super().excepthook(etype, evalue, etraceback)
+        return isinstance(evalue, Crash) or super().excepthook(etype, evalue, etraceback)
 
     def xOpen(self, name: Any, flags: list[int]) -> Any:
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
@@ -155,10 +170,12 @@ class SimVfs(apsw.VFS):
 
     def xAccess(self, pathname: str, flags: int) -> bool:
         disk, inner = _find(pathname)
-        return disk.exists(inner)
+        return inner in disk.drive.names
 
     def xDelete(self, filename: str, syncdir: bool) -> None:
         disk, inner = _find(filename)
+        if disk.incarnation.dead:
+            return
         disk.unlink(inner)
         if syncdir:
             disk.sync_dir(parent(inner))

@@ -109,7 +109,8 @@ class StoreFaults:
         if rng.random() < 0.5:
             return cls(rng=own)
         level = rng.choice([0.02, 0.1, 0.25])
-        return cls(*(rng.choice([0.0, level]) for _ in range(4)), rng=own)
+        chances = [rng.choice([0.0, level]) for _ in range(4)]
+        return cls(chances[0], chances[1], chances[2], chances[3], rng=own)
 
 
 class SimStore(Backend):

@@ -45,9 +45,9 @@ def content(number: int) -> bytes:
 class Writer:
     """What the engine does: a row a transaction, the WAL synced now and then, a checkpoint now and then."""
 
-    def __init__(self, drive: SimDrive, plan: Plan, *, sync_names: bool = True, sync_wal: bool = True) -> None:
+    def __init__(self, drive: SimDrive, plan: Plan, *, sync_wal: bool = True) -> None:
         self.done = self.synced = 0
-        self.drive, self.sync_names, self.sync_wal = drive, sync_names, sync_wal
+        self.drive, self.sync_wal = drive, sync_wal
         self.incarnation = Incarnation("writer", plan)
 
     def run(self, rng: random.Random, count: int) -> None:
@@ -62,8 +62,7 @@ class Writer:
     def _write(self, disk: SimDisk, rng: random.Random, count: int) -> None:
         connection = connect(disk)
         connection.wal_autocheckpoint(0)
-        if self.sync_names:
-            disk.sync_dir("")
+        disk.sync_dir("")
         for number in range(count):
             connection.execute("INSERT INTO t VALUES(?, ?)", (number, content(number)))
             self.done = number + 1
@@ -96,13 +95,12 @@ def test_acknowledged_rows_survive_a_kill_at_every_sync_point():
     assert lost, "the disk loses what was not synced, or the test says nothing"
 
 
-@pytest.mark.parametrize("fault", ["sync_wal", "sync_names"])
-def test_a_writer_that_does_not_sync_is_found_out(fault):
+def test_a_writer_that_does_not_sync_is_found_out():
     caught = 0
     for seed in range(80):
         rng = random.Random(seed)
         drive = SimDrive()
-        writer = Writer(drive, Plan("write", 30 + seed), **{fault: False})
+        writer = Writer(drive, Plan("write", 30 + seed), sync_wal=False)
         writer.run(rng, 40)
         drive.power_cut(rng)
         caught += rows_of(drive) < writer.synced
@@ -153,5 +151,6 @@ def test_a_full_disk_is_an_error_of_sqlite():
     with pytest.raises(apsw.FullError):
         for number in range(20):
             connection.execute("INSERT INTO t VALUES(?, zeroblob(3000))", (number,))
+    drive.faults.capacity_bytes = 1 << 40
     connection.close()
     detach(disk)
