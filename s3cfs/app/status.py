@@ -13,6 +13,7 @@ from s3cfs.replica import LocalTip
 from .node import Node
 
 SCHEMA = 1
+AWAY_AFTER_S = 2.0         # of repeated calls without an answer
 
 
 def status(node: Node, *, url: str, mountpoint: str, started: float) -> dict[str, Any]:
@@ -55,9 +56,12 @@ def _of_the_database(node: Node) -> tuple[Totals, tuple[int, int], LocalTip]:
 
 
 def _state(node: Node) -> tuple[str, str | None]:
-    commits, writer = node.commits, node.writer
-    if commits.state is State.OK and writer is not None and writer.away_since is not None:
-        return State.AWAY, writer.away_cause
+    commits, writer, remote = node.commits, node.writer, node.remote
+    if commits.state is State.OK or (commits.state is State.READ_ONLY and writer is None):
+        if writer is not None and writer.away_since is not None:
+            return State.AWAY, writer.away_cause
+        if remote.away_since is not None and node.doors.clock.monotonic() - remote.away_since > AWAY_AFTER_S:
+            return State.AWAY, str(remote.last_error)
     return commits.state, commits.message or None
 
 
