@@ -219,7 +219,7 @@ class Replica:
     # ---------------------------------------------------------------- checkpoints
 
     async def _restore_checkpoint(self, tip: Tip) -> int:
-        """Fill the empty database from the newest checkpoint that verifies; returns its commit. 0: there is none, the log has everything."""
+        """Fill the empty database from the newest checkpoint that verifies; returns its commit, or 0: only the log is left."""
         for key, commit in await self.manifests():
             if commit > tip.n or key in self._unusable:
                 continue

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -144,7 +145,8 @@ async def fingerprint(node: Node) -> bytes:
 
 
 def content(number: int, size: int = 3000) -> bytes:
-    return b"".join(b"%08d" % (number * 1_000_003 + at) for at in range(size // 8 + 1))[:size]
+    """Nothing to be saved by compressing it."""
+    return random.Random(number).randbytes(size)
 
 
 # ---------------------------------------------------------------- a filesystem of a few files, one commit each
