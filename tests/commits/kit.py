@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from s3cfs import record, superblock
 from s3cfs.app.node import Node, NodeOptions, open_node
 from s3cfs.backends.recorder import Call, RecorderBackend
-from s3cfs.commits import Options
+from s3cfs.commits import Options, State
 from s3cfs.doors import Doors, SystemRandomness
 from s3cfs.fencing import Host, find_tip
 from s3cfs.keys import KeyRing
@@ -178,3 +178,13 @@ async def unsent(life: Life) -> None:
         life.away()
         await life.doors.clock.sleep(60)
         life.incarnation.kill()
+
+
+def new_machine(site: Site) -> dict[bytes, bytes]:
+    found = site.live(look, f"machine {site.lives}")
+    assert found is not None
+    return found[0]
+
+
+def state(node: Node) -> State:
+    return node.commits.state

@@ -1,13 +1,15 @@
 """The store's history read into a local database: from anywhere, over anything, and never half."""
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from s3cfs.app.node import NodeOptions
 from s3cfs.errors import Diverged, RolledBack
 from s3cfs.meta import Meta
 from s3cfs.record import Kind
-from tests.sim.doors import Plan
+from tests.sim.doors import Bucket, Plan
 
 from .kit import KEYRING, Life, Site, content, fill, filled, fingerprint, look, read_all, unsent, write_file
 
@@ -47,12 +49,16 @@ async def one_more(life: Life) -> None:
         await node.flush()
 
 
-@pytest.mark.parametrize("where", range(1, 45))
-def test_a_death_at_any_call_of_a_mount(where: int) -> None:
-    """Before or after its effect: the next mount goes on, nothing is there twice, and a new machine sees the same."""
-    site = Site()
+@pytest.mark.parametrize("create_only", [True, False])
+@pytest.mark.parametrize(("kind", "where"), [*(("store", where) for where in range(1, 60)), *(("sync", where) for where in range(1, 40)),
+                                             *(("write", where) for where in range(1, 120, 4))])
+def test_a_death_anywhere_in_a_mount(kind: str, where: int, create_only: bool) -> None:
+    """Of the process, or of the machine: the next mount goes on, nothing is there twice, and a new machine sees the same."""
+    site = Site(Bucket(create_only=create_only))
     site.live(fill)
-    finished = site.live(_finished(one_more), plan=Plan("store", where))
+    finished = site.live(_finished(one_more), plan=Plan(kind, where))
+    if where % 2:
+        site.drive().power_cut(random.Random(where))
     again = site.live(_after_death)
     assert again is not None
     files, found = again
