@@ -22,3 +22,13 @@ def seal_now(bucket: Bucket) -> None:
     epoch = last.epoch + 1
     made = Record(Kind.SEAL, n + 1, epoch, NONCE, record.object_hash(data), 0, {"prev_key": key, "next": ids.epoch_prefix(epoch, NONCE)})
     assert bucket.put(f"{prefix}{n + 1}", record.encode(made, KEYRING.sealer("record", epoch)), True)
+
+
+def claim_over_last(bucket: Bucket) -> None:
+    """T2: a taker that read the tip before the newest record arrived."""
+    folder, n = max((ids.parse_log_key(key)[1:3], ids.parse_log_key(key)[3]) for key in bucket.objects if key.startswith("log/"))
+    last = record.decode(bucket.objects[ids.log_key(*folder, n)], n, KEYRING.sealer("record", 0))
+    epoch = last.epoch + 1
+    made = Record(Kind.CLAIM, n, epoch, NONCE, last.prev, 0, {"prev_key": last.info["prev_key"]})
+    bucket.put(ids.claim_key(epoch, NONCE), b"claim", False)
+    assert bucket.put(ids.log_key(epoch, NONCE, n), record.encode(made, KEYRING.sealer("record", epoch)), False)

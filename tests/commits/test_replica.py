@@ -12,6 +12,7 @@ from s3cfs.record import Kind
 from tests.sim.doors import Bucket, Plan
 
 from .kit import KEYRING, Life, Site, content, fill, filled, fingerprint, look, read_all, unsent, write_file
+from .seal import claim_over_last
 
 FILES = 5
 
@@ -249,3 +250,26 @@ async def _late(life: Life) -> None:
 
         life.store.put = put  # type: ignore[method-assign, assignment]
         await node.flush()
+
+
+@pytest.mark.parametrize("later", [0, 3])
+def test_a_record_that_was_read_and_never_acknowledged(later: int) -> None:
+    """T2: read as the tip while its writer was being deposed; the history goes on without it, and so does this machine."""
+    site = Site(Bucket(create_only=False))
+
+    async def main(life: Life) -> None:
+        async with life.node() as node:
+            for name in "abc":
+                await write_file(node, name.encode(), content(ord(name)))
+                await node.flush()
+            life.incarnation.kill()
+
+    site.live(main)
+    assert (site.live(look, "reader") or ({},))[0] == filled("abc")
+    claim_over_last(site.bucket)
+    if later:
+        async def more(life: Life) -> None:
+            await fill(life, "xyz"[:later])
+        site.live(more, "elsewhere")
+    for machine in ("reader", "new"):
+        assert (site.live(look, machine) or ({},))[0] == filled("ab" + "xyz"[:later])
