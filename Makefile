@@ -42,7 +42,7 @@ sim: setup
 
 golden: setup
 	@v=$$($(PY) -c 'from s3cfs.ids import FORMAT_VERSION; print(FORMAT_VERSION)'); folder=tests/golden/v$$v; \
-	if [ -e $$folder ]; then echo "$$folder is there, and is never changed"; else $(PY) -m tests.golden.make $$folder; fi
+	if [ -e $$folder ]; then echo "$$folder is there, and is never changed"; else $(PY) -m tests.golden.make $$folder && $(PY) -m tests.golden.filesystem $$folder/filesystem; fi
 
 install: setup
 	@for c in s3cfs mkfs.s3cfs mount.s3cfs umount.s3cfs fsck.s3cfs; do ln -sfn "$(CURDIR)/.venv/bin/$$c" "$(PREFIX)/bin/$$c"; done

@@ -24,8 +24,8 @@ import trio
 from . import envelope, limits
 from .blockstore import BlockStore
 from .checkpoints import Checkpoints
-from .doors import Doors
-from .errors import Deposed, Exists, NoSpace, ReadOnly, S3cfsError, StoreError
+from .doors import Doors, ShortCalls
+from .errors import DataError, Deposed, Exists, NoSpace, ReadOnly, S3cfsError, StoreError
 from .fencing import Tier, Tip, Writer
 from .ids import pack_key
 from .journal import ClosedPack, Journal
@@ -76,17 +76,18 @@ class Options:
     journal_max_bytes: int = limits.JOURNAL_MAX_BYTES
     writer_wait_s: float = limits.WRITER_WAIT_S
     release_after_idle_s: float = limits.RELEASE_AFTER_IDLE_S
+    short_sync_s: float = limits.SHORT_SYNC_S
 
 
 class Commits:
     """Transactions and commits of one mount. `run` does the periodic work; `durable` and `flush` are the barriers."""
 
     def __init__(self, doors: Doors, meta: Meta, journal: Journal, blocks: BlockStore, remote: Remote, writer: Writer | None,
-                 content: Content, apply_lock: trio.Lock, options: Options,
+                 content: Content, apply_lock: trio.Lock, options: Options, make_room: Callable[[], Awaitable[None]],
                  checkpoints: Checkpoints | None = None) -> None:
         self._doors, self._meta, self._journal, self._blocks, self._remote = doors, meta, journal, blocks, remote
         self._writer, self._content, self._apply_lock, self._options = writer, content, apply_lock, options
-        self._checkpoints = checkpoints
+        self._make_room, self._checkpoints = make_room, checkpoints
         self.state = State.OK if writer is not None else State.READ_ONLY
         self.message = ""
         self._transaction_lock = trio.Lock()
@@ -108,6 +109,7 @@ class Commits:
         self._checkpoint_wanted = trio.Event()
         self._last_append = doors.clock.monotonic()
         self._released = False
+        self._syncs = ShortCalls(doors.threads, doors.clock, options.short_sync_s)
         self._begun = 0                           # transactions, the running one included
         self._durable = 0                         # of them, the newest that ended well
         self._kept: list[int] = []                # records whose bytes are kept locally
@@ -142,7 +144,8 @@ class Commits:
         now = self._doors.clock.monotonic()
         if now - self._room_checked > 0.25:
             self._room_checked = now
-            self._disk_has_room = self._doors.disk.free_bytes() > limits.DISK_RESERVE_BYTES
+            coming = self._content.pending_bytes                # accepted, and not on the disk yet
+            self._disk_has_room = self._doors.disk.free_bytes() - coming > limits.DISK_RESERVE_BYTES
         return self._disk_has_room
 
     async def room(self) -> None:
@@ -153,13 +156,17 @@ class Commits:
             return
         clock = self._doors.clock
         deadline = clock.monotonic() + self._options.writer_wait_s
-        if self.state is State.OK or self.state is State.AWAY:
-            self._enter(State.WAITING, "the store is slower than what is written (or away) and the local queue is full: writers wait")
-        self._to_commit.set()
         while self._full():
             self.check_writable()
+            if not self.disk_has_room():
+                await self._make_room()            # what is in the store too goes first
+            if self.state in (State.OK, State.AWAY):
+                self._enter(State.WAITING, "writers wait: " + (
+                    "the queue of changes for the store is full" if self.disk_has_room() else "the local disk is full"))
             if clock.monotonic() >= deadline:
-                raise NoSpace("the local queue is full and the store does not take what is in it")
+                raise NoSpace("no room for more changes: " + (
+                    "the store does not take what is queued" if self.disk_has_room() else "the local disk is full"))
+            self._to_commit.set()
             with trio.move_on_after(1.0):
                 await self._relief.wait()
         if self.state is State.WAITING:
@@ -189,16 +196,23 @@ class Commits:
     async def durable(self) -> None:
         """Everything done before this call is in a transaction on the local disk (and, under --sync=remote, in the store)."""
         if self._options.sync_remote:
-            await self.flush(files=False)
-            return
+            with trio.move_on_after(limits.STORE_DEADLINE_S):
+                await self.flush(files=False)
+                return
+            raise DataError(f"the store did not take the changes within {limits.STORE_DEADLINE_S:.0f} s; they are queued")
+        self._refuse_if_ended()
         begun = self._begun
         async with self._transaction_lock:
             if self._durable > begun:
                 return                     # one began after our call and is done
-            if self.failure is not None:
-                raise ReadOnly(self.message)           # what it failed at may be what we were called for
+            self._refuse_if_ended()        # what it failed at may be what we were called for
             if self._uncommitted():
                 await self._transaction()
+
+    def _refuse_if_ended(self) -> None:
+        """What was not durable when writing ended never will be: no later fsync may say so."""
+        if self.state in (State.FAILED, State.DEPOSED):
+            raise DataError(self.message)
 
     def _uncommitted(self) -> bool:
         return self._meta.dirty or self._content.dirty or self._dirty_since is not None
@@ -240,12 +254,12 @@ class Commits:
                 made = self._meta.commit()
                 if made is not None:
                     self._enqueue(made.id, since if since is not None else self._doors.clock.monotonic(), made.changeset_bytes)
-                noted = [n for n in self._kept if n <= LocalTip.load(self._meta).n]
+                noted = [n for n in self._kept if n <= LocalTip.load(self._meta).n] if self._kept else []
         finally:
             gate, self._gate = self._gate, None
             gate.set()
         self.transactions += 1
-        await self._doors.threads.run(self._meta.sync_wal)
+        await self._syncs.run(self._meta.sync_wal)
         for n in noted:
             self._doors.disk.unlink(pending_name(n))
             self._kept.remove(n)
@@ -299,6 +313,8 @@ class Commits:
 
         The commit is made by the mount's own task: a caller that gives up leaves no half-made record behind.
         """
+        if self._writer is None:
+            return
         async with self._transaction_lock:
             if files and self.writable:
                 await self._content.stage_all()
@@ -356,7 +372,7 @@ class Commits:
                 if snapshot is not None:
                     self._snapshot, snapshot = (snapshot, writer.tip), None
                     self._checkpoint_wanted.set()
-                if merged is not None:
+                if merged is not None or self._uploaded:
                     await self._retire(packs)
             finally:
                 if snapshot is not None:
@@ -396,6 +412,8 @@ class Commits:
             await self._transaction()
         for pack in done:
             await self._blocks.uploaded(pack)
+        if not self.disk_has_room():
+            await self._make_room()
 
     async def _wait_for_packs(self, packs: list[int], writer: Writer) -> None:
         """C2. Meanwhile the log says now and then that this writer lives; and at once if it had signed off."""
@@ -408,8 +426,15 @@ class Commits:
                     await event.wait()
                 if not self.writable:
                     raise ReadOnly(self.message)       # nothing more to say: another may take over
-                if not event.is_set() and self._doors.clock.monotonic() - self._last_append > HEARTBEAT_S:
-                    await self._append(writer, Kind.COMMIT, {"outbox": 0, "transactions": 0}, b"")
+                if not event.is_set():
+                    await self._heartbeat(writer)
+        if not self.writable:                     # one of them could not be uploaded: no record may name it
+            raise ReadOnly(self.message)
+
+    async def _heartbeat(self, writer: Writer) -> None:
+        """With `_commit_lock` held: an empty commit, if this writer has been silent for long."""
+        if self._now() - self._last_append > HEARTBEAT_S:
+            await self._append(writer, Kind.COMMIT, {"outbox": 0, "transactions": 0}, b"")
 
     async def _append(self, writer: Writer, kind: Kind, info: dict[str, object], changeset: bytes = b"") -> Tip:
         try:
@@ -457,8 +482,10 @@ class Commits:
                     self._enter(State.AWAY, f"store does not take packs: {exc}")
                 await self._doors.clock.sleep(self._doors.random.uniform(delay_s / 2, delay_s))
                 delay_s = min(2 * delay_s, 30.0)
-            except Exception as exc:      # the local disk lost or changed it: no record may name it
+            except Exception as exc:              # the local copy is damaged: nothing after it may become a commit
+                log.exception("pack=%s cannot be uploaded", pack.name)
                 self.fail(exc)
+                self._uploads[pack.pack_id].set()
                 return
         if self.state is State.AWAY:
             self._enter(State.OK, "")
@@ -494,7 +521,7 @@ class Commits:
         try:
             await loop()
         except Exception as exc:
-            if self.writable:
+            if self.writable and not isinstance(exc, S3cfsError):
                 log.exception("unexpected trouble in the background")
             self.fail(exc)
 
@@ -551,4 +578,4 @@ class Commits:
 
     def lag_bytes(self) -> int:
         """Bytes not yet in the store: dirty data, packs, outbox."""
-        return self._content.pending_bytes + self._journal.bytes_total + self._meta.outbox()[1]
+        return self._content.pending_bytes + self._journal.bytes_total + self._outbox_bytes

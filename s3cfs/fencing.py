@@ -18,6 +18,9 @@ record to its own folder.
 A writer lists the claims after each PUT and acknowledges only if none is higher: whoever claimed before that PUT will depose it, whoever
 claims after it will read the record. A record that arrives late in a deposed folder is in no history, since nobody's `prev` names it.
 
+A T2 history may go on as T1 (its first T1 writer claims in T2's way, since a T2 zombie would overwrite a SEAL), never the
+other way round: each record says under which tier it was written.
+
 Tier `sole`: the owner declared that nobody else writes; the same as T2 (detection goes on, as well as it can).
 
 INVARIANT F1: a record that `append` returned for is in the history for ever.
@@ -33,7 +36,7 @@ from typing import Any, TypeVar
 
 from . import ids, limits, record
 from .doors import Doors
-from .errors import AlreadyMounted, Damaged, Deposed, Exists, NotFound, ObjectMissing, StoreError
+from .errors import AlreadyMounted, Damaged, Deposed, Exists, NotFound, ObjectMissing, StoreError, Unsupported
 from .ids import ObjectHash
 from .record import Kind, Record
 from .remote import Remote
@@ -163,7 +166,11 @@ class Writer:
         Waits for silence unless the last writer released, is a dead process of this machine, or `force`. AlreadyMounted when it lives.
         """
         tip = await self._wait_for_silence(tip, force, on_wait)
-        if self.tier is Tier.T1:
+        before = tip.info.get("tier")
+        if before == Tier.T1 and self.tier is not Tier.T1:
+            raise Unsupported("claim", tip.folder, "this store had create-only PUT at the last mount and does not seem to have it now; "
+                              "a writer without it could not be fenced from one with it")
+        if self.tier is Tier.T1 and before in (None, Tier.T1):
             owner = Host.from_info(tip.info)
             await self._claim_by_seal(tip, force or (owner is not None and self._host.same_machine(owner) and not self._alive(owner)))
         else:
@@ -252,7 +259,8 @@ class Writer:
     # ---------------------------------------------------------------- appending
 
     def _record(self, kind: Kind, tip: Tip, epoch: int, info: dict[str, Any], changeset: bytes = b"") -> Record:
-        info = {"by": self._host.to_info(), "prev_key": tip.key, **({"every": self._every_s} if self._every_s else {}), **info}
+        info = {"by": self._host.to_info(), "tier": str(self.tier), "prev_key": tip.key,
+                **({"every": self._every_s} if self._every_s else {}), **info}
         return Record(kind, tip.n + 1, epoch, self.nonce, tip.hash, self._doors.clock.time_ns(), info, changeset)
 
     async def append(self, kind: Kind, info: dict[str, Any], changeset: bytes = b"", *,

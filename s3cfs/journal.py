@@ -27,7 +27,7 @@ from typing import TypeVar
 import trio
 
 from s3cfs import pack as packs
-from s3cfs.doors import DiskFile, Doors
+from s3cfs.doors import DiskFile, Doors, ShortCalls
 from s3cfs.errors import CacheFull, CacheUnusable, Damaged, S3cfsError
 from s3cfs.handles import Handle, Handles, Turn, read_fully
 from s3cfs.ids import ChunkId, PackName, pack_name
@@ -80,8 +80,9 @@ class Recovered:
 
 
 class Journal:
-    def __init__(self, doors: Doors, sealer: Sealer, epoch: int) -> None:
-        """`sealer` seals the packs' indexes. Call `recover` before the first append."""
+    def __init__(self, doors: Doors, sealer: Sealer, epoch: int, *, short_sync_s: float = 0.0) -> None:
+        """`sealer` seals the packs' indexes; `short_sync_s` as in doors.ShortCalls. Call `recover` before the first append."""
+        self._syncs = ShortCalls(doors.threads, doors.clock, short_sync_s)
         self._doors, self._sealer, self._epoch = doors, sealer, epoch
         self._handles = Handles(doors.disk, OPEN_FILES)
         self._appending, self._syncing = Turn(), Turn()
@@ -132,7 +133,9 @@ class Journal:
                 return
             work = [(pack, pack.size, pack.closed is not None) for pack in self._unsynced.values()]
             new_names, self._new_names = self._new_names, False
-            await self._hop(f"{FOLDER}: fsync", self._sync_in_thread, [pack.handle.file for pack, _, _ in work], new_names)
+            little = not new_names and sum(size - pack.synced for pack, size, _ in work) <= INLINE_BYTES
+            files = [pack.handle.file for pack, _, _ in work]
+            await self._hop(f"{FOLDER}: fsync", self._sync_in_thread, files, new_names, little=little)
             for pack, size, closed in work:
                 pack.synced = size
                 if closed:
@@ -184,12 +187,13 @@ class Journal:
             self.failed = kind(f"{what}: {error}; nothing more is written, to not lose data silently")
         return self.failed
 
-    async def _hop(self, what: str, function: Callable[..., T], *args: object) -> T:
-        """Run in a thread to its end, whoever is cancelled; any error poisons the journal (J3)."""
+    async def _hop(self, what: str, function: Callable[..., T], *args: object, little: bool = False) -> T:
+        """Run in a thread to its end, whoever is cancelled; any error poisons the journal (J3). `little`: perhaps not worth a thread."""
+        run = self._syncs.run if little else self._doors.threads.run
         done: list[T] = []
         try:
             with trio.CancelScope(shield=True):
-                done.append(await self._doors.threads.run(function, *args))
+                done.append(await run(function, *args))
         except Exception as error:
             raise self._poison(what, error) from error
         except BaseException as error:

@@ -26,10 +26,11 @@ STAGE_OPEN_FILE_S = 30.0           # dirty data of a file that stays open is sta
 OVERLAY_RUN_MAX_BYTES = 64 * KIB   # runs shorter than this inside existing data go into one overlay chunk
 TRANSACTION_INTERVAL_S = 1.0
 COMMIT_INTERVAL_S = 5.0            # default of --commit-interval
+SHORT_SYNC_S = 0.0005              # an fsync expected to take less is not worth a thread
 FRESH_FILE_GRACE_S = 0.2           # a transaction waits so long for a just created file to be closed
 JOURNAL_MAX_BYTES = 10 * GIB       # not yet in the store; beyond it writers wait, then ENOSPC
 WRITER_WAIT_S = 30.0               # how long a writer waits for room before ENOSPC
-DISK_RESERVE_BYTES = 64 * MIB      # ballast: free space below which no operation starts
+DISK_RESERVE_BYTES = 96 * MIB      # ballast: free space below which no operation starts
 UPLOADS_AT_ONCE = 3                # each holds one pack in memory
 DOWNLOADS_AT_ONCE = 8
 

@@ -115,6 +115,7 @@ class Replica:
                 self._drop_pending()
             return done
         if local.n == 0 and not self._meta.outbox()[0]:
+            self._drop_pending()                         # of a database that is gone: they belong to no outbox
             done.checkpoint = await self._restore_checkpoint(tip)       # a new machine: the log of all times may be long
             local = LocalTip.load(self._meta)
         try:
@@ -123,8 +124,8 @@ class Replica:
             if self._meta.outbox()[0]:
                 raise Diverged("the store's log no longer reaches back to what this machine has, which still holds changes that are "
                                f"in no commit ({exc})") from None
-            if local.n and not done.checkpoint:
-                raise StartOver from None
+            if not done.checkpoint and any(commit > local.n for _, commit in await self.manifests()):
+                raise StartOver from None                # a newer one: else what is here may be the last whole copy
             raise
         except Diverged as exc:
             if not done.checkpoint:
@@ -236,7 +237,7 @@ class Replica:
     # ---------------------------------------------------------------- checkpoints
 
     async def _restore_checkpoint(self, tip: Tip) -> int:
-        """Fill the empty database from the newest checkpoint that verifies; returns its commit, or 0: only the log is left."""
+        """Fill the empty database from the newest checkpoint that verifies; its commit, 0 when there is none: the log has everything."""
         for key, commit in await self.manifests():
             if commit > tip.n or key in self._unusable:
                 continue

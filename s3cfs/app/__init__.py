@@ -4,8 +4,9 @@
 """
 from __future__ import annotations
 
+from .fsck import FsckResult, fsck
 from .make import MkfsResult, mkfs
 from .mount import mount
 from .store import dump
 
-__all__ = ["MkfsResult", "dump", "mkfs", "mount"]
+__all__ = ["FsckResult", "MkfsResult", "dump", "fsck", "mkfs", "mount"]

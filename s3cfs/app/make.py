@@ -8,7 +8,7 @@ from s3cfs.config import Secret, Settings
 from s3cfs.doors import SystemClock, SystemRandomness
 from s3cfs.errors import Exists, FilesystemExists
 
-from .store import impatient, open_store
+from .store import FIRST_TIMEOUT_S, impatient, open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +20,15 @@ class MkfsResult:
 
 def mkfs(settings: Settings, *, label: str, plain: bool, passphrase: Secret | None) -> MkfsResult:
     """Make a filesystem in an existing bucket or folder. FilesystemExists when there is one already."""
-    backend = impatient(open_store(settings))
+    backend = impatient(open_store(settings, timeout_s=FIRST_TIMEOUT_S))
     try:
         backend.create()
         backend.check()
         taken = f"{backend.location} holds an s3cfs filesystem already"
         if any(True for _ in backend.list("super/")):
             raise FilesystemExists(taken)
+        if any(True for _ in backend.list("log/")):
+            raise FilesystemExists(f"{backend.location} holds the log of a filesystem whose superblock is gone: choose another place")
         made, _, recovery_key = superblock.create(
             label, SystemRandomness(), plain, limits.CHUNK_MIN_BYTES, limits.CHUNK_AVG_BYTES, limits.CHUNK_MAX_BYTES,
             passphrase.reveal() if passphrase else None, now_ns=SystemClock().time_ns())

@@ -34,7 +34,7 @@ from .local import FolderLock, folder_name, locked, open_folder
 from .memory import bound_the_allocator
 from .node import Node, NodeOptions, open_node
 from .status import status
-from .store import impatient, open_store, patient, read_superblock, unlock
+from .store import FIRST_TIMEOUT_S, impatient, open_store, patient, read_superblock, unlock
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,7 @@ def mount(settings: Settings, mountpoint: str, options: MountOptions) -> int:
     """Mount and return when the mount answers (in the foreground: when it has ended). Errors are raised; 0 otherwise."""
     mountpoints.check_fuse()
     path = mountpoints.prepare(mountpoint, nonempty=options.nonempty)
-    bare = open_store(settings)
-    first = impatient(bare)
+    first = impatient(open_store(settings, timeout_s=FIRST_TIMEOUT_S))
     first.check()
     found = read_superblock(first)
     keyring = unlock(found, settings)
@@ -178,7 +177,7 @@ class _Daemon:
             cache_bytes=options.cache_size, kernel_times=not options.no_writeback, min_commit=int(commit), expect_hash=commit_hash,
             commits=CommitOptions(sync_remote=options.sync == "remote", commit_interval_s=options.commit_interval,
                                   max_lag_s=options.max_lag, journal_max_bytes=options.journal_size),
-            host=this_host(), process_alive=process_alive)
+            owner=(os.geteuid(), os.getegid()), host=this_host(), process_alive=process_alive)
 
     def _fuse_options(self) -> FuseOptions:
         options = self.options

@@ -23,7 +23,7 @@ from s3cfs.chunker import Chunker
 from s3cfs.commits import HEARTBEAT_S, Commits
 from s3cfs.commits import Options as CommitOptions
 from s3cfs.doors import Doors
-from s3cfs.errors import Diverged, NotFound, ObjectMissing, RolledBack, S3cfsError
+from s3cfs.errors import CacheUnusable, Diverged, NotFound, ObjectMissing, RolledBack, S3cfsError
 from s3cfs.fencing import Host, Tier, Tip, Writer, list_log
 from s3cfs.journal import Journal
 from s3cfs.keys import KeyRing
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 DATABASE = "meta.db"
 SAVE_CACHE_TABLE_S = 60.0
+MAKE_ROOM_BYTES = 4 * limits.DISK_RESERVE_BYTES      # what the cache gives up at a time when the disk is full
 
 
 def _nobody(host: Host) -> bool:
@@ -61,6 +62,7 @@ class NodeOptions:
     min_commit: int = 0                        # --expect-commit: the store must be at least there,
     expect_hash: str = ""                      # ... and that record have a hash that begins so
     commits: CommitOptions = field(default_factory=CommitOptions)
+    owner: tuple[int, int] = (0, 0)            # uid and gid of a new filesystem's root
     host: Host = field(default_factory=Host)
     process_alive: Callable[[Host], bool] = _nobody
 
@@ -158,8 +160,8 @@ async def _recover_journal(meta: Meta, journal: Journal, remote: Remote, commits
     for pack_id, entries in found.lost.items():
         for entry in entries:
             log.error("chunk %s of pack %d is not on the local disk, though it was synced", entry.chunk_id.hex()[:16], pack_id)
-            chunk = await meta.find_chunk(entry.chunk_id)
-            if chunk is not None:
+        for chunk in await meta.chunks_of(pack_id):
+            if any(chunk.hash == entry.chunk_id for entry in entries):
                 meta.mark_bad(chunk.id)
     for pack_id in found.empty:
         if pack_id not in found.lost:
@@ -173,6 +175,8 @@ async def _recover_journal(meta: Meta, journal: Journal, remote: Remote, commits
             meta.drop_pack_file(pack_id)           # it went up, and only the note was lost
         except NotFound:
             log.error("pack %s is neither in the journal nor in the store", name)
+            for chunk in await meta.chunks_of(pack_id):
+                meta.mark_bad(chunk.id)
     commits.adopt(journal.pending())
 
 
@@ -187,6 +191,9 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
         await _check_expected(remote, tip, options)
         writer: Writer | None = None
         epoch = tip.epoch
+        if options.read_only and meta.outbox()[0]:
+            raise CacheUnusable("the local state holds changes that are not in the store yet: mount it writable first, "
+                                "or give a read-only mount another cache folder")
         if not options.read_only:
             tier = await choose_tier(remote, options.sole_writer)
             pause_s = options.commits.commit_interval_s
@@ -210,6 +217,8 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
                 node.commits.check_writable()
                 await node.vfs.recover_orphans()
             node.commits.hurry()
+            if writer is not None and tip.n == 1:
+                await _date_the_root(node)
             try:
                 yield node
                 await _leave(node)
@@ -223,13 +232,16 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
 
 async def _leave(node: Node) -> None:
     """Everything into the store, then sign off. A mount that was deposed or failed keeps what it has and leaves."""
-    if node.writer is not None and node.commits.writable:
-        await node.commits.flush()
-        await node.commits.release(final=True)
-    node.left_bytes = node.commits.lag_bytes()
-    await node.cache.close()
-    await node.journal.close()
-    node.spool.close()
+    try:
+        if node.writer is not None and node.commits.writable:
+            await node.commits.flush()
+            await node.commits.release(final=True)
+    finally:
+        node.left_bytes = node.commits.lag_bytes()
+        await node.cache.close()
+        with contextlib.suppress(S3cfsError):      # a journal that failed said so before
+            await node.journal.close()
+        node.spool.close()
 
 
 def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superblock, meta: Meta, writer: Writer | None, tip: Tip,
@@ -238,21 +250,33 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
         meta.mark_bad(chunk.id)
 
     codec = ChunkCodec(keyring, epoch, options.level)
-    journal = Journal(doors, keyring.sealer("index", epoch), epoch)
+    journal = Journal(doors, keyring.sealer("index", epoch), epoch, short_sync_s=options.commits.short_sync_s)
     cache = PackCache(doors, options.cache_bytes)
     cache.load()
     blocks = BlockStore(doors, remote, journal, cache, codec, meta.pack, chunk_of=meta.chunk, on_bad=on_bad,
                         decoded_bytes=options.decoded_bytes)
     spool = Spool(doors.disk, keyring)
-    files = Files(doors, meta, blocks, spool, kernel_times=options.kernel_times, pool_bytes=options.pool_bytes)
+    files = Files(doors, meta, blocks, spool, kernel_times=options.kernel_times, pool_bytes=options.pool_bytes,
+                  stage_open_s=min(limits.STAGE_OPEN_FILE_S, (options.commits.max_lag_s or 1e9) / 3))
     chunker = Chunker(superblock.chunk_min, superblock.chunk_avg, superblock.chunk_max, keyring.chunker_seed())
     stager = Stager(doors, meta, journal, blocks, codec, keyring, chunker, spool, epoch=epoch, on_change=files.recount)
     checkpoints = Checkpoints(doors, meta, remote, keyring, epoch)
-    commits = Commits(doors, meta, journal, blocks, remote, writer, files, stager.apply_lock, options.commits,
+    async def make_room() -> None:
+        await cache.trim(max(0, cache.used_bytes - MAKE_ROOM_BYTES))
+
+    commits = Commits(doors, meta, journal, blocks, remote, writer, files, stager.apply_lock, options.commits, make_room,
                       checkpoints if writer is not None else None)
     files.use(stager, commits.durable, commits.check_writable)
     vfs = Vfs(meta, files, commits, doors.clock, read_only=options.read_only)
     return Node(doors, superblock, keyring, remote, meta, writer, journal, cache, blocks, files, stager, spool, commits, vfs, tip, options)
+
+
+async def _date_the_root(node: Node) -> None:
+    """The first writer of a new filesystem: its root is as old as its superblock, and its maker's."""
+    node.commits.check_writable()
+    made_ns = node.superblock.created_ns
+    await node.meta.update_inode(ids.ROOT_INO, atime_ns=made_ns, mtime_ns=made_ns, ctime_ns=made_ns,
+                                 uid=node.options.owner[0], gid=node.options.owner[1])
 
 
 async def _save_cache_table(node: Node) -> None:

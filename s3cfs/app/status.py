@@ -6,6 +6,8 @@ from typing import Any
 
 from s3cfs import __version__
 from s3cfs.commits import State
+from s3cfs.errors import S3cfsError
+from s3cfs.meta import Totals
 from s3cfs.replica import LocalTip
 
 from .node import Node
@@ -15,9 +17,8 @@ SCHEMA = 1
 
 def status(node: Node, *, url: str, mountpoint: str, started: float) -> dict[str, Any]:
     """One look; makes no request to the store."""
-    commits, remote, totals = node.commits, node.remote.snapshot(), node.meta.totals()
-    rows, outbox_bytes, _ = node.meta.outbox()
-    tip = LocalTip.load(node.meta)
+    commits, remote = node.commits, node.remote.snapshot()
+    totals, (rows, outbox_bytes), tip = _of_the_database(node)
     state, message = _state(node)
     requests = {operation: sum(kinds.values()) for operation, kinds in remote["requests"].items()}
     logical, unique, stored = totals.file_bytes, totals.chunk_bytes, totals.sealed_bytes
@@ -43,6 +44,14 @@ def status(node: Node, *, url: str, mountpoint: str, started: float) -> dict[str
                   "by_kind": {"requests": remote["requests"], "bytes_up": remote["bytes_up"], "bytes_down": remote["bytes_down"],
                               "errors": remote["errors"]}},
     }
+
+
+def _of_the_database(node: Node) -> tuple[Totals, tuple[int, int], LocalTip]:
+    """Zeros when it failed: then the rest is wanted all the more."""
+    try:
+        return node.meta.totals(), node.meta.outbox()[:2], LocalTip.load(node.meta)
+    except S3cfsError:
+        return Totals(0, 0, 0, 0, 0, 0, 0), (0, 0), LocalTip(node.tip.n, node.tip.key, node.tip.hash)
 
 
 def _state(node: Node) -> tuple[str, str | None]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from s3cfs import ids, superblock
 from s3cfs.backends.base import Backend
-from s3cfs.backends.registry import open_backend
+from s3cfs.backends.registry import backend_type, open_backend
 from s3cfs.backends.retry import RetryBackend
+from s3cfs.backends.url import StoreUrl
 from s3cfs.config import Settings
 from s3cfs.doors import Randomness, SystemRandomness
 from s3cfs.dump import dump as dump_object
@@ -18,12 +19,17 @@ from s3cfs.superblock import Superblock
 
 log = logging.getLogger(__name__)
 
-FIRST_DEADLINE_S = 10.0        # at start a person waits: no network is said soon
+TIMEOUT = "tcp-timeout"
+FIRST_DEADLINE_S = 10.0        # at start a person waits: no network is said soon,
+FIRST_TIMEOUT_S = 8.0          # and that a store is silent; a tcp-timeout that was set is kept
 
 
-def open_store(settings: Settings) -> Backend:
-    """The bare backend; makes no request."""
-    return open_backend(settings.url, settings.backend_options, login=settings.login or "",
+def open_store(settings: Settings, *, timeout_s: float | None = None) -> Backend:
+    """The bare backend; makes no request. `timeout_s`: for a store that says nothing, unless the settings have one."""
+    options = settings.backend_options
+    if timeout_s is not None and TIMEOUT in backend_type(StoreUrl.parse(settings.url).scheme).OPTIONS:
+        options = {TIMEOUT: f"{timeout_s:g}", **options}
+    return open_backend(settings.url, options, login=settings.login or "",
                         password=settings.password.reveal() if settings.password else "")
 
 
@@ -64,7 +70,7 @@ def unlock(found: Superblock, settings: Settings, random: Randomness | None = No
 
 def dump(settings: Settings, key: str) -> Mapping[str, Any]:
     """What one object says, for `s3cfs debug dump`. Superblocks need no key."""
-    backend = impatient(open_store(settings))
+    backend = impatient(open_store(settings, timeout_s=FIRST_TIMEOUT_S))
     try:
         backend.check()
         keyring = None if key.startswith("super/") else unlock(read_superblock(backend), settings)

@@ -5,6 +5,7 @@ printed as well. Exceptions come in groups from trio: of those the first that sa
 """
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -22,6 +23,8 @@ def own_code(error: S3cfsError) -> int:
 def guarded(name: str, function: Callable[[list[str]], int], argv: Sequence[str],
             exit_code: Callable[[S3cfsError], int] = own_code) -> int:
     """Run `function(argv)`; the process's exit code. `exit_code` maps an error where another table rules (mount(8), fsck(8))."""
+    if not logging.getLogger().handlers:
+        logging.getLogger().addHandler(logging.NullHandler())      # else Python prints warnings beside the one line
     try:
         code = int(function(list(argv)))
         sys.stdout.flush()

@@ -15,6 +15,7 @@ from s3cfs.meta.changes import Changes
 from s3cfs.meta.content import Content
 from s3cfs.meta.engine import Engine
 from s3cfs.meta.local import Local
+from s3cfs.meta.reverse import Reverse
 from s3cfs.meta.snapshot import Snapshot, fingerprint, totals
 from s3cfs.meta.tree import Tree
 from s3cfs.meta.types import Counters, Totals, Transaction
@@ -34,6 +35,7 @@ class Meta:
         tree = Tree(engine, content)
         changes = Changes(engine)
         local = Local(engine)
+        reverse = Reverse(engine)
         self.audit = Audit(engine)
 
         self.get, self.new_inode, self.update_inode, self.drop_inode = tree.get, tree.new_inode, tree.update_inode, tree.drop_inode
@@ -50,6 +52,9 @@ class Meta:
         self.mark_bad, self.unmark_bad = content.mark_bad, content.unmark_bad
         self.new_pack, self.close_pack, self.drop_pack = content.new_pack, content.close_pack, content.drop_pack
         self.pack, self.pack_of, self.open_packs, self.packs = content.pack, content.pack_of, content.open_packs, content.packs
+
+        self.users_of_many, self.names_of_many = reverse.users_of_many, reverse.names_of_many
+        self.chunks_of_many, self.drop_chunk = reverse.chunks_of_many, reverse.drop_chunk
 
         self.apply, self.outbox = changes.apply, changes.outbox
         self.merge_outbox, self.drop_outbox, self.last_outbox_id = changes.merge_outbox, changes.drop_outbox, changes.last_outbox_id

@@ -37,10 +37,10 @@ class Files:
     """Content of all files. One instance a mount; everything runs on the event-loop thread."""
 
     def __init__(self, doors: Doors, meta: Meta, blocks: BlockStore, spool: Spool, *, kernel_times: bool,
-                 pool_bytes: int = limits.DIRTY_POOL_BYTES) -> None:
-        """`kernel_times`: the kernel caches writes and sends the times itself."""
+                 pool_bytes: int = limits.DIRTY_POOL_BYTES, stage_open_s: float = limits.STAGE_OPEN_FILE_S) -> None:
+        """`kernel_times`: the kernel caches writes and sends the times itself. `stage_open_s`: when a file that stays open is staged."""
         self._doors, self._meta, self._blocks, self._spool = doors, meta, blocks, spool
-        self._kernel_times, self._pool_bytes = kernel_times, pool_bytes
+        self._kernel_times, self._pool_bytes, self._stage_open_s = kernel_times, pool_bytes, stage_open_s
         self._readahead = ReadAhead(meta, blocks)
         self._stager: Stager | None = None
         self._durable: Callable[[], Awaitable[None]] | None = None
@@ -113,7 +113,8 @@ class Files:
     def _settle(self, state: FileState) -> None:
         """A closed file is ready to be staged, or forgotten when there is nothing to stage."""
         if state.opens:
-            self._ready.pop(state.ino, None)
+            if self._ready.pop(state.ino, None) is not None and state.pending:
+                state.must_stage = True               # opened again: what was closed still goes into the next transaction
         elif state.pending:
             self._ready[state.ino] = state
             self._ready_bytes += state.dirty.bytes
@@ -200,8 +201,10 @@ class Files:
 
     async def _wait_for_room(self) -> None:
         while self._ram_bytes >= self._pool_bytes:
+            self._note()                              # refuses when writing has ended: nothing will become less then
             self._pressure.set()
-            await self._relief.wait()
+            with trio.move_on_after(1.0):
+                await self._relief.wait()
 
     def _relief_now(self) -> None:
         event, self._relief = self._relief, trio.Event()
@@ -220,22 +223,23 @@ class Files:
         await self._durable()
 
     async def flush(self, ino: int) -> None:
-        """At every close of a descriptor: report what could not be kept."""
+        """At every close of a descriptor: report what could not be kept. What was written goes into the next transaction."""
         state = self._states.get(ino)
         if state is not None:
+            state.must_stage = state.pending
             self._raise_error(state)
 
     async def before_replace(self, ino: int) -> None:
         """The file is renamed over another: its content goes into the same transaction as the new name, though it is open."""
         state = self._states.get(ino)
-        if state is not None and state.changed:
+        if state is not None and state.pending:
             state.must_stage = True
 
     async def stage_ready(self) -> None:
         """For a transaction: all closed files, and of the open ones those whose content must not lag behind their name."""
         while True:
             states = [state for state in self._states.values() if state.pending and (
-                state.ino in self._ready or state.must_stage or (state.fresh and state.dirty))]
+                state.ino in self._ready or state.must_stage or (state.fresh and state.pending_bytes))]
             if not states:
                 return
             await self._stage(states)
@@ -284,8 +288,8 @@ class Files:
                 self._pressure = trio.Event()
                 try:
                     await self._relieve()
-                except S3cfsError as exc:
-                    log.error("staging failed: %s", exc)
+                except Exception as exc:
+                    log.error("staging failed: %s", exc, exc_info=not isinstance(exc, (S3cfsError, OSError)))
                     self._relief_now()
                     await self._doors.clock.sleep(1.0)
 
@@ -304,14 +308,14 @@ class Files:
 
     async def _age(self) -> None:
         while True:
-            await self._doors.clock.sleep(limits.STAGE_OPEN_FILE_S / 3)
-            old = self._doors.clock.monotonic() - limits.STAGE_OPEN_FILE_S
+            await self._doors.clock.sleep(self._stage_open_s / 3)
+            old = self._doors.clock.monotonic() - self._stage_open_s
             states = [state for state in self._states.values() if state.changed and state.dirty_since < old]
             if states:
                 try:
                     await self._stage(states)
-                except S3cfsError as exc:
-                    log.error("staging failed: %s", exc)
+                except Exception as exc:
+                    log.error("staging failed: %s", exc, exc_info=not isinstance(exc, (S3cfsError, OSError)))
 
     async def _spool_largest(self) -> bool:
         """Move pieces of the file that has most in memory to the spool, up to a few MiB; False when there is nothing to move."""

@@ -9,7 +9,7 @@ How a slice is cut:
   - contiguous data by content (FastCDC). While a file is open and still growing, the piece whose end is not decided yet goes back to
     the dirty map, so a stream that was staged in many slices has the very chunks that it would have in one;
   - several short runs inside existing data (a database's pages) share one overlay chunk: one chunk a slice, not one a page;
-  - blocks of zeros are holes; files up to INLINE_MAX_BYTES live in their row;
+  - long runs of zeros are holes; files up to INLINE_MAX_BYTES live in their row;
   - a short tail chunk, when it is at hand, is cut again together with what is appended to it.
 """
 from __future__ import annotations
@@ -37,10 +37,10 @@ from .state import EVERYTHING, FileState
 log = logging.getLogger(__name__)
 
 SLICE_BYTES = 16 * limits.MIB
-ZERO_BLOCK_BYTES = 64 * limits.KIB
+ZERO_RUN_BYTES = 64 * limits.KIB         # so many zeros, or more, are a hole
 INLINE_WORK_BYTES = 64 * limits.KIB      # so little is not worth a hop to a thread
 ROWS_AT_ONCE = 256                        # between two looks at the request queue
-_ZEROS = bytes(ZERO_BLOCK_BYTES)
+_ZEROS = bytes(ZERO_RUN_BYTES // 2)
 
 
 @dataclass(slots=True, eq=False)
@@ -131,6 +131,9 @@ class Stager:
         """Take the next slice of a file; None when there is nothing (more) to do."""
         if not state.changed:
             return None
+        if not final:
+            row = await self._meta.get(state.ino)
+            final = row is not None and row.data is not None     # what lives in the row leaves it in one go with all the rest
         dirty, taken = state.dirty, DirtyMap()
         left = SLICE_BYTES
         whole = True
@@ -278,7 +281,11 @@ class Stager:
         end = start + len(data)
         for low, high, zero in _zero_parts(data, start):
             if zero:
-                cut.holes.append((part, low, high))
+                if high == end and end in part.open_ends:    # where it ends is not known
+                    high -= ZERO_RUN_BYTES
+                    cut.undecided.append((part, high, data[high - start:]))
+                if low < high:
+                    cut.holes.append((part, low, high))
                 continue
             view = data[low - start:high - start]
             final = high < end or end not in part.open_ends
@@ -395,14 +402,15 @@ class Stager:
         state = part.state
         for offset, view in undecided:
             if offset < state.valid_to:
-                state.dirty.put_under(offset, (view, 0, len(view)))
+                state.dirty.put_under(offset, (bytes(view), 0, len(view)))     # a view would hold the whole slice in memory
         if undecided:
             state.dirty.cut(state.size, EVERYTHING)
             state.changed = True
         state.staging, state.staging_valid_to = None, EVERYTHING
         if not part.final:
             return
-        state.fresh = state.must_stage = False
+        if not state.changed:
+            state.fresh = state.must_stage = False
         if not state.changed:
             state.mtime_ns = state.ctime_ns = None
         if inline and state.changed:          # written to meanwhile: what is in the row counts as dirty again, below that
@@ -432,22 +440,28 @@ def _joined_ranges(ranges: list[tuple[int, int, list[Extent]]]) -> list[tuple[in
 
 
 def _zero_parts(data: memoryview, start: int) -> list[tuple[int, int, bool]]:
-    """Split into parts that are zero and not, in blocks aligned in the file: (start, end, is zero)."""
-    end = start + len(data)
+    """Split into parts that are zero and not: (start, end, is zero). Where a run of zeros begins and ends is exact, and any
+    that is long enough is found: so the parts beside it are the same wherever they lie in a file.
+    """
     parts: list[tuple[int, int, bool]] = []
-    position = start
-    first = -(-start // ZERO_BLOCK_BYTES) * ZERO_BLOCK_BYTES
-    for block in range(first, end - ZERO_BLOCK_BYTES + 1, ZERO_BLOCK_BYTES):
-        at = block - start
-        if data[at] or data[at + ZERO_BLOCK_BYTES - 1] or bytes(data[at:at + ZERO_BLOCK_BYTES]) != _ZEROS:
+    step, position, at = ZERO_RUN_BYTES // 2, 0, 0           # a run of that length holds a whole block of half of it
+    while at + step <= len(data):
+        if data[at] or data[at + step - 1] or bytes(data[at:at + step]) != _ZEROS:
+            at += step
             continue
-        if block > position:
-            parts.append((position, block, False))
-        if parts and parts[-1][2] and parts[-1][1] == block:
-            parts[-1] = (parts[-1][0], block + ZERO_BLOCK_BYTES, True)
-        else:
-            parts.append((block, block + ZERO_BLOCK_BYTES, True))
-        position = block + ZERO_BLOCK_BYTES
-    if position < end:
-        parts.append((position, end, False))
+        low = position + len(bytes(data[position:at]).rstrip(b"\0")) if at - position <= step else \
+            at - step + len(bytes(data[at - step:at]).rstrip(b"\0"))
+        high = at + step
+        while bytes(data[high:high + step]) == _ZEROS:
+            high += step
+        rest = bytes(data[high:high + step])
+        high += len(rest) - len(rest.lstrip(b"\0"))
+        if high - low >= ZERO_RUN_BYTES:
+            if low > position:
+                parts.append((start + position, start + low, False))
+            parts.append((start + low, start + high, True))
+            position = high
+        at = max(at + step, high)
+    if position < len(data):
+        parts.append((start + position, start + len(data), False))
     return parts

@@ -260,11 +260,11 @@ class Tree:
                             flags: int) -> tuple[Inode, Inode, Inode, Inode | None]:
         """(folder, new folder, source, target). Refuses in the order in which Linux does."""
         folder = await self._folder(parent, name)
-        new_folder = folder if new_parent == parent else await self._folder(new_parent, new_name)
-        check_name(new_name)
+        new_folder = folder if new_parent == parent else await self._folder(new_parent, b"any")
         if name in (b".", b"..") or new_name in (b".", b".."):
             raise InvalidArgument("'.' and '..' cannot be renamed")
         source = await self._entry(parent, name)
+        check_name(new_name)
         target = await self._meta.lookup(new_parent, new_name)
         if target is not None and flags == RENAME_NOREPLACE:
             raise EntryExists(f"inode {new_parent} has an entry {new_name!r} already")

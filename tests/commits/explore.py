@@ -133,8 +133,8 @@ class Chooser:
 class World:
     """One run: actors on one store. Violations are AssertionErrors."""
 
-    def __init__(self, choose: Chooser, *, switches: int, faults: int,
-                 kinds: tuple[str, ...] = ("lost", "late", "die", "die-after")) -> None:
+    def __init__(self, choose: Chooser, *, switches: int, faults: int, kinds: tuple[str,
+                 ...] = ("lost", "late", "die", "die-after")) -> None:
         self.store, self.choose = Store(), choose
         self.now = 0.0
         self.switches, self.faults, self.kinds = switches, faults, kinds

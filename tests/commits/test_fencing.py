@@ -235,6 +235,7 @@ def _drain(task: Awaitable[None]) -> None:
 def test_foreign_names_in_the_log_are_ignored() -> None:
     world = Timed()
     in_office(world, "A", Tier.T1, 1, host=THERE)
-    world.store.objects |= dict.fromkeys(("log/main/9-nonsense/1", "log/main/notes.txt", "claim/main/x"), b"")
+    world.store.objects |= {"log/main/9-nonsense/1": b"", "log/main/notes.txt": b"", "claim/main/x": b"",
+                                "log/other/7-0000000000000000/99": b""}
     assert world.claim("B", Tier.T1, HERE, force=True) == "done"
-    assert world.claim("C", Tier.T2, HERE, force=True) == "done"
+    assert world.claim("C", Tier.T1, HERE, force=True) == "done"

@@ -19,14 +19,14 @@ from s3cfs.keys import KeyRing
 from s3cfs.vfs import stage as stage_module
 from s3cfs.vfs.types import ROOT_CALLER, SetAttr
 
-SUPERBLOCK, _, _ = superblock.create("test", SystemRandomness(), True, 4096, 16384, 65536, None, now_ns=0)
+SUPERBLOCK = superblock.create("test", SystemRandomness(), True, 4096, 16384, 65536, None, now_ns=0)[0]
 KEYRING = KeyRing(SUPERBLOCK.fs_id, bytes(range(32)), SystemRandomness())
 
 
 @pytest.fixture(autouse=True)
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, bounds in ((limits, {"STAGE_RUN_BYTES": 128 << 10, "CHUNK_MIN_BYTES": 4096, "CHUNK_AVG_BYTES": 16384, "CHUNK_MAX_BYTES": 65536,
-                                     "OVERLAY_RUN_MAX_BYTES": 3000, "PACK_TARGET_BYTES": 1 << 20}),
+    for module, bounds in ((limits, {"STAGE_RUN_BYTES": 128 << 10, "CHUNK_MIN_BYTES": 4096, "CHUNK_AVG_BYTES": 16384,
+                                     "CHUNK_MAX_BYTES": 65536, "OVERLAY_RUN_MAX_BYTES": 3000, "PACK_TARGET_BYTES": 1 << 20}),
                            (stage_module, {"SLICE_BYTES": 200_000, "INLINE_WORK_BYTES": 8192})):
         for name, value in bounds.items():
             monkeypatch.setattr(module, name, value)

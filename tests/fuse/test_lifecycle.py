@@ -58,7 +58,7 @@ def test_the_command_ends_when_mounted_and_the_daemon_lives_on(tmp_path: Path) -
     ("raise errors.ConfigError('bad option')", ExitCode.CONFIG, "bad option\n"),
     ("report.progress('half'); raise errors.ConfigError('bad')", ExitCode.CONFIG, "... half\nbad\n"),
     ("raise BaseExceptionGroup('x', [BaseExceptionGroup('y', [errors.ConfigError('deep')])])", ExitCode.CONFIG, "deep\n"),
-    ("1 / 0", ExitCode.INTERNAL, "internal error: ZeroDivisionError: division by zero, see LOG\n"),
+    ("1 / 0", ExitCode.INTERNAL, "internal error: ZeroDivisionError, see LOG\n"),
     ("os.kill(os.getpid(), signal.SIGKILL)", ExitCode.INTERNAL, "the daemon was killed by signal 9 before it had mounted, see LOG\n"),
     ("pass", ExitCode.INTERNAL, "the daemon ended before it had mounted\n"),
     ("sys.exit(7)", ExitCode.INTERNAL, "the daemon ended with 7 before it had mounted, see LOG\n"),

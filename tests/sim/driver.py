@@ -189,12 +189,12 @@ class Teller:
             story.say(f"  could not be mounted: {outcome.error}")
         elif not outcome.crashed:
             story.say("  unmounted")
-            counts = [len(log.moments) - 1 for log in self.logs]
-            self._acknowledge(True, counts, "unmount")
-            for log in self.logs:
+            for log in self.logs:                # a moment of its own: until it ended, open files were free
                 model = Model(log.root, log.moments[-1].nodes)
                 model.flush_all()
-                log.moments[-1] = Moment(model.nodes, log.moments[-1].what, *_times(log.moments[-1]))
+                began, ended = self.events.next(), self.events.next()
+                log.moments.append(Moment(model.nodes, "unmount", began, ended, log.moments[-1].at_s))
+            self._acknowledge(True, [len(log.moments) - 1 for log in self.logs], "unmount")
         else:
             story.crashes += 1
             story.say(f"  died at {outcome.where} (virtual {outcome.ended_s - start_s:.1f} s)")

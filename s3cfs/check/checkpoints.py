@@ -1,0 +1,131 @@
+"""Checkpoints: manifests, their parts, and whether the newest can really be loaded."""
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import AsyncGenerator
+
+import trio
+
+from s3cfs import checkpoint, ids, limits
+from s3cfs.check.context import Context
+from s3cfs.check.problems import Problem, Severity
+from s3cfs.check.repairs import Supersede
+from s3cfs.checkpoint import Manifest, Part
+from s3cfs.errors import Damaged, Diverged, NewerFormat, NotFound
+from s3cfs.meta import Meta
+from s3cfs.record import object_hash
+from s3cfs.replica import LocalTip
+
+NAME = "checkpoints"
+SCRATCH = "checkpoint.db"
+_KEY = re.compile(r"checkpoint/[a-z0-9._-]+/(\d{1,19})/(?:manifest-([0-9a-f]{16})|([0-9a-f]{16})-\d{1,10})")
+
+
+async def checkpoints(ctx: Context) -> AsyncGenerator[Problem, None]:
+    sizes: dict[str, int] = {}
+    manifests: list[tuple[int, str, str]] = []               # commit, key, nonce
+    parts: dict[tuple[int, str], list[str]] = {}
+    for info in await ctx.remote.list(ids.checkpoint_prefix()):
+        found = _KEY.fullmatch(info.key)
+        if found is None:
+            yield Problem(NAME, f"{info.key}: nothing of s3cfs has such a name", Severity.NOTE, info.key)
+            continue
+        sizes[info.key] = info.size
+        if found[2]:
+            manifests.append((int(found[1]), info.key, found[2]))
+        else:
+            parts.setdefault((int(found[1]), found[3]), []).append(info.key)
+    manifests.sort(key=lambda one: (-one[0], one[1]))
+    for number, (commit, key, nonce) in enumerate(manifests):
+        ctx.progress("reading checkpoints", number, len(manifests), "checkpoints")
+        ctx.count("objects")
+        parts.pop((commit, nonce), None)
+        try:
+            manifest = checkpoint.decode_manifest(await ctx.remote.get(key), ctx.keyring.sealer("checkpoint", 0), commit)
+        except NotFound:
+            continue                                         # it went while we looked
+        except (Damaged, NewerFormat) as error:
+            yield ctx.object_problem(NAME, key, f"checkpoint {key}: {'damaged: ' if isinstance(error, Damaged) else ''}{error}",
+                                     Supersede(key, commit))
+            continue
+        ctx.count("objects", len(manifest.parts))
+        thorough = ctx.full or not ctx.checkpoints           # "the newest must load", however quick
+        whole = True
+        for part, trouble in await _troubles(ctx, manifest, sizes, thorough):
+            whole = False
+            yield ctx.object_problem(NAME, part.key, f"checkpoint part {part.key}: {trouble}", Supersede(part.key, commit))
+        if whole and ctx.full and not ctx.checkpoints:
+            trouble = await _load(ctx, manifest)
+            if trouble:
+                whole = False
+                yield ctx.object_problem(NAME, key, f"checkpoint {key} cannot be loaded: {trouble}", Supersede(key, commit))
+        if whole:
+            ctx.checkpoints.append(manifest)
+    for (commit, nonce), keys in sorted(parts.items()):
+        yield Problem(NAME, f"{len(keys)} parts of a checkpoint at commit {commit} have no manifest {nonce}: it was never finished, or its "
+                      "manifest is lost", Severity.NOTE, min(keys))
+    if ctx.local is not None and ctx.meta is not None:
+        known = LocalTip.load(ctx.meta).checkpoint_commit
+        if known and all(commit < known for commit, _, _ in manifests):
+            yield Problem(NAME, f"the checkpoint at commit {known}, which this machine knows of, is missing", repair=Supersede("", known))
+
+
+async def _troubles(ctx: Context, manifest: Manifest, sizes: dict[str, int], thorough: bool) -> list[tuple[Part, str]]:
+    found: list[tuple[Part, str]] = []
+    limit = trio.CapacityLimiter(limits.DOWNLOADS_AT_ONCE // 2)
+    done = 0
+
+    async def one(part: Part) -> None:
+        nonlocal done
+        async with limit:
+            trouble = await _trouble(ctx, manifest.commit, part, sizes.get(part.key), thorough)
+        done += 1
+        if thorough:
+            ctx.progress("reading the checkpoint", done, len(manifest.parts), "parts")
+        if trouble:
+            found.append((part, trouble))
+
+    async with trio.open_nursery() as nursery:
+        for part in manifest.parts:
+            nursery.start_soon(one, part)
+    return sorted(found, key=lambda pair: pair[0].key)
+
+
+async def _trouble(ctx: Context, commit: int, part: Part, size: int | None, thorough: bool) -> str:
+    try:
+        if size is None:
+            size = (await ctx.remote.stat(part.key)).size    # a listing may lag behind
+        if size != part.size:
+            return f"damaged: it has {size} bytes, not {part.size}"
+        if not thorough:
+            return ""
+        data = await ctx.remote.get(part.key)
+    except NotFound:
+        return "missing"
+    if object_hash(data).hex() != part.hash:
+        return "damaged: its bytes are not those the manifest names"
+    try:
+        await ctx.doors.threads.run(checkpoint.decode_part, data, commit, ctx.keyring.sealer("checkpoint", 0))
+    except (Damaged, NewerFormat) as error:
+        return f"damaged: {error}"
+    return ""
+
+
+async def _load(ctx: Context, manifest: Manifest) -> str:
+    """Put it into an empty database."""
+    meta = Meta.open(ctx.doors, SCRATCH, ctx.keyring.database_key())
+    try:
+        for part in manifest.parts:
+            data = await ctx.remote.get(part.key)
+            for changeset in checkpoint.decode_part(data, manifest.commit, ctx.keyring.sealer("checkpoint", 0)):
+                meta.apply(changeset)
+            meta.commit()
+        return "; ".join(meta.quick_check()[:1])
+    except (Damaged, Diverged, NotFound) as error:
+        return str(error)
+    finally:
+        with contextlib.suppress(Exception):
+            meta.close()
+        for suffix in ("", "-wal", "-shm"):
+            ctx.doors.disk.unlink(SCRATCH + suffix)

@@ -1,0 +1,173 @@
+"""The daemon is killed in the middle of work: what comes back is one earlier state, from local state and from the store alone."""
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import Server, rclone_s3  # noqa: F401  (fixture)
+
+from . import copier
+from .conftest import Make
+from .kit import REPOSITORY, Filesystem, Mount, until
+
+pytestmark = pytest.mark.mount
+STEPS = 600
+KILL_AFTER = (3, 170, 400)
+
+
+class Work:
+    """The copier at work, in a process of its own."""
+
+    def __init__(self, base: Path, root: Path, steps: list[copier.Step]) -> None:
+        self.steps, self.progress = steps, base / "progress"
+        plan = base / "plan"
+        plan.write_text(json.dumps(steps))
+        self.progress.touch()
+        self.process = subprocess.Popen([sys.executable, "-m", "tests.e2e.copier", plan, root, self.progress], cwd=REPOSITORY)
+
+    def done(self) -> int:
+        return len(self.progress.read_text().splitlines())
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def working(base: Path, root: Path, steps: list[copier.Step]) -> Iterator[Work]:
+    work = Work(base, root, steps)
+    try:
+        yield work
+    finally:
+        work.close()
+
+
+def recovered(steps: list[copier.Step], mount: Mount) -> int:
+    """How many steps the tree is the result of; one that was half done may show."""
+    found = copier.tree_of(mount.path)
+    n, wrong = copier.matching_step(steps, found)
+    following = steps[n] if n < len(steps) else None
+    assert copier.may_be_half_done(following, wrong, found), f"after {n} steps, before {following}: {[(w, found.get(w)) for w in wrong]}"
+    return n
+
+
+@pytest.mark.parametrize("kill_after", KILL_AFTER)
+def test_kill_in_the_middle_of_work(make: Make, rclone_s3: Server, kill_after: int, seed: int):  # noqa: F811
+    steps = copier.plan(seed + kill_after, STEPS)
+    fs = make(rclone_s3).mkfs()
+    mount = fs.mount("--commit-interval", "100ms")
+    with working(fs.base, mount.path, steps) as work:
+        until(lambda: work.done() >= kill_after, f"{kill_after} steps")
+        mount.kill()
+        work.process.wait(10)
+        done = work.done()
+    fs.keep()
+
+    fs.lose()
+    mount = fs.mount("-o", "ro", where="from the store", cache="other machine")
+    from_store = recovered(steps, mount)
+    mount.umount()
+
+    mount = fs.mount("--commit-interval", "100ms", cache="kept")     # the dead mount point is cleaned, too
+    from_local = recovered(steps, mount)
+    assert max(from_store, copier.last_synced(steps, done)) <= from_local <= done + 1
+    mount.umount()
+    mount = fs.mount("-o", "ro", where="from the store", cache="third machine")
+    assert recovered(steps, mount) == from_local
+    mount.umount()
+
+
+def test_what_was_acknowledged_survives(make: Make, rclone_s3: Server, seed: int):  # noqa: F811
+    """After `ctl flush`: without local state. After fsync of a file and its folder: with it."""
+    steps = copier.plan(seed, 200)
+    fs = make(rclone_s3).mkfs()
+    mount = fs.mount("--commit-interval", "30s")
+    for step in steps[:100]:
+        copier.do(mount.path, step)
+    mount.flush()
+    for step in steps[100:]:
+        copier.do(mount.path, step)
+    fsync_all(mount)
+    mount.kill()
+    fs.keep()
+    fs.lose()
+    mount = fs.mount("-o", "ro", cache="other machine")
+    assert recovered(steps, mount) == 100
+    mount.umount()
+    mount = fs.mount(cache="kept")
+    assert recovered(steps, mount) == 200
+    mount.umount()
+
+
+def fsync_all(mount: Mount) -> None:
+    subprocess.run(["sync", *list(mount.path.rglob("*")), mount.path], check=True)
+
+
+def test_sync_remote_acknowledges_what_the_store_has(make: Make, rclone_s3: Server, seed: int):  # noqa: F811
+    steps = copier.plan(seed, 60)
+    fs = make(rclone_s3).mkfs()
+    mount = fs.mount("--sync", "remote", "--commit-interval", "60s")
+    for step in steps:
+        copier.do(mount.path, step)
+    last = mount / "last"
+    last.write_bytes(b"last")
+    subprocess.run(["sync", last], check=True)
+    mount.kill()
+    fs.lose()
+    mount = fs.mount(cache="other machine")
+    assert (mount / "last").read_bytes() == b"last"
+    (mount / "last").unlink()
+    assert recovered(steps, mount) == 60
+    mount.umount()
+
+
+def test_two_crashes_in_a_row_and_a_crash_at_mount(make: Make, rclone_s3: Server, seed: int):  # noqa: F811
+    steps = copier.plan(seed, 300)
+    fs = make(rclone_s3).mkfs()
+    kept = 0
+    for stop in (100, 200, 300):
+        mount = fs.mount("--commit-interval", "200ms")
+        kept = recovered(steps[:stop], mount)
+        assert kept >= stop - 100 - 1 or stop == 100
+        for leftover in mount.path.rglob(".beside"):
+            leftover.unlink()
+        redo = steps[kept:stop]
+        if redo and redo[0]["do"] in ("new", "append"):          # half done before
+            (mount / redo[0]["name"]).unlink(missing_ok=redo[0]["do"] == "new")
+            if redo[0]["do"] == "append":
+                model = copier.Model()
+                for step in steps[:kept]:
+                    model.do(step)
+                (mount / redo[0]["name"]).write_bytes(model.files[redo[0]["name"]])
+        for step in redo:
+            copier.do(mount.path, step)
+        fsync_all(mount)
+        mount.kill()
+    _kill_while_mounting(fs)
+    mount = fs.mount()
+    assert recovered(steps, mount) == 300
+    mount.umount()
+    fs.lose()
+    mount = fs.mount()
+    assert recovered(steps, mount) == 300
+    mount.umount()
+
+
+def _kill_while_mounting(fs: Filesystem) -> None:
+    """At a moment when local state is open and the office is being taken."""
+    path = fs.base / "mnt"
+    process = subprocess.Popen([sys.executable, "-m", "s3cfs", "mount", "--fg", "--cachedir", fs.base / "cache", fs.url, path],
+                               env=fs.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    lock = next(fs.base.glob("cache/*/lock"))
+    try:
+        until(lambda: f'"pid": {process.pid},' in lock.read_text(), "the local state is locked")
+    finally:
+        process.kill()
+        process.wait()
