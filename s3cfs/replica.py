@@ -119,7 +119,7 @@ class Replica:
             done.checkpoint = await self._restore_checkpoint(tip)       # a new machine: the log of all times may be long
             local = LocalTip.load(self._meta)
         try:
-            steps = await self._chain(tip, local.n, local.hash)
+            steps = await self._chain(tip, local)
         except ObjectMissing as exc:
             if self._meta.outbox()[0]:
                 raise Diverged("the store's log no longer reaches back to what this machine has, which still holds changes that are "
@@ -138,8 +138,9 @@ class Replica:
         done.records = len(steps)
         return done
 
-    async def _chain(self, tip: Tip, base: int, base_hash: ObjectHash) -> list[_Step]:
-        """Records after (base, base_hash) up to `tip`, oldest first. ObjectMissing when the log does not reach back so far."""
+    async def _chain(self, tip: Tip, local: LocalTip) -> list[_Step]:
+        """Records after `local` up to `tip`, oldest first. ObjectMissing when the log does not reach back so far."""
+        base = local.n
         folders = await list_log(self._remote)
         wanted = [key for folder in folders.values() for n, key in folder.items() if base < n <= tip.n]
         fetched: dict[str, tuple[Record, ObjectHash, int] | Exception] = {}
@@ -174,11 +175,27 @@ class Replica:
                 raise Damaged(f"log record {key} is damaged: its hash is not the one that the next record names")
             steps.append(_Step(Tip(found.n, key, digest, found.epoch, found.kind, found.info), found, size))
             key, expected = str(found.info.get("prev_key", "")), found.prev
-        if expected != base_hash:
+        if expected != local.hash:
+            if base and key and not self._meta.outbox()[0] and await self._was_never_acknowledged(local, key):
+                log.warning("commit %d, which this machine has read, was never acknowledged and is in no history: beginning anew", base)
+                raise StartOver
             raise Diverged(f"the store's history differs from what this machine has seen at commit {base}: "
                            "another copy of the bucket, or it was tampered with")
         steps.reverse()
         return steps
+
+    async def _was_never_acknowledged(self, local: LocalTip, key: str) -> bool:
+        """T2: whether what was read as the tip is the record that its writer was putting while it was deposed; `key` is in its place.
+
+        The CLAIM there, of a later epoch, follows the same record. Nobody was told that the lost one is kept.
+        """
+        try:
+            lost, data = await read_record(self._remote, local.key, self._sealer)
+            there, _ = await read_record(self._remote, key, self._sealer)
+        except (Damaged, ObjectMissing):
+            return False
+        return (record.object_hash(data) == local.hash and there.kind is Kind.CLAIM and there.n == lost.n
+                and there.prev == lost.prev and there.epoch > lost.epoch)
 
     async def _apply(self, steps: list[_Step], local: LocalTip) -> None:
         """Apply records in order. One's own record, whose answer was lost, is recognised by its bytes."""
