@@ -124,7 +124,7 @@ class Replica:
             if self._meta.outbox()[0]:
                 raise Diverged("the store's log no longer reaches back to what this machine has, which still holds changes that are "
                                f"in no commit ({exc})") from None
-            if not done.checkpoint and any(commit > local.n for _, commit in await self.manifests()):
+            if local.n and not done.checkpoint and any(commit > local.n for _, commit in await self.manifests()):
                 raise StartOver from None                # a newer one: else what is here may be the last whole copy
             raise
         except Diverged as exc:
