@@ -254,8 +254,8 @@ class Replica:
         """(key, commit) of every checkpoint manifest, newest first."""
         found = []
         for info in await self._remote.list(ids.checkpoint_prefix()):
-            _, _, commit, part = info.key.split("/", 3)
-            if part.startswith("manifest-") and commit.isdigit():
+            commit, _, part = info.key.removeprefix(ids.checkpoint_prefix()).partition("/")
+            if part.startswith("manifest-") and "/" not in part and commit.isdigit():
                 found.append((info.key, int(commit)))
         return sorted(found, key=lambda pair: (-pair[1], pair[0]))
 
