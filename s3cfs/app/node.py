@@ -233,7 +233,7 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
 async def _leave(node: Node) -> None:
     """Everything into the store, then sign off. A mount that was deposed or failed keeps what it has and leaves."""
     try:
-        if node.writer is not None and node.commits.writable:
+        if node.writer is not None and node.commits.health.writable:
             await node.commits.flush()
             await node.commits.release(final=True)
     finally:

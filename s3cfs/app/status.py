@@ -5,8 +5,8 @@ import os
 from typing import Any
 
 from s3cfs import __version__
-from s3cfs.commits import State
 from s3cfs.errors import S3cfsError
+from s3cfs.health import State
 from s3cfs.meta import Totals
 from s3cfs.replica import LocalTip
 
@@ -55,10 +55,10 @@ def _of_the_database(node: Node) -> tuple[Totals, tuple[int, int], LocalTip]:
 
 
 def _state(node: Node) -> tuple[str, str | None]:
-    commits, writer = node.commits, node.writer
-    if commits.state is State.OK and writer is not None and writer.away_since is not None:
+    health, writer = node.commits.health, node.writer
+    if health.state is State.OK and writer is not None and writer.away_since is not None:
         return State.AWAY, writer.away_cause
-    return commits.state, commits.message or None
+    return health.state, health.message or None
 
 
 def _ratio(before: int, after: int) -> float | None:

@@ -104,8 +104,8 @@ async def tree(node: Node) -> dict[str, Any]:
 
 def make(folder: Path) -> None:
     random_source = SystemRandomness()
-    found, keyring, recovery_key = superblock.create("golden", random_source, False, 16 << 10, 64 << 10, 256 << 10, PASSPHRASE, now_ns=NOW_NS,
-                                                     argon2=Argon2Params(memory_kib=64, passes=1, lanes=1))
+    found, keyring, recovery_key = superblock.create("golden", random_source, False, 16 << 10, 64 << 10, 256 << 10, PASSPHRASE,
+                                                     now_ns=NOW_NS, argon2=Argon2Params(memory_kib=64, passes=1, lanes=1))
     backend = open_backend(f"local://{folder}/store")
     assert isinstance(backend, LocalBackend)
     backend.create()
