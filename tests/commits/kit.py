@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 from s3cfs import record, superblock
 from s3cfs.app.node import Node, NodeOptions, open_node
 from s3cfs.backends.recorder import Call, RecorderBackend
-from s3cfs.commits import Options, State
+from s3cfs.commits import Options
 from s3cfs.doors import Doors, SystemRandomness
 from s3cfs.fencing import Host, find_tip
+from s3cfs.health import State
 from s3cfs.keys import KeyRing
 from s3cfs.record import Record
 from s3cfs.remote import Remote
@@ -187,4 +188,4 @@ def new_machine(site: Site) -> dict[bytes, bytes]:
 
 
 def state(node: Node) -> State:
-    return node.commits.state
+    return node.commits.health.state

@@ -4,8 +4,8 @@ from __future__ import annotations
 import pytest
 import trio
 
-from s3cfs.commits import State
 from s3cfs.errors import Deposed, NoSpace, ReadOnly, S3cfsError
+from s3cfs.health import State
 from s3cfs.record import Kind
 from s3cfs.vfs.types import ROOT_CALLER
 
@@ -26,7 +26,7 @@ def test_deposed_while_in_use() -> None:
             await write_file(node, b"b", content(2))
             with pytest.raises(Deposed):
                 await node.flush()
-            assert node.commits.state is State.DEPOSED
+            assert node.commits.health.state is State.DEPOSED
             with pytest.raises(ReadOnly):
                 await node.vfs.create(1, b"c", 0o644, ROOT_CALLER)
             assert await read_all(node) == {b"a": content(1), b"b": content(2)}
@@ -72,7 +72,7 @@ def test_away_waits_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
                 assert written < 20
             assert written >= 4
             assert lags == sorted(lags) and lags[-1] > 6, "the lag does not grow"
-            assert state(node) is State.AWAY and node.commits.message
+            assert state(node) is State.AWAY and node.commits.health.message
             began = clock.monotonic()
             with pytest.raises(NoSpace):
                 await node.commits.room()
@@ -93,7 +93,7 @@ def test_away_waits_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
                 life.away(False)
             assert 10 < waited[0] < 30
             await node.flush()
-            assert state(node) is State.OK and node.commits.message == ""
+            assert state(node) is State.OK and node.commits.health.message == ""
             assert node.commits.lag_s() == 0 and node.commits.lag_bytes() == 0
             assert node.writer is not None and node.writer.away_since is None
             names.update(await read_all(node))

@@ -146,7 +146,7 @@ def test_what_came_meanwhile_counts_for_the_next() -> None:
             real = node.remote.put
 
             async def busy(key: str, data: bytes, only_if_absent: bool = False) -> None:
-                if "manifest-" in key and not node.commits.state == "x":
+                if "manifest-" in key and not node.commits.health.state == "x":
                     node.remote.put = real  # type: ignore[method-assign]
                     for name in (b"p", b"q"):
                         await write_file(node, name, content(1))
@@ -190,7 +190,7 @@ def test_a_put_that_fails(failing: int) -> None:
                 await write_file(node, name.encode(), content(ord(name)))
                 await node.flush()
             await life.doors.clock.sleep(20)
-            assert number > failing and node.commits.writable
+            assert number > failing and node.commits.health.writable
 
     site.live(main)
     each_is_its_commit(site)

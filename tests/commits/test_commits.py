@@ -11,8 +11,8 @@ import trio
 from s3cfs import commits as commits_module
 from s3cfs import limits
 from s3cfs.app.node import Node
-from s3cfs.commits import State
 from s3cfs.errors import ReadOnly, S3cfsError
+from s3cfs.health import State
 from s3cfs.journal import Journal
 from s3cfs.record import Kind
 from tests.sim.disk import FileNode
@@ -224,7 +224,7 @@ def test_a_failed_fsync_is_told_to_everybody() -> None:
                 for _ in range(5):
                     nursery.start_soon(fsync)
             assert "done" not in answers, answers
-            assert node.commits.state is State.FAILED
+            assert node.commits.health.state is State.FAILED
             with pytest.raises(S3cfsError):
                 await node.commits.durable()
             with pytest.raises(S3cfsError):
@@ -259,7 +259,7 @@ def test_no_room_for_the_bytes_of_a_record() -> None:
             with pytest.raises(S3cfsError, match="No space"):
                 await node.flush()
             life.doors.disk.open = real  # type: ignore[method-assign]
-            assert node.commits.state is State.FAILED
+            assert node.commits.health.state is State.FAILED
             assert await read_all(node) == {b"a": content(1), b"b": content(2)}
 
     site.live(main)
@@ -289,7 +289,7 @@ def test_a_pack_that_the_disk_changed_is_in_no_commit() -> None:
             life.away(False)
             with pytest.raises(S3cfsError, match="not what was written"):
                 await node.flush()
-            assert node.commits.state is State.FAILED
+            assert node.commits.health.state is State.FAILED
             calls = len(life.backend.calls)
             await life.doors.clock.sleep(1000)
             assert len(life.backend.calls) == calls, "a mount that writes no more still says that it lives"
