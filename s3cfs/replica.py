@@ -124,8 +124,8 @@ class Replica:
             if self._meta.outbox()[0]:
                 raise Diverged("the store's log no longer reaches back to what this machine has, which still holds changes that are "
                                f"in no commit ({exc})") from None
-            if local.n and not done.checkpoint and any(commit > local.n for _, commit in await self.manifests()):
-                raise StartOver from None                # a newer one: else what is here may be the last whole copy
+            if local.n and not done.checkpoint and await self._can_start_over(tip, local):
+                raise StartOver from None
             raise
         except Diverged as exc:
             if not done.checkpoint:
@@ -250,6 +250,20 @@ class Replica:
             return commit
         return 0
 
+    async def _can_start_over(self, tip: Tip, local: LocalTip) -> bool:
+        """Whether a newer checkpoint and the log after it are whole: else what is here may be the last whole copy, and is kept."""
+        for key, commit in await self.manifests():
+            if local.n < commit <= tip.n:
+                try:
+                    manifest = await self.read_manifest(key)
+                    for part in manifest.parts:
+                        await self._read_part(manifest, part)
+                    await self._chain(tip, LocalTip(commit, manifest.record_key, ObjectHash(bytes.fromhex(manifest.record_hash))))
+                    return True
+                except (Damaged, Diverged, ObjectMissing, NotFound) as exc:
+                    log.error("checkpoint %d cannot be used: %s", commit, exc)
+        return False
+
     async def manifests(self) -> list[tuple[str, int]]:
         """(key, commit) of every checkpoint manifest, newest first."""
         found = []
@@ -266,14 +280,16 @@ class Replica:
         except Damaged as exc:
             raise Damaged(f"checkpoint {key} is damaged: {exc}") from None
 
+    async def _read_part(self, manifest: checkpoint.Manifest, part: checkpoint.Part) -> list[bytes]:
+        data = await self._remote.get(part.key)
+        if record.object_hash(data).hex() != part.hash:
+            raise Damaged(f"checkpoint part {part.key} is damaged")
+        return checkpoint.decode_part(data, manifest.commit, self._keyring.sealer("checkpoint", 0))
+
     async def _load_checkpoint(self, key: str) -> None:
         manifest = await self.read_manifest(key)
-        sealer = self._keyring.sealer("checkpoint", 0)
         for number, part in enumerate(manifest.parts, 1):
-            data = await self._remote.get(part.key)
-            if record.object_hash(data).hex() != part.hash:
-                raise Damaged(f"checkpoint part {part.key} is damaged")
-            for changeset in checkpoint.decode_part(data, manifest.commit, sealer):
+            for changeset in await self._read_part(manifest, part):
                 self._meta.apply(changeset)
             self._progress("reading the checkpoint", number, len(manifest.parts))
         LocalTip(manifest.commit, manifest.record_key, ObjectHash(bytes.fromhex(manifest.record_hash)), 0, 0, manifest.commit,

@@ -213,3 +213,30 @@ def test_a_death_while_catching_up(kind: str) -> None:
             if where % 3 == 0:
                 site.live(look, "old", plan=Plan(kind, 1 + where // 2))
             assert site.live(look, "old") == expected, f"{kind}:{where}"
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("damage", ["checkpoint", "log after it"])
+def test_the_last_whole_copy_is_not_thrown_away(damage: str) -> None:
+    """Behind a pruned log, with nothing in the store to start over from: an error, and the local state stays for who can help."""
+    site = Site()
+    site.live(fill)
+    site.live(look, "old")
+
+    async def more(life: Life) -> None:
+        await fill(life, "fghijklm")
+
+    site.live(more)
+    newest = int(manifests(site)[-1].split("/")[2])
+    objects = dict(site.bucket.objects)
+    prune(site, newest + (damage == "log after it"))
+    if damage == "checkpoint":
+        for key in [key for key in site.bucket.objects if key.startswith("checkpoint/")]:
+            site.bucket.objects[key] = site.bucket.objects[key][:-1]
+    database = site.drive("old").names["meta.db"]
+    for _ in range(3):
+        with pytest.raises(ObjectMissing, match=r"log/main/\S+ is missing"):
+            site.live(look, "old")
+    assert site.drive("old").names["meta.db"] is database, "it was made anew"
+    site.bucket.objects = objects
+    assert (site.live(look, "old") or ({},))[0] == filled("abcdefghijklm")
