@@ -1,7 +1,7 @@
 # make setup    .venv with s3cfs and everything to test it (Debian: installs missing packages; quick and offline when all is there)
 # make demo     a filesystem on a folder: made, filled, unmounted, its local state lost, mounted again, compared
 # make check    types, lint, floors                     make test [ARGS="-k name"]
-# make bench    fsbench on a mount and on a plain folder, side by side          [SCALE=0.25 ONLY=seq,tree]
+# make bench    fsbench on a mount and on a plain folder, side by side          [SCALE=0.25 ONLY=seq,tree STORE=rclone]
 # make soak     random work on a real mount with crashes and lost caches        [MINUTES=30 SEED=…]
 # make sim      the simulator                                                   [SEED=1 N=500]
 # make golden   make the golden filesystem of the current format (existing ones are never changed)
@@ -14,6 +14,7 @@ N ?= 500
 SCALE ?= 1
 MINUTES ?= 30
 ONLY ?=
+STORE ?=
 ARGS ?=
 .PHONY: setup demo check test bench soak sim golden install
 
@@ -32,7 +33,8 @@ test: setup
 	@$(PY) -m pytest $(ARGS)
 
 bench: setup
-	@SCALE="$(SCALE)" ONLY="$(ONLY)" sh contrib/bench.sh
+	@if [ "$(STORE)" = rclone ]; then export RUNNER="$(PY) -m contrib.bench.on_rclone"; else export STORE="$(STORE)"; fi; \
+	SCALE="$(SCALE)" ONLY="$(ONLY)" $${RUNNER:-sh} contrib/bench/run.sh
 
 soak: setup
 	@$(PY) -m tests.soak --minutes $(MINUTES) --seed $(SEED)
@@ -42,7 +44,7 @@ sim: setup
 
 golden: setup
 	@v=$$($(PY) -c 'from s3cfs.ids import FORMAT_VERSION; print(FORMAT_VERSION)'); folder=tests/golden/v$$v; \
-	if [ -e $$folder ]; then echo "$$folder is there, and is never changed"; else $(PY) -m tests.golden.make $$folder; fi
+	if [ -e $$folder ]; then echo "$$folder is there, and is never changed"; else $(PY) -m tests.golden.make $$folder && $(PY) -m tests.golden.filesystem $$folder/filesystem; fi
 
 install: setup
 	@for c in s3cfs mkfs.s3cfs mount.s3cfs umount.s3cfs fsck.s3cfs; do ln -sfn "$(CURDIR)/.venv/bin/$$c" "$(PREFIX)/bin/$$c"; done

@@ -11,7 +11,6 @@ INVARIANT C3: the outbox loses a row only in the local transaction that notes th
 """
 from __future__ import annotations
 
-import enum
 import logging
 import math
 from collections import deque
@@ -25,33 +24,20 @@ from . import envelope, limits
 from .blockstore import BlockStore
 from .checkpoints import Checkpoints
 from .doors import Doors, ShortCalls
-from .errors import DataError, Deposed, Exists, NoSpace, ReadOnly, S3cfsError, StoreError
+from .errors import DataError, Deposed, NoSpace, S3cfsError
 from .fencing import Tier, Tip, Writer
-from .ids import pack_key
+from .health import Health, State
 from .journal import ClosedPack, Journal
 from .meta import Meta, Snapshot
 from .record import Kind
 from .remote import Remote
 from .replica import LocalTip, pending_name
+from .uploads import Uploads
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 10.0                # a writer that is busy uploading says so in the log
 JOURNAL_ROOM = 0.9                # of the journal's bound: beyond it writers begin to wait
-
-
-class State(enum.StrEnum):
-    """One transition method (`_enter`); READ_ONLY, DEPOSED and FAILED are final."""
-
-    OK = "ok"
-    AWAY = "store-away"           # the store does not answer; commits queue up locally
-    WAITING = "waiting"           # and the queue is full: writers wait
-    READ_ONLY = "read-only"
-    DEPOSED = "deposed"
-    FAILED = "failed"
-
-
-_FINAL = {State.READ_ONLY, State.DEPOSED, State.FAILED}
 
 
 class Content(Protocol):
@@ -88,23 +74,17 @@ class Commits:
         self._doors, self._meta, self._journal, self._blocks, self._remote = doors, meta, journal, blocks, remote
         self._writer, self._content, self._apply_lock, self._options = writer, content, apply_lock, options
         self._make_room, self._checkpoints = make_room, checkpoints
-        self.state = State.OK if writer is not None else State.READ_ONLY
-        self.message = ""
+        self.health = Health(read_only=writer is None)
+        self._uploads = Uploads(doors, journal, remote, self.health, create_only=writer is not None and writer.tier is Tier.T1)
         self._transaction_lock = trio.Lock()
         self._commit_lock = trio.Lock()
         self._changed = trio.Event()              # something may have changed since the last transaction
         self._to_commit = trio.Event()            # the outbox may hold something
         self._gate: trio.Event | None = None      # while a transaction closes, changes wait here: no new file is caught empty
-        self._relief = trio.Event()
-        self._uploads: dict[int, trio.Event] = {}  # packs on their way
-        self._to_upload: list[ClosedPack] = []
-        self._uploaded: list[ClosedPack] = []      # in the store; their files move to the cache after the commit
-        self._upload_wanted = trio.Event()
         self._dirty_since: float | None = None    # monotonic, of what no transaction holds yet
         self._waiting: deque[tuple[int, float, int]] = deque()   # outbox rows: id, time of their oldest change (monotonic), bytes
         self._outbox_bytes = 0
         self._flushes_wanted = self._flushes_done = 0
-        self._flushed = trio.Event()
         self._snapshot: tuple[Snapshot, Tip] | None = None   # of the checkpoint that is being written
         self._checkpoint_wanted = trio.Event()
         self._last_append = doors.clock.monotonic()
@@ -118,14 +98,12 @@ class Commits:
         self.transactions = 0
         self.commits = 0
         self.last_commit_ns: int | None = None    # when the newest commit of this mount was in the store
-        self.failure: Exception | None = None
 
     # ---------------------------------------------------------------- the way in: may anything be written?
 
     def check_writable(self) -> None:
         """Before every change. Cheap; no await. ReadOnly or NoSpace."""
-        if self.state in _FINAL:
-            raise ReadOnly(self.message or "mounted read-only")
+        self.health.check()
         if self._dirty_since is None:
             self._dirty_since = self._doors.clock.monotonic()
             self._changed.set()
@@ -160,36 +138,17 @@ class Commits:
             self.check_writable()
             if not self.disk_has_room():
                 await self._make_room()            # what is in the store too goes first
-            if self.state in (State.OK, State.AWAY):
-                self._enter(State.WAITING, "writers wait: " + (
+            if self.health.state in (State.OK, State.AWAY):
+                self.health.enter(State.WAITING, "writers wait: " + (
                     "the queue of changes for the store is full" if self.disk_has_room() else "the local disk is full"))
             if clock.monotonic() >= deadline:
                 raise NoSpace("no room for more changes: " + (
                     "the store does not take what is queued" if self.disk_has_room() else "the local disk is full"))
             self._to_commit.set()
             with trio.move_on_after(1.0):
-                await self._relief.wait()
-        if self.state is State.WAITING:
-            self._enter(State.OK, "")
-
-    def _enter(self, state: State, message: str) -> None:
-        """The one transition. Final states stay."""
-        if self.state in _FINAL or (self.state, self.message) == (state, message):
-            return
-        (log.error if state in _FINAL else log.warning if message else log.info)("state %s: %s", state, message or "as it should be")
-        self.state, self.message = state, message
-        self._relief_now()
-
-    def _relief_now(self) -> None:
-        event, self._relief = self._relief, trio.Event()
-        event.set()
-
-    def fail(self, error: Exception) -> None:
-        """Writing ends: what was acknowledged as durable is kept, the mount goes on reading."""
-        if self.failure is None:
-            self.failure = error
-        self._enter(State.DEPOSED if isinstance(error, Deposed) else State.FAILED, str(error) or repr(error))
-        self._wake_flushes()
+                await self.health.wait()
+        if self.health.state is State.WAITING:
+            self.health.enter(State.OK)
 
     # ---------------------------------------------------------------- transactions
 
@@ -200,19 +159,14 @@ class Commits:
                 await self.flush(files=False)
                 return
             raise DataError(f"the store did not take the changes within {limits.STORE_DEADLINE_S:.0f} s; they are queued")
-        self._refuse_if_ended()
+        self.health.refuse_if_ended()
         begun = self._begun
         async with self._transaction_lock:
             if self._durable > begun:
                 return                     # one began after our call and is done
-            self._refuse_if_ended()        # what it failed at may be what we were called for
+            self.health.refuse_if_ended()        # what it failed at may be what we were called for
             if self._uncommitted():
                 await self._transaction()
-
-    def _refuse_if_ended(self) -> None:
-        """What was not durable when writing ended never will be: no later fsync may say so."""
-        if self.state in (State.FAILED, State.DEPOSED):
-            raise DataError(self.message)
 
     def _uncommitted(self) -> bool:
         return self._meta.dirty or self._content.dirty or self._dirty_since is not None
@@ -222,8 +176,7 @@ class Commits:
 
         Not cancelled half-way: whoever asked may go, others rely on it.
         """
-        if self.state in _FINAL:
-            raise ReadOnly(self.message)
+        self.health.check()
         self._begun += 1
         number = self._begun
         try:
@@ -232,7 +185,7 @@ class Commits:
             with trio.CancelScope(shield=True):
                 await self._close_transaction(finish_pack)
         except Exception as exc:
-            self.fail(exc)
+            self.health.fail(exc)
             raise
         self._durable = number
 
@@ -285,14 +238,8 @@ class Commits:
             self._queue(pack)
 
     def _queue(self, pack: ClosedPack) -> None:
-        self._uploads[pack.pack_id] = trio.Event()
         self._meta.set_pack_file(pack.pack_id, "journal")
-        self._to_upload.append(pack)
-        self._upload_wanted.set()
-
-    @property
-    def writable(self) -> bool:
-        return self.state not in _FINAL
+        self._uploads.queue(pack)
 
     def hurry(self) -> None:
         """The outbox may hold something from an earlier process: it goes first."""
@@ -316,15 +263,15 @@ class Commits:
         if self._writer is None:
             return
         async with self._transaction_lock:
-            if files and self.writable:
+            if files and self.health.writable:
                 await self._content.stage_all()
         self._flushes_wanted += 1
         ticket = self._flushes_wanted
         self._to_commit.set()
         while self._flushes_done < ticket:
-            if not self.writable:
-                raise type(self.failure)(*self.failure.args) if isinstance(self.failure, S3cfsError) else ReadOnly(self.message)
-            await self._flushed.wait()
+            if not self.health.writable:
+                raise self.health.error()
+            await self.health.wait()
 
     async def _commit_loop(self) -> None:
         last = float("-inf")
@@ -340,11 +287,7 @@ class Commits:
             while not await self._commit():
                 pass
             self._flushes_done = ticket
-            self._wake_flushes()
-
-    def _wake_flushes(self) -> None:
-        event, self._flushed = self._flushed, trio.Event()
-        event.set()
+            self.health.wake()
 
     async def _commit(self) -> bool:
         """Everything that is in a transaction now, as one record; False: all but what is too much for one. Only `_commit_loop` calls it."""
@@ -357,7 +300,7 @@ class Commits:
                     await self._transaction(finish_pack=True)
                 # from here to the end of the block nothing suspends: the rows of the record are those whose packs are finished
                 merged = self._meta.merge_outbox(envelope.PLAIN_MAX_BYTES)
-                packs = [*self._uploads, *(pack.pack_id for pack in self._uploaded)]
+                packs = self._uploads.known()
                 whole = merged is None or merged[0] == self._meta.last_outbox_id()
                 snapshot = self._begin_checkpoint() if whole else None      # the state this commit will have
             try:
@@ -372,16 +315,16 @@ class Commits:
                 if snapshot is not None:
                     self._snapshot, snapshot = (snapshot, writer.tip), None
                     self._checkpoint_wanted.set()
-                if merged is not None or self._uploaded:
+                if merged is not None or self._uploads.arrived:
                     await self._retire(packs)
             finally:
                 if snapshot is not None:
                     snapshot.close()
             if self._waiting:
                 self._to_commit.set()
-            if self.state in (State.AWAY, State.WAITING) and not self._full():
-                self._enter(State.OK, "")
-            self._relief_now()
+            if self.health.state in (State.AWAY, State.WAITING) and not self._full():
+                self.health.enter(State.OK)
+            self.health.wake()
         return whole
 
     def _begin_checkpoint(self) -> Snapshot | None:
@@ -397,15 +340,14 @@ class Commits:
                 if self._snapshot is not None:
                     await self._checkpoints.write(*self._snapshot)
                     self._snapshot = None
-                    self._relief_now()
+                    self.health.wake()
         finally:
             if self._snapshot is not None:
                 self._snapshot[0].close()
 
     async def _retire(self, packs: list[int]) -> None:
         """Packs whose commit is in the store move to the cache, once the local database knows that it is."""
-        done = [pack for pack in self._uploaded if pack.pack_id in packs]
-        self._uploaded = [pack for pack in self._uploaded if pack not in done]
+        done = self._uploads.retire(packs)
         for pack in done:
             self._meta.drop_pack_file(pack.pack_id)
         async with self._transaction_lock:
@@ -417,19 +359,13 @@ class Commits:
 
     async def _wait_for_packs(self, packs: list[int], writer: Writer) -> None:
         """C2. Meanwhile the log says now and then that this writer lives; and at once if it had signed off."""
-        if self._released and any(pack in self._uploads for pack in packs):
+        if self._released and self._uploads.busy_with(packs):
             await self._append(writer, Kind.COMMIT, {"outbox": 0, "transactions": 0}, b"")
         for pack in packs:
-            event = self._uploads.get(pack)
-            while event is not None and not event.is_set():
-                with trio.move_on_after(HEARTBEAT_S):
-                    await event.wait()
-                if not self.writable:
-                    raise ReadOnly(self.message)       # nothing more to say: another may take over
-                if not event.is_set():
-                    await self._heartbeat(writer)
-        if not self.writable:                     # one of them could not be uploaded: no record may name it
-            raise ReadOnly(self.message)
+            while not await self._uploads.wait(pack, HEARTBEAT_S):
+                self.health.check()                   # nothing more to say when writing has ended: another may take over
+                await self._heartbeat(writer)
+        self.health.check()                           # one of them could not be uploaded: no record may name it
 
     async def _heartbeat(self, writer: Writer) -> None:
         """With `_commit_lock` held: an empty commit, if this writer has been silent for long."""
@@ -440,7 +376,7 @@ class Commits:
         try:
             tip = await writer.append(kind, info, changeset, keep=self._keep)
         except Exception as exc:
-            self.fail(exc)
+            self.health.fail(exc)
             raise
         self._last_append = self._doors.clock.monotonic()
         self._released = kind is Kind.RELEASE
@@ -462,57 +398,13 @@ class Commits:
             file.close()
         disk.sync_dir("journal")
 
-    # ---------------------------------------------------------------- uploading
-
-    async def _upload(self, pack: ClosedPack) -> None:
-        """Until it is in the store; the file then moves to the cache."""
-        delay_s = 1.0
-        while True:
-            try:
-                data = await self._journal.load(pack.pack_id)
-                create_only = self._writer is not None and self._writer.tier is Tier.T1
-                try:
-                    await self._remote.put(pack_key(pack.name), data, only_if_absent=create_only)
-                except Exists:
-                    pass                      # the name is the hash of the bytes: they are there already
-                del data
-                break
-            except StoreError as exc:
-                if self.state is State.OK:
-                    self._enter(State.AWAY, f"store does not take packs: {exc}")
-                await self._doors.clock.sleep(self._doors.random.uniform(delay_s / 2, delay_s))
-                delay_s = min(2 * delay_s, 30.0)
-            except Exception as exc:              # the local copy is damaged: nothing after it may become a commit
-                log.exception("pack=%s cannot be uploaded", pack.name)
-                self.fail(exc)
-                self._uploads[pack.pack_id].set()
-                return
-        if self.state is State.AWAY:
-            self._enter(State.OK, "")
-        self._uploaded.append(pack)
-        self._uploads.pop(pack.pack_id).set()
-
-    async def _upload_loop(self) -> None:
-        async with trio.open_nursery() as nursery:
-            limiter = trio.CapacityLimiter(limits.UPLOADS_AT_ONCE)
-
-            async def one(pack: ClosedPack) -> None:
-                async with limiter:
-                    await self._upload(pack)
-
-            while True:
-                await self._upload_wanted.wait()
-                self._upload_wanted = trio.Event()
-                while self._to_upload:
-                    nursery.start_soon(one, self._to_upload.pop(0))
-
     # ---------------------------------------------------------------- periodic work
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled. Errors end writing (`fail`), not the mount."""
         async with trio.open_nursery() as nursery:
             if self._writer is not None:
-                for loop in (self._transaction_loop, self._commit_loop, self._upload_loop, self._checkpoint_loop, self._release_loop):
+                for loop in (self._transaction_loop, self._commit_loop, self._uploads.run, self._checkpoint_loop, self._release_loop):
                     nursery.start_soon(self._guarded, loop)
             task_status.started()
             await trio.sleep_forever()
@@ -521,9 +413,9 @@ class Commits:
         try:
             await loop()
         except Exception as exc:
-            if self.writable and not isinstance(exc, S3cfsError):
+            if self.health.writable and not isinstance(exc, S3cfsError):
                 log.exception("unexpected trouble in the background")
-            self.fail(exc)
+            self.health.fail(exc)
 
     async def _transaction_loop(self) -> None:
         while True:
@@ -548,9 +440,9 @@ class Commits:
     async def release(self, *, final: bool) -> None:
         """Sign off in the log: whoever comes next need not wait. `final`: the process ends, and a checkpoint begun is finished."""
         writer = self._writer
-        while final and self._snapshot is not None and self.writable:
-            await self._relief.wait()
-        if writer is None or not writer.epoch or self.state in _FINAL:
+        while final and self._snapshot is not None and self.health.writable:
+            await self.health.wait()
+        if writer is None or not writer.epoch or not self.health.writable:
             return
         async with self._commit_lock:
             if not final and (self._meta.outbox()[0] or self._uncommitted()):

@@ -166,16 +166,20 @@ class Writer:
         Waits for silence unless the last writer released, is a dead process of this machine, or `force`. AlreadyMounted when it lives.
         """
         tip = await self._wait_for_silence(tip, force, on_wait)
-        before = tip.info.get("tier")
-        if before == Tier.T1 and self.tier is not Tier.T1:
-            raise Unsupported("claim", tip.folder, "this store had create-only PUT at the last mount and does not seem to have it now; "
-                              "a writer without it could not be fenced from one with it")
-        if self.tier is Tier.T1 and before in (None, Tier.T1):
+        if self._by_seal(tip):
             owner = Host.from_info(tip.info)
             await self._claim_by_seal(tip, force or (owner is not None and self._host.same_machine(owner) and not self._alive(owner)))
         else:
             await self._claim_by_listing()
         return self.tip
+
+    def _by_seal(self, tip: Tip) -> bool:
+        """How office is taken after `tip`: T1's way, or T2's."""
+        before = tip.info.get("tier")
+        if before == Tier.T1 and self.tier is not Tier.T1:
+            raise Unsupported("claim", tip.folder, "this store had create-only PUT at the last mount and does not seem to have it now; "
+                              "a writer without it could not be fenced from one with it")
+        return self.tier is Tier.T1 and before in (None, Tier.T1)
 
     async def _wait_for_silence(self, tip: Tip, force: bool, on_wait: Callable[[str], None]) -> Tip:
         owner = Host.from_info(tip.info)
@@ -228,6 +232,9 @@ class Writer:
             await self._tidy(mine)
             raise AlreadyMounted("another machine is taking this filesystem over")
         tip = await find_tip(self._remote, self._sealer_for(epoch))   # after the claim: what comes later is deposed
+        if tip.info.get("tier") == Tier.T1 and self._by_seal(tip):       # a T1 writer was first: it looks at no claims
+            await self._claim_by_seal(tip, False)
+            return
         key = ids.log_key(epoch, self.nonce, tip.n + 1)
         claim = self._record(Kind.CLAIM, tip, epoch, {})
         data = record.encode(claim, self._sealer_for(epoch))

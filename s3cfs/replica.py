@@ -119,13 +119,13 @@ class Replica:
             done.checkpoint = await self._restore_checkpoint(tip)       # a new machine: the log of all times may be long
             local = LocalTip.load(self._meta)
         try:
-            steps = await self._chain(tip, local.n, local.hash)
+            steps = await self._chain(tip, local)
         except ObjectMissing as exc:
             if self._meta.outbox()[0]:
                 raise Diverged("the store's log no longer reaches back to what this machine has, which still holds changes that are "
                                f"in no commit ({exc})") from None
-            if not done.checkpoint and any(commit > local.n for _, commit in await self.manifests()):
-                raise StartOver from None                # a newer one: else what is here may be the last whole copy
+            if local.n and not done.checkpoint and await self._can_start_over(tip, local):
+                raise StartOver from None
             raise
         except Diverged as exc:
             if not done.checkpoint:
@@ -138,8 +138,9 @@ class Replica:
         done.records = len(steps)
         return done
 
-    async def _chain(self, tip: Tip, base: int, base_hash: ObjectHash) -> list[_Step]:
-        """Records after (base, base_hash) up to `tip`, oldest first. ObjectMissing when the log does not reach back so far."""
+    async def _chain(self, tip: Tip, local: LocalTip) -> list[_Step]:
+        """Records after `local` up to `tip`, oldest first. ObjectMissing when the log does not reach back so far."""
+        base = local.n
         folders = await list_log(self._remote)
         wanted = [key for folder in folders.values() for n, key in folder.items() if base < n <= tip.n]
         fetched: dict[str, tuple[Record, ObjectHash, int] | Exception] = {}
@@ -174,11 +175,27 @@ class Replica:
                 raise Damaged(f"log record {key} is damaged: its hash is not the one that the next record names")
             steps.append(_Step(Tip(found.n, key, digest, found.epoch, found.kind, found.info), found, size))
             key, expected = str(found.info.get("prev_key", "")), found.prev
-        if expected != base_hash:
+        if expected != local.hash:
+            if base and key and not self._meta.outbox()[0] and await self._was_never_acknowledged(local, key):
+                log.warning("commit %d, which this machine has read, was never acknowledged and is in no history: beginning anew", base)
+                raise StartOver
             raise Diverged(f"the store's history differs from what this machine has seen at commit {base}: "
                            "another copy of the bucket, or it was tampered with")
         steps.reverse()
         return steps
+
+    async def _was_never_acknowledged(self, local: LocalTip, key: str) -> bool:
+        """T2: whether what was read as the tip is the record that its writer was putting while it was deposed; `key` is in its place.
+
+        The CLAIM there, of a later epoch, follows the same record. Nobody was told that the lost one is kept.
+        """
+        try:
+            lost, data = await read_record(self._remote, local.key, self._sealer)
+            there, _ = await read_record(self._remote, key, self._sealer)
+        except (Damaged, ObjectMissing):
+            return False
+        return (record.object_hash(data) == local.hash and there.kind is Kind.CLAIM and there.n == lost.n
+                and there.prev == lost.prev and there.epoch > lost.epoch)
 
     async def _apply(self, steps: list[_Step], local: LocalTip) -> None:
         """Apply records in order. One's own record, whose answer was lost, is recognised by its bytes."""
@@ -233,12 +250,26 @@ class Replica:
             return commit
         return 0
 
+    async def _can_start_over(self, tip: Tip, local: LocalTip) -> bool:
+        """Whether a newer checkpoint and the log after it are whole: else what is here may be the last whole copy, and is kept."""
+        for key, commit in await self.manifests():
+            if local.n < commit <= tip.n:
+                try:
+                    manifest = await self.read_manifest(key)
+                    for part in manifest.parts:
+                        await self._read_part(manifest, part)
+                    await self._chain(tip, LocalTip(commit, manifest.record_key, ObjectHash(bytes.fromhex(manifest.record_hash))))
+                    return True
+                except (Damaged, Diverged, ObjectMissing, NotFound) as exc:
+                    log.error("checkpoint %d cannot be used: %s", commit, exc)
+        return False
+
     async def manifests(self) -> list[tuple[str, int]]:
         """(key, commit) of every checkpoint manifest, newest first."""
         found = []
         for info in await self._remote.list(ids.checkpoint_prefix()):
-            _, _, commit, part = info.key.split("/", 3)
-            if part.startswith("manifest-") and commit.isdigit():
+            commit, _, part = info.key.removeprefix(ids.checkpoint_prefix()).partition("/")
+            if part.startswith("manifest-") and "/" not in part and commit.isdigit():
                 found.append((info.key, int(commit)))
         return sorted(found, key=lambda pair: (-pair[1], pair[0]))
 
@@ -249,14 +280,16 @@ class Replica:
         except Damaged as exc:
             raise Damaged(f"checkpoint {key} is damaged: {exc}") from None
 
+    async def _read_part(self, manifest: checkpoint.Manifest, part: checkpoint.Part) -> list[bytes]:
+        data = await self._remote.get(part.key)
+        if record.object_hash(data).hex() != part.hash:
+            raise Damaged(f"checkpoint part {part.key} is damaged")
+        return checkpoint.decode_part(data, manifest.commit, self._keyring.sealer("checkpoint", 0))
+
     async def _load_checkpoint(self, key: str) -> None:
         manifest = await self.read_manifest(key)
-        sealer = self._keyring.sealer("checkpoint", 0)
         for number, part in enumerate(manifest.parts, 1):
-            data = await self._remote.get(part.key)
-            if record.object_hash(data).hex() != part.hash:
-                raise Damaged(f"checkpoint part {part.key} is damaged")
-            for changeset in checkpoint.decode_part(data, manifest.commit, sealer):
+            for changeset in await self._read_part(manifest, part):
                 self._meta.apply(changeset)
             self._progress("reading the checkpoint", number, len(manifest.parts))
         LocalTip(manifest.commit, manifest.record_key, ObjectHash(bytes.fromhex(manifest.record_hash)), 0, 0, manifest.commit,

@@ -11,7 +11,7 @@ import logging.handlers
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ class _Daemon:
         socket = self.disk.real_path("control.sock")
         backend = patient(open_store(self.settings), stop=self.no_more_retries, on_retry=self._retrying)
         async with control_server(socket, self._handlers()):
-            with _urgent_exit(self.leaving) as scope:
+            with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._cancel_when_urgent, scope)
                     async with open_node(self.doors, backend, self.keyring, self.superblock, self._node_options(), self._progress) as node:
@@ -233,16 +233,12 @@ class _Daemon:
         node = self._running()
         async with _reporting(node, progress, "bringing changes to the store"):
             await self.stopped.wait()
-        if not node.options.read_only and not node.commits.writable:
-            raise type(node.commits.failure or S3cfsError())(f"{node.commits.message}; {node.lag_bytes()} bytes are kept in "
-                                                             f"{self.disk.root}")
+        health = node.commits.health
+        if not node.options.read_only and not health.writable:
+            kept = S3cfsError(f"{health.message}; {node.lag_bytes()} bytes are kept in {self.disk.root}")
+            kept.exit_code = health.error().exit_code
+            raise kept
         return {}
-
-
-@contextlib.contextmanager
-def _urgent_exit(leaving: Leaving) -> Iterator[trio.CancelScope]:
-    with trio.CancelScope() as scope:
-        yield scope
 
 
 @contextlib.asynccontextmanager

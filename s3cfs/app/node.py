@@ -203,7 +203,7 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
             try:
                 await replica.catch_up(tip, in_office=True)
             except StartOver:
-                raise ObjectMissing("records of the log went missing just now, while this machine took over; mount again") from None
+                raise ObjectMissing("the log changed just now, while this machine took over; mount again") from None
             epoch = writer.epoch
         node = _assemble(doors, remote, keyring, superblock, meta, writer, tip, epoch, options)
         async with trio.open_nursery() as nursery:
@@ -233,7 +233,7 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
 async def _leave(node: Node) -> None:
     """Everything into the store, then sign off. A mount that was deposed or failed keeps what it has and leaves."""
     try:
-        if node.writer is not None and node.commits.writable:
+        if node.writer is not None and node.commits.health.writable:
             await node.commits.flush()
             await node.commits.release(final=True)
     finally:

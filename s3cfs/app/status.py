@@ -5,8 +5,8 @@ import os
 from typing import Any
 
 from s3cfs import __version__
-from s3cfs.commits import State
 from s3cfs.errors import S3cfsError
+from s3cfs.health import State
 from s3cfs.meta import Totals
 from s3cfs.replica import LocalTip
 
@@ -56,13 +56,13 @@ def _of_the_database(node: Node) -> tuple[Totals, tuple[int, int], LocalTip]:
 
 
 def _state(node: Node) -> tuple[str, str | None]:
-    commits, writer, remote = node.commits, node.writer, node.remote
-    if commits.state is State.OK or (commits.state is State.READ_ONLY and writer is None):
+    health, writer, remote = node.commits.health, node.writer, node.remote
+    if health.state is State.OK or (health.state is State.READ_ONLY and writer is None):
         if writer is not None and writer.away_since is not None:
             return State.AWAY, writer.away_cause
         if remote.away_since is not None and node.doors.clock.monotonic() - remote.away_since > AWAY_AFTER_S:
             return State.AWAY, str(remote.last_error)
-    return commits.state, commits.message or None
+    return health.state, health.message or None
 
 
 def _ratio(before: int, after: int) -> float | None:

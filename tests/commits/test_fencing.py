@@ -146,7 +146,7 @@ def test_the_late_record_of_a_dead_process_is_taken_over(tier: Tier) -> None:
     """Its put arrives after the tip was read and before the claim: that is no other machine."""
     world = Timed()
     first = in_office(world, "A", tier, 1, host=HERE)
-    tip: Tip = world.store.run(find_tip(Line(), SEALER))
+    tip: Tip = world.store.run(find_tip(Line(), SEALER))  # type: ignore[arg-type]
     late = first.append(Kind.COMMIT, {}, b"late").__await__()
     call = next(late)
     world.store.perform(call)

@@ -214,3 +214,20 @@ def test_the_line_of_the_explorer_is_all_that_fencing_uses() -> None:
             and ((isinstance(node.value, ast.Attribute) and node.value.attr == "_remote")
                  or (isinstance(node.value, ast.Name) and node.value.id == "remote"))}
     assert used == {name for name in vars(Line) if not name.startswith("_")}
+
+
+# ---------------------------------------------------------------- a store that has create-only puts now
+
+def became_t1(last: Tier, make: type[Writer] = Writer) -> Story:
+    """A is in office under T2 and goes on; B, which finds create-only puts, takes over, and so does C."""
+    def story(world: World) -> None:
+        first = in_office(world, "A", Tier.T2, 1, make)
+        world.run({"A": work(world, "A", first, 1), "B": career(world, "B", world.writer("B", Tier.T1, make), 2),
+                   "C": career(world, "C", world.writer("C", last, make), 1)})
+    return story
+
+
+@pytest.mark.parametrize("last", TIERS)
+def test_a_store_that_became_t1(last: Tier, seed: int) -> None:
+    exhaustively(became_t1(last), switches=1 if last is Tier.T2 else 2, faults=0)
+    randomly(became_t1(last), seed, 500, switches=99, faults=2)

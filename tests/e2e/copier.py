@@ -144,10 +144,10 @@ def may_be_half_done(step: Step | None, names: list[str], found: Tree) -> bool:
         return False
     name, = names
     if step["do"] == "new":
-        return name == step["name"]
+        return bool(name == step["name"])
     if step["do"] == "replace":
         return name == str(Path(step["name"]).with_name(".beside"))
-    return step["do"] == "append" and name == step["name"] and name in found
+    return bool(step["do"] == "append" and name == step["name"] and name in found)
 
 
 def main(plan_file: str, root: str, progress: str) -> None:

@@ -236,6 +236,7 @@ def test_a_mount_without_a_store_can_be_ended(make: Make, way: str):
         mount.umount()
 
 
+@pytest.mark.soak
 def test_writers_wait_for_a_store_only_so_long(make: Make):
     """A full queue: writers wait, then ENOSPC; what was taken is kept."""
     with slow_store(make) as (fs, server):
@@ -263,6 +264,7 @@ def test_writers_wait_for_a_store_only_so_long(make: Make):
 
 # ---------------------------------------------------------------- the local disk is full
 
+@pytest.mark.soak
 @needs_root
 def test_a_full_local_disk(make: Make):
     with slow_store(make) as (fs, server), tmpfs(fs.base / "small", "size=130m") as small:

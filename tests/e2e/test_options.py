@@ -236,6 +236,18 @@ def test_an_ordinary_user(make: Make, tmp_path_factory: pytest.TempPathFactory):
         shutil.rmtree(base)
 
 
+@pytest.mark.soak
+def test_idle_for_two_minutes_then_silent_for_ten(make: Make, moto_s3: Server):  # noqa: F811
+    mount = make(moto_s3).mkfs().mount()
+    (mount / "file").write_bytes(os.urandom(MIB))
+    time.sleep(120)
+    settled = mount.stat()["store"]
+    time.sleep(600)
+    assert mount.requests() == settled["requests"]
+    (mount / "file").write_bytes(b"awake")            # the first change claims again
+    mount.umount()
+
+
 def test_an_idle_mount_is_silent(make: Make, rclone_s3: Server):  # noqa: F811
     """After the last commit nothing goes to the store while nobody does anything; reading what is at hand does not, either."""
     mount = make(rclone_s3).mkfs().mount("--commit-interval", "100ms")

@@ -68,8 +68,8 @@ def test_wrong_passphrase_credentials_bucket(make: Make, request: pytest.Fixture
     no_mount(fs, ExitCode.WRONG_PASSPHRASE)
     fs.write_authfile(fs_passphrase="")
     no_mount(fs, ExitCode.CONFIG, "passphrase")
-    for wrong in ({"backend_password": "wrong-password-0000"}, {"backend_login": "nobody-at-all"}):
-        fs.write_authfile(**wrong)
+    for wrong in ("backend_password", "backend_login"):
+        fs.write_authfile(**{wrong: "nobody-at-all-0000"})  # type: ignore[arg-type]
         no_mount(fs, ExitCode.ACCESS_DENIED)
         refused(fs, "mkfs", fs.url, code=ExitCode.ACCESS_DENIED)
     fs.url = f"s3c://{server.host}/no-such-bucket-here/x/"

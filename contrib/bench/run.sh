@@ -1,11 +1,11 @@
 #!/bin/sh
-# tests/bench/fsbench.py on a fresh mount and on a plain folder beside it, one after the other, in one run. Results: .bench/*.json
+# contrib/bench/fsbench.py on a fresh mount and on a plain folder beside it, one after the other, in one run. Results: .bench/*.json
 # Environment: SCALE (1), ONLY (groups), STORE (a storage URL; default: a folder), MOUNT_ARGS, BENCH_DIR (where both folders are)
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 S3CFS="$PWD/.venv/bin/s3cfs"
 PYTHON="$PWD/.venv/bin/python"
-FSBENCH=${FSBENCH:-tests/bench/fsbench.py}
+FSBENCH=${FSBENCH:-contrib/bench/fsbench.py}
 [ -e "$FSBENCH" ] || { echo "bench: $FSBENCH is missing (set FSBENCH)" >&2; exit 1; }
 work=$(mktemp -d "${BENCH_DIR:-${TMPDIR:-/tmp}}/s3cfs-bench.XXXXXX")
 out=$PWD/.bench
@@ -35,7 +35,7 @@ set -- --scale "${SCALE:-1}"
 [ -z "${ONLY:-}" ] || set -- "$@" --only "$ONLY"
 failed=0
 echo "== s3cfs on $url"
-"$PYTHON" "$FSBENCH" "$work/mnt" "$@" --json "$out/s3cfs.json" --store-dir "$work/store" \
+"$PYTHON" "$FSBENCH" "$work/mnt" "$@" --json "$out/s3cfs.json" --store-dir "${STORE_DIR:-$work/store}" \
     --settle-cmd "'$S3CFS' ctl flush '$work/mnt'" \
     --remount-cmd "'$S3CFS' umount --quiet '$work/mnt' && rm -rf '$work/cache' && $mount_cmd" \
     --pid-cmd "'$S3CFS' stat --json '$work/mnt' | '$PYTHON' -c 'import json, sys; print(json.load(sys.stdin)[\"pid\"])'" || failed=$?
