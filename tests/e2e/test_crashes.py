@@ -19,7 +19,7 @@ from .kit import REPOSITORY, Filesystem, Mount, until
 
 pytestmark = pytest.mark.mount
 STEPS = 600
-KILL_AFTER = (3, 170, 400)
+KILL_AFTER = (170, 400)
 
 
 class Work:
@@ -83,9 +83,11 @@ def check_both(fs: Filesystem, steps: list[copier.Step], done: int) -> None:
     from_local = recovered(steps, mount)
     assert max(from_store, copier.last_synced(steps, done)) <= from_local <= done + 1
     mount.umount()
+    fs.fsck(cache="kept")
     mount = fs.mount("-o", "ro", where="from the store", cache="third machine")
     assert recovered(steps, mount) == from_local
     mount.umount()
+    fs.fsck()
 
 
 @pytest.mark.soak
@@ -174,6 +176,7 @@ def test_two_crashes_in_a_row_and_a_crash_at_mount(make: Make, rclone_s3: Server
     mount = fs.mount()
     assert recovered(steps, mount) == 300
     mount.umount()
+    fs.fsck(cache="cache")
     fs.lose()
     mount = fs.mount()
     assert recovered(steps, mount) == 300

@@ -45,7 +45,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filesystem]:
 @pytest.fixture
 def here(shared: Filesystem, request: pytest.FixtureRequest) -> Path:
     """A folder of its own on one mount that all tests share."""
-    path = shared.mounts[0] / request.node.name
+    path: Path = shared.mounts[0] / request.node.name
     path.mkdir()
     return path
 
@@ -279,7 +279,7 @@ def test_mmap(here: Path):
         with path.open("rb") as other:
             found = other.read()
     assert [found[at:at + 5] for at in range(0, MIB, 100_003)] == [b"mmap!"] * len(range(0, MIB, 100_003))
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as seen:
+    with path.open("rb") as reader, mmap.mmap(reader.fileno(), 0, prot=mmap.PROT_READ) as seen:
         assert seen[100_003:100_008] == b"mmap!"
     program = here / "program"
     program.write_bytes(Path("/bin/true").read_bytes())
