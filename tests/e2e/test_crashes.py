@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from tests.servers import Server, rclone_s3  # noqa: F401  (fixture)
 from . import copier
 from .conftest import Make
 from .kit import REPOSITORY, Filesystem, Mount, until
+from .manifest import digest
+from .sources import mixed_file, standard_library
 
 pytestmark = pytest.mark.mount
 STEPS = 600
@@ -104,6 +107,75 @@ def test_kill_at_any_moment(make: Make, round_: int, seed: int):
         work.process.wait(10)
         done = work.done()
     check_both(fs, steps, done)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source tree with a large file in the middle of it."""
+    root = tmp_path_factory.mktemp("source")
+    standard_library(root / "library", 600)
+    mixed_file(root / "library" / "large", 48 << 20, 3)
+    return root / "library"
+
+
+@pytest.mark.parametrize("when", ["early", "in the large file", "late", *[pytest.param(n, marks=pytest.mark.soak) for n in range(20)]])
+def test_kill_while_cp_copies(make: Make, rclone_s3: Server, source: Path, when: str | int, seed: int):  # noqa: F811
+    fs = make(rclone_s3).mkfs()
+    mount = fs.mount("--commit-interval", "100ms")
+    order, kept = fs.base / "order", 0
+    root = os.open(mount.path, os.O_RDONLY)
+
+    def begun_and_fsynced() -> int:
+        nonlocal kept
+        begun = order.read_text().count("\n")
+        os.fsync(root)                     # transactions in the middle of it; the one that was begun last may be half done
+        kept = max(0, begun - 2)
+        return begun
+
+    with order.open("w") as output, subprocess.Popen(["stdbuf", "-oL", "cp", "-av", source, mount / "copy"], stdout=output,
+                                                     stderr=subprocess.DEVNULL) as copying:
+        count = {"early": 50, "late": 550}.get(str(when), random.Random(f"{seed} {when}").randrange(1, 640))
+        try:
+            if when == "in the large file":
+                until(lambda: begun_and_fsynced() and "library/large'" in order.read_text(), "the large file")
+                until(lambda: begun_and_fsynced() and mount.stat()["data"]["unique_bytes"] > 16 << 20, "some of it is staged")
+            else:
+                until(lambda: begun_and_fsynced() >= count, f"{count} entries")
+            mount.kill()
+        finally:
+            copying.kill()
+            os.close(root)
+    begun = [line.split("' -> '")[0].strip("'\n") for line in order.read_text().splitlines()]
+    names = [str(Path(name).relative_to(source)) for name in begun if Path(name) != source]
+    fs.keep()
+    fs.lose()
+    mount = fs.mount("-o", "ro", cache="other machine", where="from the store")
+    from_store = _check_prefix(source, mount / "copy", names)
+    mount.umount()
+    mount = fs.mount(cache="kept")
+    from_local = _check_prefix(source, mount / "copy", names)
+    print(f"{len(names)} begun, {kept} fsynced, {from_local} here, {from_store} in the store")
+    assert max(kept, from_store) <= from_local <= len(names)
+    mount.umount()
+    fs.fsck(cache="kept")
+
+
+def _check_prefix(source: Path, copy: Path, names: list[str]) -> int:
+    """What is in `copy` are the first n of `names`, whole; the last one may be half done. n."""
+    found = {str(path.relative_to(copy)) for path in copy.rglob("*")} if copy.exists() else set()
+    n = len(found)
+    assert found == set(names[:n]), f"not the first {n}: {sorted(found.symmetric_difference(names[:n]))[:5]}"
+    for number, name in enumerate(names[:n], 1):
+        ours, theirs = copy / name, source / name
+        if theirs.is_dir():
+            continue
+        same = digest(ours) == digest(theirs)
+        if number < n:
+            assert same, f"{name} has {ours.stat().st_size} of {theirs.stat().st_size} bytes"
+            assert (ours.stat().st_mtime_ns, ours.stat().st_mode) == (theirs.stat().st_mtime_ns, theirs.stat().st_mode), name
+        elif not same:
+            assert ours.read_bytes() in (b"", *[theirs.read_bytes()[:ours.stat().st_size]]), f"{name} is no beginning of the file"
+    return n
 
 
 def test_what_was_acknowledged_survives(make: Make, rclone_s3: Server, seed: int):  # noqa: F811
