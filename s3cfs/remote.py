@@ -45,6 +45,7 @@ class Remote:
         self.errors: Counter[tuple[str, str]] = Counter()        # (operation, name of the error); absence and lost races are answers
         self.last_success: float | None = None                   # clock.monotonic()
         self.last_error: StoreError | None = None                # None again after the next success
+        self.away_since: float | None = None                     # clock.monotonic(); calls are being repeated, none succeeded since
 
     @property
     def capabilities(self) -> Capabilities:
@@ -102,8 +103,14 @@ class Remote:
             self._succeeded()
             return result
 
+    def retrying(self, error: StoreError, pause_s: float) -> None:
+        """A call failed and is going to be repeated; from any thread."""
+        self.last_error = error
+        if self.away_since is None:
+            self.away_since = self._clock.monotonic()
+
     def _succeeded(self) -> None:
-        self.last_success, self.last_error = self._clock.monotonic(), None
+        self.last_success, self.last_error, self.away_since = self._clock.monotonic(), None, None
 
     def snapshot(self) -> dict[str, Any]:
         """The counters as plain data: {"requests": {operation: {kind: n}}, "bytes_up": {kind: n}, ...}, for `stat --json`."""

@@ -10,6 +10,7 @@ import logging
 import logging.handlers
 import os
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from s3cfs.commits import Options as CommitOptions
 from s3cfs.config import MountOptions, Settings
 from s3cfs.control import Handler, Progress, control_server, register, unregister
 from s3cfs.doors import Doors, SystemClock, SystemDisk, SystemRandomness, TrioThreads
-from s3cfs.errors import ConfigError, ExitCode, S3cfsError, UsageError
+from s3cfs.errors import ConfigError, ExitCode, S3cfsError, StoreError, UsageError
 from s3cfs.fuse import mountpoint as mountpoints
 from s3cfs.fuse.lifecycle import Report, daemonise, extend_timeout, reopen_logs, sd_notify, watch_signals
 from s3cfs.fuse.options import FuseOptions
@@ -101,6 +102,7 @@ class _Daemon:
         self.started = self.doors.clock.monotonic()
         self.node: Node | None = None
         self.stopped = trio.Event()
+        self.no_more_retries = threading.Event()
         self.trouble: S3cfsError | None = None
         self.registration: Path | None = None
 
@@ -124,7 +126,7 @@ class _Daemon:
 
     async def _serve(self) -> None:
         socket = self.disk.real_path("control.sock")
-        backend = patient(open_store(self.settings))
+        backend = patient(open_store(self.settings), stop=self.no_more_retries, on_retry=self._retrying)
         async with control_server(socket, self._handlers()):
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
@@ -145,7 +147,13 @@ class _Daemon:
         if self.node is not None:
             log.warning("leaving at once: %d bytes stay in %s and go to the store at the next mount",
                         self.node.commits.lag_bytes(), self.disk.root)
+        self.no_more_retries.set()
         scope.cancel()
+
+    def _retrying(self, error: StoreError, pause_s: float) -> None:
+        log.debug("store call repeated in %.1f s: %s", pause_s, error)
+        if self.node is not None:
+            self.node.remote.retrying(error, pause_s)
 
     def _mounted(self, mounted: Mounted, socket: str) -> None:
         self.registration = register(mounted.device, mounted.mountpoint, self.settings.url, socket)

@@ -13,6 +13,7 @@ from s3cfs.replica import LocalTip
 from .node import Node
 
 SCHEMA = 1
+AWAY_AFTER_S = 2.0         # of repeated calls without an answer
 
 
 def status(node: Node, *, url: str, mountpoint: str, started: float) -> dict[str, Any]:
@@ -55,9 +56,12 @@ def _of_the_database(node: Node) -> tuple[Totals, tuple[int, int], LocalTip]:
 
 
 def _state(node: Node) -> tuple[str, str | None]:
-    health, writer = node.commits.health, node.writer
-    if health.state is State.OK and writer is not None and writer.away_since is not None:
-        return State.AWAY, writer.away_cause
+    health, writer, remote = node.commits.health, node.writer, node.remote
+    if health.state is State.OK or (health.state is State.READ_ONLY and writer is None):
+        if writer is not None and writer.away_since is not None:
+            return State.AWAY, writer.away_cause
+        if remote.away_since is not None and node.doors.clock.monotonic() - remote.away_since > AWAY_AFTER_S:
+            return State.AWAY, str(remote.last_error)
     return health.state, health.message or None
 
 

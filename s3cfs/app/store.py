@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from s3cfs import ids, superblock
@@ -13,7 +15,7 @@ from s3cfs.backends.url import StoreUrl
 from s3cfs.config import Settings
 from s3cfs.doors import Randomness, SystemRandomness
 from s3cfs.dump import dump as dump_object
-from s3cfs.errors import Damaged, NoFilesystem
+from s3cfs.errors import Damaged, NoFilesystem, StoreError
 from s3cfs.keys import KeyRing
 from s3cfs.superblock import Superblock
 
@@ -33,9 +35,10 @@ def open_store(settings: Settings, *, timeout_s: float | None = None) -> Backend
                         password=settings.password.reveal() if settings.password else "")
 
 
-def patient(bare: Backend) -> Backend:
-    """What a filesystem runs on: calls that may be repeated are."""
-    return RetryBackend(bare)
+def patient(bare: Backend, *, stop: threading.Event | None = None,
+            on_retry: Callable[[StoreError, float], None] | None = None) -> Backend:
+    """What a filesystem runs on: calls that may be repeated are, until `stop` is set."""
+    return RetryBackend(bare, sleep=stop.wait if stop is not None else time.sleep, on_retry=on_retry)
 
 
 def impatient(bare: Backend) -> Backend:

@@ -61,6 +61,7 @@ class FileState:
         """The row as users see it."""
         if not self.pending:
             return row
-        return Inode(row.ino, row.mode, row.nlink, row.uid, row.gid, row.rdev, self.size, row.alloc + self.pending_bytes, row.atime_ns,
+        alloc = min(self.size, min(row.alloc, self.extents_valid_to) + self.pending_bytes)
+        return Inode(row.ino, row.mode, row.nlink, row.uid, row.gid, row.rdev, self.size, alloc, row.atime_ns,
                      self.mtime_ns if self.mtime_ns is not None else row.mtime_ns,
                      max(row.ctime_ns, self.ctime_ns or 0), row.parent, row.target, None)
