@@ -409,6 +409,7 @@ class Stager:
         state.staging, state.staging_valid_to = None, EVERYTHING
         if not part.final:
             return
+        state.look_at_bytes = limits.STAGE_RUN_BYTES
         if not state.changed:
             state.fresh = state.must_stage = False
         if not state.changed:
