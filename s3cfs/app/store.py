@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 TIMEOUT = "tcp-timeout"
 FIRST_DEADLINE_S = 10.0        # at start a person waits: no network is said soon,
-FIRST_TIMEOUT_S = 8.0          # and that a store is silent; a tcp-timeout that was set is kept
+FIRST_TIMEOUT_S = 6.0          # and that a store is silent; a tcp-timeout that was set is kept
 
 
 def open_store(settings: Settings, *, timeout_s: float | None = None) -> Backend:

@@ -10,7 +10,6 @@ A daemon is found by its number (from `stat --json`), or, when it never got so f
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import shutil
@@ -22,6 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+from s3cfs import control
 
 T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -137,12 +138,20 @@ class Filesystem:
         made = Mount(self, path, self.base / cache)
         self.mounts.append(made)
         self.s3cfs("mount", "--cachedir", made.cachedir, *args, self.url, path, within=within, env=env)
-        made.pid = made.stat()["pid"]
+        made.pid = control.find(str(path)).pid
         return made
 
     def lose(self, cache: str = "cache") -> None:
         """The local state is gone."""
         shutil.rmtree(self.base / cache)
+
+    def fsck(self, *args: str, cache: str | None = None, code: int = 0) -> str:
+        """s3cfs fsck --full, with the local state of base/`cache` or from the store alone; what it says, after a look at its exit code."""
+        how = ["--no-cache"] if cache is None else ["--cachedir", str(self.base / cache)]
+        done = self.run("fsck", "--full", *args, *how, self.url, within=120)
+        assert done.returncode == code and "Traceback" not in done.stderr, \
+            f"fsck {how} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        return done.stdout
 
     def keep(self, cache: str = "cache", as_: str = "kept") -> None:
         """A copy of the local state, holes and all."""
@@ -189,7 +198,8 @@ class Mount:
         return self.path / name
 
     def stat(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.fs.s3cfs("stat", "--json", self.path))
+        """What `s3cfs stat --json` prints, without a process for each look."""
+        found: dict[str, Any] = control.call(control.find(str(self.path)).socket, "stat", {}, None)
         return found
 
     def requests(self) -> dict[str, int]:

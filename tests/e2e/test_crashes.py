@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from .kit import REPOSITORY, Filesystem, Mount, until
 
 pytestmark = pytest.mark.mount
 STEPS = 600
-KILL_AFTER = (3, 170, 400)
+KILL_AFTER = (170, 400)
 
 
 class Work:
@@ -68,20 +69,41 @@ def test_kill_in_the_middle_of_work(make: Make, rclone_s3: Server, kill_after: i
         mount.kill()
         work.process.wait(10)
         done = work.done()
-    fs.keep()
+    check_both(fs, steps, done)
 
+
+def check_both(fs: Filesystem, steps: list[copier.Step], done: int) -> None:
+    """From the store alone; from local state, which has more; and then from the store again, which has the same."""
+    fs.keep()
     fs.lose()
     mount = fs.mount("-o", "ro", where="from the store", cache="other machine")
     from_store = recovered(steps, mount)
     mount.umount()
-
     mount = fs.mount("--commit-interval", "100ms", cache="kept")     # the dead mount point is cleaned, too
     from_local = recovered(steps, mount)
     assert max(from_store, copier.last_synced(steps, done)) <= from_local <= done + 1
     mount.umount()
+    fs.fsck(cache="kept")
     mount = fs.mount("-o", "ro", where="from the store", cache="third machine")
     assert recovered(steps, mount) == from_local
     mount.umount()
+    fs.fsck()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("round_", range(40))
+def test_kill_at_any_moment(make: Make, round_: int, seed: int):
+    dice = random.Random(f"{seed} {round_}")
+    steps = copier.plan(dice.randrange(2**32), 800)
+    fs = make().mkfs()
+    mount = fs.mount("--commit-interval", dice.choice(("100ms", "300ms", "1s")))
+    after = dice.randrange(1, 790)
+    with working(fs.base, mount.path, steps) as work:
+        until(lambda: work.done() >= after, f"{after} steps")
+        mount.kill()
+        work.process.wait(10)
+        done = work.done()
+    check_both(fs, steps, done)
 
 
 def test_what_was_acknowledged_survives(make: Make, rclone_s3: Server, seed: int):  # noqa: F811
@@ -154,6 +176,7 @@ def test_two_crashes_in_a_row_and_a_crash_at_mount(make: Make, rclone_s3: Server
     mount = fs.mount()
     assert recovered(steps, mount) == 300
     mount.umount()
+    fs.fsck(cache="cache")
     fs.lose()
     mount = fs.mount()
     assert recovered(steps, mount) == 300

@@ -85,7 +85,6 @@ def test_sigterm_while_busy(local_fs: Filesystem):
         mount.signal(signal.SIGTERM)
         assert wait_gone(mount.pid) and not mounted_at(mount.path)
         with pytest.raises(OSError):
-            os.fstat(file.fileno())
             os.fsync(file.fileno())
         with contextlib.suppress(OSError):
             file.close()
@@ -237,6 +236,7 @@ def test_a_mount_without_a_store_can_be_ended(make: Make, way: str):
         mount.umount()
 
 
+@pytest.mark.soak
 def test_writers_wait_for_a_store_only_so_long(make: Make):
     """A full queue: writers wait, then ENOSPC; what was taken is kept."""
     with slow_store(make) as (fs, server):
@@ -264,6 +264,7 @@ def test_writers_wait_for_a_store_only_so_long(make: Make):
 
 # ---------------------------------------------------------------- the local disk is full
 
+@pytest.mark.soak
 @needs_root
 def test_a_full_local_disk(make: Make):
     with slow_store(make) as (fs, server), tmpfs(fs.base / "small", "size=130m"):
@@ -289,6 +290,7 @@ def test_a_full_local_disk(make: Make):
         mount.umount()
 
 
+@pytest.mark.soak
 @needs_root
 def test_a_local_disk_that_others_fill_to_the_last_byte(make: Make):
     """Somebody else takes the reserve away too: no corruption, and the mount can be ended; all is well at the next one."""

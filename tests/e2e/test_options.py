@@ -69,7 +69,9 @@ def test_two_filesystems_at_once(make: Make, rclone_s3: Server):  # noqa: F811
     (first / "x").write_bytes(b"one")
     (second / "x").write_bytes(b"two")
     assert (first / "x").read_bytes() == b"one" and (second / "x").read_bytes() == b"two"
-    assert first.stat()["label"] == "first" and second.stat()["label"] == "second" and first.pid != second.pid
+    said = json.loads(two.s3cfs("stat", "--json", second.path))
+    assert first.stat()["label"] == "first" and said["label"] == "second" and said["pid"] == second.pid != first.pid
+    assert "second" in two.s3cfs("stat", second.path)
     subprocess.run(["cp", first / "x", second / "y"], check=True)
     first.umount()
     assert (second / "y").read_bytes() == b"one"
@@ -191,8 +193,8 @@ def test_through_mount_8(local_fs: Filesystem):
         mount.pid = mount.stat()["pid"]
         assert {"rw", "noatime", "nodev"} <= in_mount_table(path)[0]
         (path / "file").write_bytes(b"through mount(8)")
-        busy = subprocess.run(["mount", "-t", "s3cfs", "-o", options, local_fs.url, path], env=env, timeout=60,
-                              capture_output=True, text=True)
+        busy = subprocess.run(["mount", "-t", "s3cfs", "-o", options, local_fs.url, path], env=env, timeout=60, capture_output=True,
+                              text=True)
         assert busy.returncode == 32, busy
         wrong = subprocess.run(["mount", "-t", "s3cfs", "-o", f"{options},no_such_option", local_fs.url, path], env=env, timeout=60,
                                capture_output=True, text=True)
@@ -235,6 +237,18 @@ def test_an_ordinary_user(make: Make, tmp_path_factory: pytest.TempPathFactory):
     finally:
         fs.close()
         shutil.rmtree(base)
+
+
+@pytest.mark.soak
+def test_idle_for_two_minutes_then_silent_for_ten(make: Make, moto_s3: Server):  # noqa: F811
+    mount = make(moto_s3).mkfs().mount()
+    (mount / "file").write_bytes(os.urandom(MIB))
+    time.sleep(120)
+    settled = mount.stat()["store"]
+    time.sleep(600)
+    assert mount.requests() == settled["requests"]
+    (mount / "file").write_bytes(b"awake")            # the first change claims again
+    mount.umount()
 
 
 def test_an_idle_mount_is_silent(make: Make, rclone_s3: Server):  # noqa: F811

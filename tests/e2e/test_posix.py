@@ -279,7 +279,7 @@ def test_mmap(here: Path):
         with path.open("rb") as other:
             found = other.read()
     assert [found[at:at + 5] for at in range(0, MIB, 100_003)] == [b"mmap!"] * len(range(0, MIB, 100_003))
-    with path.open("rb") as again, mmap.mmap(again.fileno(), 0, prot=mmap.PROT_READ) as seen:
+    with path.open("rb") as reader, mmap.mmap(reader.fileno(), 0, prot=mmap.PROT_READ) as seen:
         assert seen[100_003:100_008] == b"mmap!"
     program = here / "program"
     program.write_bytes(Path("/bin/true").read_bytes())

@@ -181,10 +181,11 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("where", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
+@pytest.mark.parametrize("where", [0.0, 0.5, 0.999])
 def test_a_flipped_bit_in_the_superblock(copied: Filesystem, where: float):
     flip(objects(copied, "super")[0], where)
     no_mount(copied, ExitCode.DAMAGED, "super")
+    assert "super" in copied.fsck(code=12)
 
 
 def test_a_truncated_or_empty_superblock(copied: Filesystem):
@@ -203,9 +204,8 @@ def test_a_newer_format(copied: Filesystem):
     assert "99" in no_mount(copied, ExitCode.NEWER_FORMAT)
 
 
-@pytest.mark.parametrize("how", ["flip", "truncate", "empty", "missing"])
-@pytest.mark.parametrize("which", [1, -1])
-def test_a_damaged_record_of_the_log(copied: Filesystem, how: str, which: int):
+@pytest.mark.parametrize(("which", "how"), [(1, "flip"), (-1, "flip"), (-1, "truncate"), (1, "empty"), (1, "missing"), (-1, "missing")])
+def test_a_damaged_record_of_the_log(copied: Filesystem, which: int, how: str):
     shutil.rmtree(copied.base / "store" / "checkpoint")
     path = objects(copied, "log")[which]
     damage(path, how)
@@ -214,7 +214,7 @@ def test_a_damaged_record_of_the_log(copied: Filesystem, how: str, which: int):
         assert (mount / "data").stat().st_size == 6 << 20
         return
     line = no_mount(copied, ExitCode.OBJECT_MISSING if how == "missing" else ExitCode.DAMAGED)
-    assert str(path.relative_to(copied.base / "store")) in line
+    assert str(path.relative_to(copied.base / "store")) in line + copied.fsck(code=12)
 
 
 def damage(path: Path, how: str) -> None:
@@ -243,6 +243,7 @@ def test_a_damaged_checkpoint_costs_time_only(copied: Filesystem, how: str):
     mount = copied.mount()
     assert len(os.listdir(mount.path)) == 3202 and (mount / "text").read_bytes() == b"text " * 400_000
     mount.umount()
+    assert "checkpoint" in copied.fsck(code=0 if how == "missing" else 4) or how == "missing"
 
 
 def test_a_store_that_was_rolled_back(make: Make):
@@ -293,6 +294,8 @@ def test_a_damaged_pack_is_an_error_for_that_range_only(copied: Filesystem, how:
         assert bad * 65536 <= 3 << 20, f"{bad} of {good + bad} pieces cannot be read for one bit"
     assert mount.alive and "op=read on=" in mount.log()
     mount.umount()
+    said = copied.fsck(code=4)
+    assert packs[0].name in said and "/data bytes " in said
 
 
 # ---------------------------------------------------------------- this machine

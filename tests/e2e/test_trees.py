@@ -54,6 +54,7 @@ def test_a_tree_survives_the_loss_of_everything_local(make: Make, rclone_s3: Ser
     with_blocks = manifest(mount.path, blocks=True)
     assert with_blocks["copy/oddities/sparse"]["blocks"] * 512 < 2 * MIB
     mount.umount()
+    fs.fsck(cache="cache")
     fs.lose()
     mount = fs.mount(where="elsewhere", cache="other machine")
     assert_same(expected, manifest(mount / "copy"))
@@ -62,6 +63,7 @@ def test_a_tree_survives_the_loss_of_everything_local(make: Make, rclone_s3: Ser
     mount = fs.mount(where="elsewhere", cache="other machine")          # and from local state
     assert_same(with_blocks, manifest(mount.path, blocks=True))
     mount.umount()
+    fs.fsck()
 
 
 def test_copies_cost_next_to_nothing(make: Make, rclone_s3: Server, source: Path, tmp_path: Path):  # noqa: F811
