@@ -34,6 +34,7 @@ from s3cfs.remote import Remote
 from s3cfs.replica import Progress, Replica, StartOver
 from s3cfs.superblock import Superblock
 from s3cfs.vfs.core import Vfs
+from s3cfs.vfs.cutting import Cutter
 from s3cfs.vfs.files import Files
 from s3cfs.vfs.spool import Spool
 from s3cfs.vfs.stage import Stager
@@ -259,7 +260,7 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
     files = Files(doors, meta, blocks, spool, kernel_times=options.kernel_times, pool_bytes=options.pool_bytes,
                   stage_open_s=min(limits.STAGE_OPEN_FILE_S, (options.commits.max_lag_s or 1e9) / 3))
     chunker = Chunker(superblock.chunk_min, superblock.chunk_avg, superblock.chunk_max, keyring.chunker_seed())
-    stager = Stager(doors, meta, journal, blocks, codec, keyring, chunker, spool, epoch=epoch, on_change=files.recount)
+    stager = Stager(doors, meta, journal, blocks, codec, Cutter(keyring, chunker, spool), epoch=epoch, on_change=files.recount)
     checkpoints = Checkpoints(doors, meta, remote, keyring, epoch)
     async def make_room() -> None:
         await cache.trim(max(0, cache.used_bytes - MAKE_ROOM_BYTES))

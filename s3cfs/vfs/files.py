@@ -152,7 +152,7 @@ class Files:
         state.size = max(state.size, offset + len(data))
         if not self._kernel_times:
             state.mtime_ns = state.ctime_ns = self._doors.clock.time_ns()
-        if state.dirty.bytes >= limits.STAGE_RUN_BYTES or self._ram_bytes > self._pool_bytes // 2:
+        if state.dirty.bytes >= state.look_at_bytes or self._ram_bytes > self._pool_bytes // 2:
             self._pressure.set()
         return len(data)
 
@@ -298,10 +298,10 @@ class Files:
         if self._ready_bytes >= READY_BYTES or len(self._ready) >= READY_FILES or (
                 self._ready and self._ram_bytes > self._pool_bytes // 2):
             await self._stage(list(self._ready.values()))
-        long = [state for state in self._states.values() if state.changed and state.dirty.bytes >= limits.STAGE_RUN_BYTES
-                and any(end - start >= limits.STAGE_RUN_BYTES for start, end in state.dirty.runs())]
-        for state in long:
-            await self._stager.stage([state], final=False)
+        for state in [state for state in self._states.values() if state.changed and state.dirty.bytes >= state.look_at_bytes]:
+            if any(end - start >= limits.STAGE_RUN_BYTES for start, end in state.dirty.runs()):
+                await self._stager.stage([state], final=False)
+            state.look_at_bytes = state.dirty.bytes + limits.STAGE_RUN_BYTES     # scattered pieces are not counted at every write
         while self._ram_bytes > self._pool_bytes * 3 // 4:
             if not await self._spool_largest():
                 break

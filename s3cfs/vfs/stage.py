@@ -5,86 +5,42 @@
 Nothing is locked while threads work but the file's own staging; writers go on into the file's next dirty map. The last step holds
 `apply_lock`, which a transaction holds from the sync of the journal to its COMMIT: so no committed row names bytes that are not on disk.
 
-How a slice is cut:
-  - contiguous data by content (FastCDC). While a file is open and still growing, the piece whose end is not decided yet goes back to
-    the dirty map, so a stream that was staged in many slices has the very chunks that it would have in one;
-  - several short runs inside existing data (a database's pages) share one overlay chunk: one chunk a slice, not one a page;
-  - long runs of zeros are holes; files up to INLINE_MAX_BYTES live in their row;
-  - a short tail chunk, when it is at hand, is cut again together with what is appended to it.
+How a slice is cut is in cutting.py. Files up to INLINE_MAX_BYTES live in their row. A short tail chunk, when it is at hand, is cut
+again together with what is appended to it.
 """
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 
 import trio
 
 from s3cfs import limits
 from s3cfs.blockstore import BlockStore
 from s3cfs.chunk import ChunkCodec
-from s3cfs.chunker import Chunker
 from s3cfs.doors import Doors
 from s3cfs.ids import ChunkId
 from s3cfs.journal import Journal
-from s3cfs.keys import KeyRing
 from s3cfs.meta import Extent, Meta
 
+from .cutting import Cut, Cutter, Piece, Slice
 from .dirty import DirtyMap, Spooled
-from .spool import Spool
 from .state import EVERYTHING, FileState
 
 log = logging.getLogger(__name__)
 
 SLICE_BYTES = 16 * limits.MIB
-ZERO_RUN_BYTES = 64 * limits.KIB         # so many zeros, or more, are a hole
 INLINE_WORK_BYTES = 64 * limits.KIB      # so little is not worth a hop to a thread
 ROWS_AT_ONCE = 256                        # between two looks at the request queue
-_ZEROS = bytes(ZERO_RUN_BYTES // 2)
-
-
-@dataclass(slots=True, eq=False)
-class Slice:
-    """A frozen part of one file's dirty data."""
-
-    state: FileState
-    data: DirtyMap
-    final: bool                  # nothing follows: size and times are set
-    open_ends: frozenset[int]    # ends of runs that go on behind the slice: the last piece of such a run is not decided
-    valid_to: int
-    size: int
-    mtime_ns: int | None
-    ctime_ns: int | None
-    tail: tuple[int, bytes] | None = None      # (offset, bytes) of a short last chunk to be cut again
-
-
-@dataclass(slots=True, eq=False)
-class Piece:
-    """A chunk to be, and where it belongs: (slice, file offset, offset in the chunk, length)."""
-
-    id: ChunkId
-    data: memoryview
-    targets: list[tuple[Slice, int, int, int]]
-    row: int = 0                 # of the chunk table, once known
-    sealed: bytes = b""
-
-
-@dataclass(slots=True)
-class Cut:
-    """What cutting found; ranges are of the file."""
-
-    pieces: list[Piece] = field(default_factory=list)
-    holes: list[tuple[Slice, int, int]] = field(default_factory=list)
-    undecided: list[tuple[Slice, int, memoryview]] = field(default_factory=list)
 
 
 class Stager:
-    """Stages files. `on_change` is called when bytes in memory became fewer; `on_new` for every chunk that was not known."""
+    """Stages files. `on_change` is called when bytes in memory became fewer."""
 
-    def __init__(self, doors: Doors, meta: Meta, journal: Journal, blocks: BlockStore, codec: ChunkCodec, keyring: KeyRing,
-                 chunker: Chunker, spool: Spool, *, epoch: int, on_change: Callable[[], None]) -> None:
+    def __init__(self, doors: Doors, meta: Meta, journal: Journal, blocks: BlockStore, codec: ChunkCodec, cutter: Cutter, *,
+                 epoch: int, on_change: Callable[[], None]) -> None:
         self._doors, self._meta, self._journal, self._blocks = doors, meta, journal, blocks
-        self._codec, self._keyring, self._chunker, self._spool = codec, keyring, chunker, spool
+        self._codec, self._cutter = codec, cutter
         self._epoch, self._on_change = epoch, on_change
         self.apply_lock = trio.Lock()
         self.new_chunk_bytes = 0
@@ -202,9 +158,9 @@ class Stager:
         rest = [part for part in slices if part not in inline]
         weight = sum(part.data.bytes for part in rest)
         if weight <= INLINE_WORK_BYTES and not any(isinstance(p[0], Spooled) for part in rest for p in part.data.pieces):
-            cut = self._cut(rest)
+            cut = self._cutter.cut(rest)
         else:
-            cut = await self._doors.threads.run(self._cut, rest)
+            cut = await self._doors.threads.run(self._cutter.cut, rest)
         new = await self._look_up(cut.pieces)
         if new:
             if weight <= INLINE_WORK_BYTES:
@@ -230,79 +186,6 @@ class Stager:
         if part.data.covers(0, part.size):
             return True
         return not await self._meta.extents(part.state.ino, 0, min(part.valid_to, part.size))
-
-    def _cut(self, slices: Sequence[Slice]) -> Cut:
-        """Cut and hash; runs in a thread."""
-        cut = Cut()
-        for part in slices:
-            runs = part.data.runs()
-            short = [run for run in runs if run[1] - run[0] < limits.OVERLAY_RUN_MAX_BYTES]
-            if len(short) > 1 or (short and not self._is_whole(part, short[0])):
-                self._cut_overlays(part, short, cut)
-                runs = [run for run in runs if run[1] - run[0] >= limits.OVERLAY_RUN_MAX_BYTES]
-            for start, end in runs:
-                data = self._joined(part, start, end)
-                if part.tail and part.tail[0] + len(part.tail[1]) == start:
-                    start, data = part.tail[0], memoryview(part.tail[1] + bytes(data))
-                self._cut_run(part, start, data, cut)
-        return cut
-
-    @staticmethod
-    def _is_whole(part: Slice, run: tuple[int, int]) -> bool:
-        """A run that is cut by content though it is short: all of a file, or the end of one."""
-        return run[1] >= part.size
-
-    def _cut_overlays(self, part: Slice, runs: Sequence[tuple[int, int]], cut: Cut) -> None:
-        group: list[tuple[int, memoryview]] = []
-        size = 0
-
-        def close() -> None:
-            data = memoryview(b"".join([piece for _, piece in group]))
-            targets, at = [], 0
-            for start, piece in group:
-                targets.append((part, start, at, len(piece)))
-                at += len(piece)
-            cut.pieces.append(Piece(self._keyring.chunk_id(data), data, targets))
-
-        for start, end in runs:
-            data = self._joined(part, start, end)
-            if not any(data[:64]) and bytes(data) == bytes(len(data)) and part.final:
-                cut.holes.append((part, start, end))
-                continue
-            if group and size + len(data) > limits.CHUNK_AVG_BYTES:
-                close()
-                group, size = [], 0
-            group.append((start, data))
-            size += len(data)
-        if group:
-            close()
-
-    def _cut_run(self, part: Slice, start: int, data: memoryview, cut: Cut) -> None:
-        end = start + len(data)
-        for low, high, zero in _zero_parts(data, start):
-            if zero:
-                if high == end and end in part.open_ends:    # where it ends is not known
-                    high -= ZERO_RUN_BYTES
-                    cut.undecided.append((part, high, data[high - start:]))
-                if low < high:
-                    cut.holes.append((part, low, high))
-                continue
-            view = data[low - start:high - start]
-            final = high < end or end not in part.open_ends
-            at = 0
-            for length in self._chunker.cut(view, final):
-                piece = view[at:at + length]
-                cut.pieces.append(Piece(self._keyring.chunk_id(piece), piece, [(part, low + at, 0, length)]))
-                at += length
-            if at < len(view):
-                cut.undecided.append((part, low + at, view[at:]))
-
-    def _joined(self, part: Slice, start: int, end: int) -> memoryview:
-        parts: list[memoryview] = []
-        for _, (buffer, inner, length) in part.data.within(start, end):
-            plain = self._spool.read(buffer) if isinstance(buffer, Spooled) else buffer
-            parts.append(memoryview(plain)[inner:inner + length])
-        return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
     async def _look_up(self, pieces: Sequence[Piece]) -> list[Piece]:
         """Find chunks that exist; returns the new ones, each once."""
@@ -369,7 +252,7 @@ class Stager:
         data = row.data[:part.valid_to] if row.data is not None else None
         if inline:
             await meta.truncate(ino, 0)
-            data = self._inline_bytes(part)
+            data = self._cutter.whole(part)
         else:
             for number, (start, end, extents) in enumerate(ranges, 1):
                 await meta.replace(ino, start, end, extents)
@@ -391,13 +274,6 @@ class Stager:
         await meta.update_inode(ino, size=part.size, data=data, mtime_ns=mtime_ns, ctime_ns=ctime_ns)
         return data
 
-    def _inline_bytes(self, part: Slice) -> bytes:
-        out = bytearray(part.size)
-        for at, (buffer, inner, length) in part.data.within(0, part.size):
-            plain = self._spool.read(buffer) if isinstance(buffer, Spooled) else buffer
-            out[at:at + length] = memoryview(plain)[inner:inner + length]
-        return bytes(out[:part.size])
-
     def _finish(self, part: Slice, undecided: Sequence[tuple[int, memoryview]], inline: bytes | None) -> None:
         state = part.state
         for offset, view in undecided:
@@ -409,6 +285,7 @@ class Stager:
         state.staging, state.staging_valid_to = None, EVERYTHING
         if not part.final:
             return
+        state.look_at_bytes = limits.STAGE_RUN_BYTES
         if not state.changed:
             state.fresh = state.must_stage = False
         if not state.changed:
@@ -437,31 +314,3 @@ def _joined_ranges(ranges: list[tuple[int, int, list[Extent]]]) -> list[tuple[in
         else:
             out.append((start, end, list(extents)))
     return out
-
-
-def _zero_parts(data: memoryview, start: int) -> list[tuple[int, int, bool]]:
-    """Split into parts that are zero and not: (start, end, is zero). Where a run of zeros begins and ends is exact, and any
-    that is long enough is found: so the parts beside it are the same wherever they lie in a file.
-    """
-    parts: list[tuple[int, int, bool]] = []
-    step, position, at = ZERO_RUN_BYTES // 2, 0, 0           # a run of that length holds a whole block of half of it
-    while at + step <= len(data):
-        if data[at] or data[at + step - 1] or bytes(data[at:at + step]) != _ZEROS:
-            at += step
-            continue
-        low = position + len(bytes(data[position:at]).rstrip(b"\0")) if at - position <= step else \
-            at - step + len(bytes(data[at - step:at]).rstrip(b"\0"))
-        high = at + step
-        while bytes(data[high:high + step]) == _ZEROS:
-            high += step
-        rest = bytes(data[high:high + step])
-        high += len(rest) - len(rest.lstrip(b"\0"))
-        if high - low >= ZERO_RUN_BYTES:
-            if low > position:
-                parts.append((start + position, start + low, False))
-            parts.append((start + low, start + high, True))
-            position = high
-        at = max(at + step, high)
-    if position < len(data):
-        parts.append((start + position, start + len(data), False))
-    return parts

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from s3cfs.vfs.stage import ZERO_RUN_BYTES, _zero_parts
+from s3cfs.vfs.cutting import ZERO_RUN_BYTES, zero_parts
 
 
 @pytest.mark.parametrize("round_", range(60))
@@ -26,4 +26,4 @@ def test_long_runs_of_zeros_are_found_exactly(round_: int, seed: int):
     if dice.random() < 0.5:
         del expected[-1]
         data = data[:expected[-1][1] - at]
-    assert _zero_parts(memoryview(data), at) == expected
+    assert zero_parts(memoryview(data), at) == expected

@@ -149,7 +149,8 @@ class Filesystem:
         """s3cfs fsck --full, with the local state of base/`cache` or from the store alone; what it says, after a look at its exit code."""
         how = ["--no-cache"] if cache is None else ["--cachedir", str(self.base / cache)]
         done = self.run("fsck", "--full", *args, *how, self.url, within=120)
-        assert done.returncode == code and "Traceback" not in done.stderr, f"fsck {how}: {done.returncode}\n{done.stdout}{done.stderr}"
+        assert done.returncode == code and "Traceback" not in done.stderr, \
+            f"fsck {how} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done.stdout
 
     def keep(self, cache: str = "cache", as_: str = "kept") -> None:
