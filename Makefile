@@ -30,7 +30,7 @@ check: setup
 	@.venv/bin/lint-imports
 
 test: setup
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
 
 bench: setup
 	@if [ "$(STORE)" = rclone ]; then export RUNNER="$(PY) -m contrib.bench.on_rclone"; else export STORE="$(STORE)"; fi; \
