@@ -98,7 +98,7 @@ def oddities(root: Path) -> Path:
         file.write(b"begin")
         file.seek(30 * MIB)
         file.write(b"middle")
-        file.truncate(100 * MIB)
+        file.truncate(40 * MIB)
     os.mkfifo(root / "fifo", 0o640)
     with socket.socket(socket.AF_UNIX) as door:
         os.chdir(root)                        # a socket's whole path may have 108 bytes
