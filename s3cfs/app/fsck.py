@@ -32,7 +32,7 @@ from s3cfs.superblock import Superblock
 from .host import process_alive, this_host
 from .local import folder_name, locked, open_folder
 from .node import DATABASE, Node, NodeOptions, load_meta, open_node
-from .store import impatient, open_store, patient, read_superblock, unlock
+from .store import FIRST_TIMEOUT_S, impatient, open_store, patient, read_superblock, unlock
 
 CORRECTED, UNCORRECTED, OPERATIONAL = 1, 4, 8          # of fsck(8)
 KEEP_ALL = 1 << 60                                     # a cache opened for repairs evicts nothing
@@ -50,7 +50,7 @@ class FsckResult:
 
 def fsck(settings: Settings, options: FsckOptions, report: Callable[[Any], None], progress: OnProgress) -> FsckResult:
     """Check a filesystem; each problem goes to `report` as a check.Line. Raises what keeps it from looking at all."""
-    bare = open_store(settings)
+    bare = open_store(settings, timeout_s=FIRST_TIMEOUT_S)
     first = impatient(bare)
     first.check()
     try:
