@@ -15,7 +15,7 @@ from s3cfs.backends.url import StoreUrl
 from s3cfs.config import Settings
 from s3cfs.doors import Randomness, SystemRandomness
 from s3cfs.dump import dump as dump_object
-from s3cfs.errors import Damaged, NoFilesystem, StoreError
+from s3cfs.errors import Damaged, NoFilesystem, StoreError, WrongPassphrase
 from s3cfs.keys import KeyRing
 from s3cfs.superblock import Superblock
 
@@ -68,7 +68,14 @@ def read_superblock(backend: Backend) -> Superblock:
 def unlock(found: Superblock, settings: Settings, random: Randomness | None = None) -> KeyRing:
     """The keys; asks for the passphrase where the settings say so. WrongPassphrase."""
     secret = settings.passphrase if found.plain else settings.need_passphrase()    # plain, though a passphrase is set: refused below
-    return superblock.unlock(found, passphrase=secret.reveal() if secret else None, random=random or SystemRandomness())
+    source, text = random or SystemRandomness(), secret.reveal() if secret else None
+    try:
+        return superblock.unlock(found, passphrase=text, random=source)
+    except WrongPassphrase as wrong:
+        try:                               # whoever lost the passphrase gives the recovery key in its place
+            return superblock.unlock(found, recovery_key=text, random=source)
+        except WrongPassphrase:
+            raise wrong from None
 
 
 def dump(settings: Settings, key: str) -> Mapping[str, Any]:
