@@ -52,7 +52,6 @@ CHECKPOINT_PART_BYTES = 8 * MIB        # uncompressed
 # fencing (facts: metadata.md)
 TAKEOVER_SILENCE_S = 30.0
 RELEASE_AFTER_IDLE_S = 60.0
-REMOTE_SYNC_STALE_S = 15.0
 
 # the store
 STORE_TIMEOUT_S = 20.0

@@ -103,7 +103,6 @@ class _Daemon:
         self.node: Node | None = None
         self.stopped = trio.Event()
         self.no_more_retries = threading.Event()
-        self.trouble: S3cfsError | None = None
         self.registration: Path | None = None
 
     async def run(self) -> None:
