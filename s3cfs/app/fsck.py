@@ -19,15 +19,15 @@ import trio
 from s3cfs import check, limits
 from s3cfs.backends.base import Backend
 from s3cfs.check import Context, DropLocalState, Line, Outcome, Problem, Repair, Severity, Workshop
-from s3cfs.checkpoints import Checkpoints
-from s3cfs.chunk import ChunkCodec
 from s3cfs.config import FsckOptions, Settings
 from s3cfs.doors import Doors, SystemClock, SystemDisk, SystemRandomness, TrioThreads
 from s3cfs.errors import Damaged, Diverged, NoFilesystem, ObjectMissing, RolledBack, S3cfsError
-from s3cfs.keys import KeyRing
+from s3cfs.formats.chunk import ChunkCodec
+from s3cfs.formats.keys import KeyRing
+from s3cfs.formats.superblock import Superblock
+from s3cfs.history.checkpoints import Checkpoints
 from s3cfs.meta import Meta
 from s3cfs.remote import Remote
-from s3cfs.superblock import Superblock
 
 from .host import process_alive, this_host
 from .local import folder_name, locked, open_folder

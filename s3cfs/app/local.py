@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from s3cfs import limits
 from s3cfs.doors import SystemDisk
 from s3cfs.errors import AlreadyMounted, CacheFull, CacheUnusable
-from s3cfs.superblock import Superblock
+from s3cfs.formats.superblock import Superblock
 
 FREE_AT_START_BYTES = limits.DISK_RESERVE_BYTES
 

@@ -3,10 +3,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from s3cfs import ids, limits, superblock
+from s3cfs import ids, limits
 from s3cfs.config import Secret, Settings
 from s3cfs.doors import SystemClock, SystemRandomness
 from s3cfs.errors import Exists, FilesystemExists
+from s3cfs.formats import superblock
 
 from .store import FIRST_TIMEOUT_S, impatient, open_store
 

@@ -18,17 +18,17 @@ from typing import Any
 import trio
 
 from s3cfs import limits
-from s3cfs.commits import Options as CommitOptions
 from s3cfs.config import MountOptions, Settings
 from s3cfs.control import Handler, Progress, control_server, register, unregister
 from s3cfs.doors import Doors, SystemClock, SystemDisk, SystemRandomness, TrioThreads
 from s3cfs.errors import ConfigError, ExitCode, S3cfsError, StoreError, UsageError
+from s3cfs.formats.keys import KeyRing
+from s3cfs.formats.superblock import Superblock
 from s3cfs.fuse import mountpoint as mountpoints
 from s3cfs.fuse.lifecycle import Report, daemonise, extend_timeout, reopen_logs, sd_notify, watch_signals
 from s3cfs.fuse.options import FuseOptions
 from s3cfs.fuse.session import Leaving, Mounted, serve
-from s3cfs.keys import KeyRing
-from s3cfs.superblock import Superblock
+from s3cfs.history.commits import Options as CommitOptions
 
 from .host import process_alive, this_host
 from .local import FolderLock, folder_name, locked, open_folder

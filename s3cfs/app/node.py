@@ -15,24 +15,24 @@ import trio
 
 from s3cfs import ids, limits
 from s3cfs.backends.base import Backend
-from s3cfs.blockstore import BlockStore
-from s3cfs.cache import PackCache
-from s3cfs.checkpoints import Checkpoints
-from s3cfs.chunk import ChunkCodec
-from s3cfs.chunker import Chunker
-from s3cfs.commits import HEARTBEAT_S, Commits
-from s3cfs.commits import Options as CommitOptions
+from s3cfs.blocks.blockstore import BlockStore
+from s3cfs.blocks.cache import PackCache
+from s3cfs.blocks.journal import Journal
 from s3cfs.doors import Doors
 from s3cfs.errors import CacheUnusable, Diverged, NotFound, ObjectMissing, RolledBack, S3cfsError
-from s3cfs.fencing import Host, Tier, Tip, Writer, list_log
-from s3cfs.journal import Journal
-from s3cfs.keys import KeyRing
+from s3cfs.formats.chunk import ChunkCodec
+from s3cfs.formats.chunker import Chunker
+from s3cfs.formats.keys import KeyRing
+from s3cfs.formats.pack import PackEntry
+from s3cfs.formats.record import object_hash
+from s3cfs.formats.superblock import Superblock
+from s3cfs.history.checkpoints import Checkpoints
+from s3cfs.history.commits import HEARTBEAT_S, Commits
+from s3cfs.history.commits import Options as CommitOptions
+from s3cfs.history.fencing import Host, Tier, Tip, Writer, list_log
+from s3cfs.history.replica import Progress, Replica, StartOver
 from s3cfs.meta import Chunk, Meta
-from s3cfs.pack import PackEntry
-from s3cfs.record import object_hash
 from s3cfs.remote import Remote
-from s3cfs.replica import Progress, Replica, StartOver
-from s3cfs.superblock import Superblock
 from s3cfs.vfs.core import Vfs
 from s3cfs.vfs.cutting import Cutter
 from s3cfs.vfs.files import Files

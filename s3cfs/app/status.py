@@ -6,9 +6,9 @@ from typing import Any
 
 from s3cfs import __version__
 from s3cfs.errors import S3cfsError
-from s3cfs.health import State
+from s3cfs.history.health import State
+from s3cfs.history.replica import LocalTip
 from s3cfs.meta import Totals
-from s3cfs.replica import LocalTip
 
 from .node import Node
 

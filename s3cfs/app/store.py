@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from s3cfs import ids, superblock
+from s3cfs import ids
 from s3cfs.backends.base import Backend
 from s3cfs.backends.registry import backend_type, open_backend
 from s3cfs.backends.retry import RetryBackend
 from s3cfs.backends.url import StoreUrl
+from s3cfs.check.dump import dump as dump_object
 from s3cfs.config import Settings
 from s3cfs.doors import Randomness, SystemRandomness
-from s3cfs.dump import dump as dump_object
 from s3cfs.errors import Damaged, NoFilesystem, StoreError, WrongPassphrase
-from s3cfs.keys import KeyRing
-from s3cfs.superblock import Superblock
+from s3cfs.formats import superblock
+from s3cfs.formats.keys import KeyRing
+from s3cfs.formats.superblock import Superblock
 
 log = logging.getLogger(__name__)
 

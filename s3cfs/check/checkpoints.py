@@ -7,15 +7,16 @@ from collections.abc import AsyncGenerator
 
 import trio
 
-from s3cfs import checkpoint, ids, limits
+from s3cfs import ids, limits
 from s3cfs.check.context import Context
 from s3cfs.check.problems import Problem, Severity
 from s3cfs.check.repairs import Supersede
-from s3cfs.checkpoint import Manifest, Part
 from s3cfs.errors import Damaged, Diverged, NewerFormat, NotFound
+from s3cfs.formats import checkpoint
+from s3cfs.formats.checkpoint import Manifest, Part
+from s3cfs.formats.record import object_hash
+from s3cfs.history.replica import LocalTip
 from s3cfs.meta import Meta
-from s3cfs.record import object_hash
-from s3cfs.replica import LocalTip
 
 NAME = "checkpoints"
 SCRATCH = "checkpoint.db"

@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 from s3cfs.check.problems import Problem, Repair, Severity
-from s3cfs.checkpoint import Manifest
 from s3cfs.doors import Disk, Doors
 from s3cfs.errors import S3cfsError
-from s3cfs.keys import KeyRing
+from s3cfs.formats.checkpoint import Manifest
+from s3cfs.formats.keys import KeyRing
 from s3cfs.meta import Meta
 from s3cfs.remote import Remote
 

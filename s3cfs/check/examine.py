@@ -4,12 +4,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from s3cfs import pack as packs
-from s3cfs.chunk import ChunkCodec
-from s3cfs.envelope import Body
 from s3cfs.errors import Damaged, NewerFormat
+from s3cfs.formats import pack as packs
+from s3cfs.formats.chunk import ChunkCodec
+from s3cfs.formats.envelope import Body
+from s3cfs.formats.keys import KeyRing
 from s3cfs.ids import PackName
-from s3cfs.keys import KeyRing
 from s3cfs.meta import Chunk
 
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import trio
 
-from s3cfs import ids, limits, record
+from s3cfs import ids, limits
 from s3cfs.check.context import Context
 from s3cfs.check.problems import Problem, Severity
 from s3cfs.check.repairs import Supersede
 from s3cfs.errors import Damaged, NewerFormat, ObjectMissing
-from s3cfs.fencing import read_record
+from s3cfs.formats import record
+from s3cfs.history.fencing import read_record
 from s3cfs.ids import ObjectHash
 
 NAME = "log"

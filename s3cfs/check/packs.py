@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import trio
 
 from s3cfs import ids, limits
+from s3cfs.blocks.handles import read_fully
 from s3cfs.check.context import Context
 from s3cfs.check.examine import Findings, chunk_trouble, examine
 from s3cfs.check.paths import Hit, Paths, hits
 from s3cfs.check.problems import Problem, Severity
 from s3cfs.check.repairs import RewritePack
-from s3cfs.chunk import ChunkCodec
 from s3cfs.doors import Disk
 from s3cfs.errors import NotFound
-from s3cfs.handles import read_fully
+from s3cfs.formats.chunk import ChunkCodec
 from s3cfs.ids import PackName, pack_key
 from s3cfs.meta import Chunk, Meta, Pack
 

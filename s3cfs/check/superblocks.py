@@ -3,11 +3,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from s3cfs import ids, superblock
+from s3cfs import ids
 from s3cfs.check.context import Context
 from s3cfs.check.problems import Problem, Severity
 from s3cfs.check.repairs import Supersede
 from s3cfs.errors import Damaged, NewerFormat, NotFound
+from s3cfs.formats import superblock
 
 NAME = "superblocks"
 PREFIX = "super/"

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import trio
 
-from s3cfs.cache import PackCache
-from s3cfs.chunk import ChunkCodec
+from s3cfs.blocks.cache import PackCache
+from s3cfs.blocks.journal import Journal
 from s3cfs.doors import Doors
-from s3cfs.journal import Journal
+from s3cfs.formats.chunk import ChunkCodec
 from s3cfs.meta import Meta
 from s3cfs.remote import Remote
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from s3cfs import limits
-from s3cfs.chunker import Chunker
+from s3cfs.formats.chunker import Chunker
+from s3cfs.formats.keys import KeyRing
 from s3cfs.ids import ChunkId
-from s3cfs.keys import KeyRing
 
 from .dirty import DirtyMap, Spooled
 from .spool import Spool

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import trio
 
 from s3cfs import limits
-from s3cfs.blockstore import BlockStore
+from s3cfs.blocks.blockstore import BlockStore
 from s3cfs.doors import Doors
 from s3cfs.errors import DataError, FileTooLarge, S3cfsError, StaleInode
 from s3cfs.meta import Chunk, Extent, Inode, Meta

@@ -5,7 +5,7 @@ The kernel reads ahead too, a few MiB at a time and only into its own cache; thi
 from __future__ import annotations
 
 from s3cfs import limits
-from s3cfs.blockstore import BlockStore
+from s3cfs.blocks.blockstore import BlockStore
 from s3cfs.meta import Meta
 
 from .state import FileState

@@ -6,7 +6,7 @@ start. Pieces are appended; when none is referred to any more the file is emptie
 from __future__ import annotations
 
 from s3cfs.doors import Disk, DiskFile
-from s3cfs.keys import KeyRing
+from s3cfs.formats.keys import KeyRing
 
 from .dirty import Spooled
 

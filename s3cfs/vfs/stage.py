@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Sequence
 import trio
 
 from s3cfs import limits
-from s3cfs.blockstore import BlockStore
-from s3cfs.chunk import ChunkCodec
+from s3cfs.blocks.blockstore import BlockStore
+from s3cfs.blocks.journal import Journal
 from s3cfs.doors import Doors
+from s3cfs.formats.chunk import ChunkCodec
 from s3cfs.ids import ChunkId
-from s3cfs.journal import Journal
 from s3cfs.meta import Extent, Meta
 
 from .cutting import Cut, Cutter, Piece, Slice

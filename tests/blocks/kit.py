@@ -11,14 +11,14 @@ from typing import Any
 import trio
 
 from s3cfs.backends.base import Backend, Body, Capabilities, ObjectInfo
-from s3cfs.blockstore import BlockStore
-from s3cfs.cache import PackCache
-from s3cfs.chunk import ChunkCodec
+from s3cfs.blocks.blockstore import BlockStore
+from s3cfs.blocks.cache import PackCache
+from s3cfs.blocks.journal import ClosedPack, Journal
 from s3cfs.doors import DiskFile, Doors, SystemDisk, SystemRandomness, TrioThreads
 from s3cfs.errors import Damaged, NotFound, Temporary
+from s3cfs.formats.chunk import ChunkCodec
+from s3cfs.formats.keys import KeyRing
 from s3cfs.ids import ChunkId, pack_key
-from s3cfs.journal import ClosedPack, Journal
-from s3cfs.keys import KeyRing
 from s3cfs.limits import GIB
 from s3cfs.meta.types import Chunk, Pack
 from s3cfs.remote import Remote

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3cfs.cache import PackCache, Ranges
+from s3cfs.blocks.cache import PackCache, Ranges
 from s3cfs.doors import Doors, SystemRandomness, TrioThreads
 from s3cfs.ids import PackName
 from s3cfs.limits import DISK_RESERVE_BYTES, FETCH_ALIGN_BYTES

@@ -8,9 +8,9 @@ import pytest
 import trio
 
 from s3cfs.errors import CacheFull, CacheUnusable, Damaged
+from s3cfs.formats.pack import PackEntry, read_index, verify_name
 from s3cfs.ids import PackName, pack_key
 from s3cfs.limits import PACK_TARGET_BYTES
-from s3cfs.pack import PackEntry, read_index, verify_name
 from tests.blocks.kit import ForgetfulDisk, House, disk_in, noise, run, until
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import trio
 
-from s3cfs import ids, superblock
+from s3cfs import ids
 from s3cfs.app.fsck import FsckResult, check_filesystem
 from s3cfs.app.host import process_alive, this_host
 from s3cfs.app.node import Node, NodeOptions, open_node
@@ -17,8 +17,9 @@ from s3cfs.backends.base import Backend
 from s3cfs.check import Line
 from s3cfs.config import FsckOptions
 from s3cfs.doors import Doors, SystemClock, SystemDisk, SystemRandomness, TrioThreads
-from s3cfs.keys import KeyRing
-from s3cfs.superblock import Argon2Params, Superblock
+from s3cfs.formats import superblock
+from s3cfs.formats.keys import KeyRing
+from s3cfs.formats.superblock import Argon2Params, Superblock
 from s3cfs.vfs.types import ROOT_CALLER
 
 KIB = 1024

@@ -14,7 +14,7 @@ from s3cfs.app.store import read_superblock
 from s3cfs.backends.base import Backend
 from s3cfs.backends.registry import open_backend
 from s3cfs.doors import SystemDisk, SystemRandomness
-from s3cfs.superblock import unlock
+from s3cfs.formats.superblock import unlock
 from tests.check.kit import World, doors
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from s3cfs import checkpoint, ids, limits, record, superblock
+from s3cfs import ids, limits
 from s3cfs.app.fsck import check_filesystem
 from s3cfs.app.node import Node
 from s3cfs.backends.base import Backend
@@ -22,6 +22,7 @@ from s3cfs.backends.registry import open_backend
 from s3cfs.check import context
 from s3cfs.config import FsckOptions
 from s3cfs.doors import SystemRandomness
+from s3cfs.formats import checkpoint, record, superblock
 from tests.check.kit import BIG, CHEAP, KIB, Checked, World
 
 DAMAGE = ("flip", "truncate", "remove")

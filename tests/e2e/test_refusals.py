@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from s3cfs import superblock
 from s3cfs.errors import ExitCode
+from s3cfs.formats import superblock
 from tests.backends.answers import Answer, AnsweringServer, answering, error
 from tests.servers import Server, free_port, moto_s3, rclone_s3  # noqa: F401  (fixtures)
 

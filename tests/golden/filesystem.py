@@ -18,13 +18,14 @@ from typing import Any
 
 import trio
 
-from s3cfs import ids, limits, superblock
+from s3cfs import ids, limits
 from s3cfs.app.node import Node, NodeOptions, open_node
 from s3cfs.backends.local import LocalBackend
 from s3cfs.backends.registry import open_backend
 from s3cfs.doors import Doors, SystemClock, SystemDisk, SystemRandomness, TrioThreads
+from s3cfs.formats import superblock
+from s3cfs.formats.superblock import Argon2Params
 from s3cfs.meta import Inode
-from s3cfs.superblock import Argon2Params
 from s3cfs.vfs.types import ROOT_CALLER, SetAttr
 
 PASSPHRASE = "golden filesystem"

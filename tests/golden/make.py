@@ -18,12 +18,13 @@ from typing import Any
 import apsw
 from blake3 import blake3
 
-from s3cfs import checkpoint, ids, pack, record, superblock
-from s3cfs.chunk import ChunkCodec
+from s3cfs import ids
+from s3cfs.formats import checkpoint, pack, record, superblock
+from s3cfs.formats.chunk import ChunkCodec
+from s3cfs.formats.keys import KeyRing
+from s3cfs.formats.record import Kind, Record
+from s3cfs.formats.superblock import Argon2Params
 from s3cfs.ids import ObjectHash
-from s3cfs.keys import KeyRing
-from s3cfs.record import Kind, Record
-from s3cfs.superblock import Argon2Params
 
 PASSPHRASE, KEY_FILE = "Zürich, golden", b"a key file, golden as well"
 NOW_NS, EPOCH, WRITER = 1_750_000_000_123_456_789, 3, "00c0ffee00c0ffee"

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import trio
 
-from s3cfs import ids, superblock
+from s3cfs import ids
 from s3cfs.app.node import NodeOptions, open_node
 from s3cfs.backends.registry import open_backend
 from s3cfs.doors import SystemRandomness
+from s3cfs.formats import superblock
 from tests.golden.filesystem import doors, tree
 
 FOLDERS = sorted(Path(__file__).parent.glob("v*/filesystem"))

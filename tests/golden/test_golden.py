@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from s3cfs import checkpoint, ids, pack, record, superblock
-from s3cfs.chunk import ChunkCodec
-from s3cfs.dump import dump
-from s3cfs.keys import KeyRing
+from s3cfs import ids
+from s3cfs.check.dump import dump
+from s3cfs.formats import checkpoint, pack, record, superblock
+from s3cfs.formats.chunk import ChunkCodec
+from s3cfs.formats.keys import KeyRing
+from tests.formats.kit import DictStore, FixedRandomness
 from tests.golden import make
-from tests.unit.formats import DictStore, FixedRandomness
 
 FOLDERS = sorted(folder for version in Path(__file__).parent.glob("v*") for folder in version.iterdir() if folder.name != "filesystem")
 

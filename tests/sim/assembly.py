@@ -8,14 +8,15 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-from s3cfs import ids, superblock
+from s3cfs import ids
 from s3cfs.app.node import NodeOptions, open_node
 from s3cfs.backends.base import Backend
 from s3cfs.backends.retry import RetryBackend
-from s3cfs.commits import Options as CommitOptions
 from s3cfs.doors import Doors
-from s3cfs.fencing import Host
-from s3cfs.superblock import Argon2Params
+from s3cfs.formats import superblock
+from s3cfs.formats.superblock import Argon2Params
+from s3cfs.history.commits import Options as CommitOptions
+from s3cfs.history.fencing import Host
 
 from .doors import SimClock
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from s3cfs.commits import Commits
-from s3cfs.journal import Journal
+from s3cfs.blocks.journal import Journal
+from s3cfs.history.commits import Commits
 from s3cfs.meta.engine import Engine
 from s3cfs.vfs.files import Files
 from s3cfs.vfs.xattrs import Xattrs

@@ -1,0 +1,318 @@
+"""Sealed bytes of packs that are in the store: sparse files `cache/<pack name>`, least recently used packs go first.
+
+The cache may lose anything at any time and may hold wrong bytes: every chunk verifies itself when it is opened, so a table that does
+not match its file (a crash, a hole where bytes were not synced) costs one more request, never an answer. Hence nothing here is fsynced
+but the table, and no error of the disk leaves this module: a disk that is full or fails makes the cache smaller, and reads go on from
+the store.
+
+Valid ranges are byte intervals whose borders are multiples of FETCH_ALIGN_BYTES or the pack's end, so a pack of PACK_MAX_BYTES has at most
+512; they are kept as 32 bit numbers. Bytes in valid ranges are what `used_bytes` counts. A file being read or written is not evicted.
+Everything runs on the event-loop thread but the bodies named `*_in_thread`.
+"""
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import re
+from array import array
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from itertools import pairwise
+
+import trio
+
+from s3cfs.blocks.handles import Handle, Handles, Turn, read_fully
+from s3cfs.doors import DiskFile, Doors
+from s3cfs.ids import PackName
+from s3cfs.limits import CACHE_BYTES, DISK_RESERVE_BYTES, FETCH_ALIGN_BYTES
+
+log = logging.getLogger(__name__)
+
+FOLDER = "cache"
+TABLE = "cache/ranges.json"
+MAX_PACKS = 50_000                 # files, so that a cache of tiny packs stays bounded in memory and inodes
+OPEN_FILES = 64
+SHRINK = 0.75                      # of what is used: the new limit after the disk refused a write
+_FILE = re.compile(r"\d{1,10}-[0-9a-f]{64}")
+
+
+class Ranges:
+    """A set of bytes as sorted, disjoint, non-touching intervals [start, end)."""
+
+    __slots__ = ("_borders", "total")
+
+    def __init__(self, borders: list[int] | None = None) -> None:
+        self._borders = array("I", borders or [])
+        self.total = sum(self._borders[1::2]) - sum(self._borders[0::2])
+
+    def borders(self) -> list[int]:
+        return self._borders.tolist()
+
+    def covers(self, start: int, end: int) -> bool:
+        if start >= end:
+            return True
+        at = bisect_right(self._borders, start)
+        return at % 2 == 1 and self._borders[at] >= end
+
+    def add(self, start: int, end: int) -> None:
+        self._replace(start, end, inside=True)
+
+    def remove(self, start: int, end: int) -> None:
+        self._replace(start, end, inside=False)
+
+    def _replace(self, start: int, end: int, *, inside: bool) -> None:
+        if start >= end:
+            return
+        borders = self._borders
+        low, high = bisect_left(borders, start), bisect_right(borders, end)
+        new = array("I")                     # an even index means outside, an odd one inside an interval
+        if (low % 2 == 0) == inside:
+            new.append(start)
+        if (high % 2 == 0) == inside:
+            new.append(end)
+        borders[low:high] = new
+        self.total = sum(borders[1::2]) - sum(borders[0::2])
+
+
+class PackCache:
+    def __init__(self, doors: Doors, limit_bytes: int = CACHE_BYTES) -> None:
+        """Call `load` before anything else."""
+        self._doors = doors
+        self._handles = Handles(doors.disk, OPEN_FILES)
+        self._packs: OrderedDict[str, Ranges] = OrderedDict()    # least recently used first
+        self._doomed: dict[str, None] = {}                       # paths to unlink; their names take no data until that is done
+        self._saving, self._trimming = Turn(), Turn()
+        self._allowed = limit_bytes                              # what the disk seems to bear, at most limit_bytes
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+        self.failures = 0                                        # errors of the disk that were swallowed
+
+    # ------------------------------------------------------------ reading
+
+    def covers(self, name: PackName, offset: int, size: int) -> bool:
+        ranges = self._packs.get(name)
+        return ranges is not None and ranges.covers(offset, offset + size)
+
+    def takes(self, size: int) -> bool:
+        """Would so many bytes be kept? Not while the disk is full, or when the cache is smaller than that."""
+        return size <= self._allowed
+
+    def lease(self, name: PackName, offset: int, size: int) -> Handle | None:
+        """The pack's file if it holds that range, for reads in a thread; pair with `give_back`. It is not evicted meanwhile."""
+        ranges = self._packs.get(name)
+        if ranges is None or not ranges.covers(offset, offset + size):
+            return None
+        try:
+            handle = self._handles.take(_path(name))
+        except OSError as error:
+            self._broken(name, "open", error)
+            return None
+        self._packs.move_to_end(name)
+        return handle
+
+    def give_back(self, handle: Handle) -> None:
+        self._handles.give_back(handle)
+
+    def read(self, name: PackName, offset: int, size: int) -> bytes | None:
+        """Sealed bytes, or None when they are not here."""
+        handle = self.lease(name, offset, size)
+        if handle is None:
+            return None
+        try:
+            data = read_fully(handle.file, size, offset)
+        except OSError as error:
+            data = b""
+            self.failures += 1
+            log.warning("cache: read of %s: %s", name, error)
+        finally:
+            self.give_back(handle)
+        if len(data) != size:
+            self.invalidate(name, offset, size)
+            return None
+        return data
+
+    # ------------------------------------------------------------ filling
+
+    async def store(self, name: PackName, offset: int, data: bytes | memoryview) -> None:
+        """Keep these bytes of the pack. `offset` is aligned, the end too or it is the pack's. Never raises for the disk's sake."""
+        if offset % FETCH_ALIGN_BYTES:
+            raise ValueError(f"not aligned: {offset}")
+        path = _path(name)
+        if len(data) > self._allowed or path in self._doomed:
+            self._regain(len(data))
+            return
+        try:
+            handle = self._handles.take(path, create=name not in self._packs)
+        except OSError as error:
+            self._broken(name, "open", error)
+            return
+        self._packs.setdefault(name, Ranges())
+        self._packs.move_to_end(name)
+        try:
+            with trio.CancelScope(shield=True):                  # ms; the table must say what was written
+                await self._doors.threads.run(self._store_in_thread, handle.file, offset, data)
+        except OSError as error:
+            self._broken(name, "write", error)
+        else:
+            self._regain(len(data))
+            if self._packs.get(name) is not None and not handle.dropped:
+                self._change(name, offset, offset + len(data), add=True)
+        finally:
+            self._handles.give_back(handle)
+        await self.trim()
+
+    def _regain(self, stored_bytes: int) -> None:
+        """A disk that was full may have room again: the limit grows back slowly."""
+        self._allowed = min(self.limit_bytes, self._allowed + stored_bytes // 8)
+
+    def _store_in_thread(self, file: DiskFile, offset: int, data: bytes | memoryview) -> None:
+        if self._doors.disk.free_bytes() < 2 * DISK_RESERVE_BYTES + len(data):        # the journal's and the database's come first
+            raise OSError(errno.ENOSPC, "the disk's reserve is not for the cache")
+        file.pwrite(data, offset)
+
+    def adopt(self, name: PackName, path: str, size: int) -> None:
+        """Take over the file of a whole pack that is in the store now. The old path is gone afterwards, whatever happens."""
+        mine = _path(name)
+        if size > self._allowed or mine in self._doomed:
+            self._doomed[path] = None
+            return
+        self._forget(name)
+        try:
+            self._doors.disk.rename(path, mine)
+        except OSError as error:
+            self._doomed[path] = self._doomed[mine] = None
+            self._broken(name, "rename", error)
+            return
+        self._packs[name] = Ranges()
+        self._change(name, 0, size, add=True)
+
+    def invalidate(self, name: PackName, offset: int, size: int) -> None:
+        """These bytes are not what they should be: forget them and what shares their aligned blocks."""
+        if name in self._packs:
+            start = offset - offset % FETCH_ALIGN_BYTES
+            self._change(name, start, -(-(offset + size) // FETCH_ALIGN_BYTES) * FETCH_ALIGN_BYTES, add=False)
+
+    def _change(self, name: str, start: int, end: int, *, add: bool) -> None:
+        ranges = self._packs[name]
+        before = ranges.total
+        (ranges.add if add else ranges.remove)(start, end)
+        self.used_bytes += ranges.total - before
+
+    # ------------------------------------------------------------ going
+
+    async def trim(self, to_bytes: int | None = None) -> None:
+        """Evict down to the limit (or to `to_bytes`, when the journal needs the disk), unlinking in a thread. For after `adopt`; `store`
+        does it itself."""
+        limit = self._allowed if to_bytes is None else min(to_bytes, self._allowed)
+        if self.used_bytes > limit or len(self._packs) > MAX_PACKS:
+            for name in list(self._packs):
+                if self.used_bytes <= limit and len(self._packs) <= MAX_PACKS:
+                    break
+                if not self._handles.in_use(_path(name)):
+                    self._forget(name)
+                    self._doomed[_path(name)] = None
+        if self._doomed:
+            async with self._trimming:
+                paths = list(self._doomed)
+                with trio.CancelScope(shield=True):
+                    await self._doors.threads.run(self._unlink_in_thread, paths)
+                for path in paths:
+                    self._doomed.pop(path, None)
+
+    async def drop_all(self) -> None:
+        """Forget everything that nobody is reading at this moment."""
+        await self.trim(0)
+
+    def _unlink_in_thread(self, paths: list[str]) -> None:
+        for path in paths:
+            try:
+                self._doors.disk.unlink(path)
+            except OSError as error:
+                log.warning("cache: %s cannot be removed: %s", path, error)
+
+    def _forget(self, name: str) -> None:
+        ranges = self._packs.pop(name, None)
+        if ranges is not None:
+            self.used_bytes -= ranges.total
+            self._handles.drop(_path(name))
+
+    def _broken(self, name: str, what: str, error: OSError) -> None:
+        """The disk refused: this file goes, and if it was for want of space the cache shrinks. Nobody above needs to know."""
+        self.failures += 1
+        (log.warning if self.failures == 1 else log.debug)("cache: %s of %s: %s; the cache goes on smaller", what, name, error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            self._allowed = int(self.used_bytes * SHRINK)
+            ranges = self._packs.get(name)
+            if ranges is not None and ranges.total:
+                return                                           # what it holds already is still good
+        self._forget(name)
+        self._doomed[_path(name)] = None
+
+    # ------------------------------------------------------------ the table
+
+    async def save(self) -> None:
+        """Write the table: every now and then, and at the end. What is stored after the last save is forgotten by a crash."""
+        async with self._saving:
+            packs = [[name, ranges.borders()] for name, ranges in self._packs.items() if ranges.total]
+            try:
+                with trio.CancelScope(shield=True):
+                    await self._doors.threads.run(self._save_in_thread, packs)
+            except OSError as error:
+                self.failures += 1
+                log.warning("cache: %s cannot be written: %s", TABLE, error)
+
+    def _save_in_thread(self, packs: list[list[object]]) -> None:
+        data = json.dumps({"version": 1, "packs": packs}, separators=(",", ":")).encode()
+        file = self._doors.disk.open(TABLE + ".new", create=True)
+        try:
+            file.pwrite(data, 0)
+            file.fsync()
+        finally:
+            file.close()
+        self._doors.disk.rename(TABLE + ".new", TABLE)
+
+    def load(self) -> None:
+        """Take over what an earlier process left; files that the table does not know are removed. For the start: it blocks."""
+        disk = self._doors.disk
+        disk.makedirs(FOLDER)
+        table = self._read_table()
+        names = dict.fromkeys(disk.listdir(FOLDER))
+        for name, borders in table:
+            if name in names:
+                del names[name]
+                try:
+                    ranges, size = Ranges(borders), disk.size(_path(name))
+                except (OSError, OverflowError, TypeError):
+                    names[name] = None
+                    continue
+                ranges.remove(size, 2**32 - 1)
+                self._packs[name] = ranges
+                self.used_bytes += ranges.total
+        names.pop(TABLE.rpartition("/")[2], None)
+        self._unlink_in_thread([_path(name) for name in names])
+
+    def _read_table(self) -> list[tuple[str, list[int]]]:
+        disk = self._doors.disk
+        if not disk.exists(TABLE):
+            return []
+        try:
+            file = disk.open(TABLE)
+            try:
+                table = json.loads(read_fully(file, file.size(), 0))
+            finally:
+                file.close()
+            found = [(str(name), [int(border) for border in borders]) for name, borders in table["packs"]]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            log.warning("cache: %s is of no use (%s): starting empty", TABLE, error)
+            return []
+        return [(n, b) for n, b in found if _FILE.fullmatch(n) and len(b) % 2 == 0 and all(x < y for x, y in pairwise(b))]
+
+    async def close(self) -> None:
+        await self.trim()
+        await self.save()
+        self._handles.close()
+
+
+def _path(name: str) -> str:
+    return f"{FOLDER}/{name}"

@@ -1,0 +1,128 @@
+"""Any object of the store, taken apart for people and scripts (`s3cfs debug dump OBJECT`). Holds no secret, changes nothing."""
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+import apsw
+
+from s3cfs.backends.base import Backend
+from s3cfs.errors import Damaged, UsageError
+from s3cfs.formats import chunk, pack, record, superblock
+from s3cfs.formats.checkpoint import decode_manifest, decode_part
+from s3cfs.formats.keys import KeyRing
+from s3cfs.ids import parse_log_key, parse_pack_key
+
+_SUPER = re.compile(r"super/(\d{1,19})")
+_CLAIM = re.compile(r"claim/[a-z0-9._-]+/(\d{1,10})-([0-9a-f]{16})")
+_CHECKPOINT = re.compile(r"checkpoint/[a-z0-9._-]+/(\d{1,19})/(manifest-[0-9a-f]{16}|[0-9a-f]{16}-\d{1,10})")
+_OPERATIONS = {apsw.SQLITE_INSERT: "insert", apsw.SQLITE_UPDATE: "update", apsw.SQLITE_DELETE: "delete"}
+
+
+def dump(backend: Backend, key: str, keyring: KeyRing | None, *, rows: bool = False) -> dict[str, Any]:
+    """What the object `key` holds, JSON-able. Superblocks and claims can be read without a key ring.
+
+    `rows`: every row of a changeset, not only how many of each table. NotFound, Damaged, NewerFormat; UsageError for a key that is none.
+    """
+    if found := _SUPER.fullmatch(key):
+        return {"kind": "superblock", **_superblock(backend.get(key), int(found[1]))}
+    if found := _CLAIM.fullmatch(key):
+        text = backend.get(key)[:80].decode("ascii", "replace")
+        return {"key": key, "kind": "claim", "epoch": int(found[1]), "writer": found[2], "text": text}
+    reader = next((read for matches, read in _READERS if matches(key)), None)
+    if reader is None:
+        raise UsageError(f"{key}: no object of s3cfs has such a name")
+    if keyring is None:
+        raise UsageError(f"{key}: it is sealed, its keys are needed")
+    data = backend.get(key)
+    return {"key": key, "size": len(data), **reader(key, data, keyring, rows)}
+
+
+def _is_pack(key: str) -> bool:
+    try:
+        parse_pack_key(key)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_log(key: str) -> bool:
+    try:
+        parse_log_key(key)
+    except ValueError:
+        return False
+    return True
+
+
+def _superblock(data: bytes, n: int) -> dict[str, Any]:
+    sb = superblock.decode(data, n)
+    slots = [{"id": slot.id, "kind": slot.kind, "created_ns": slot.created_ns, "argon2": asdict(slot.argon2) if slot.argon2 else None}
+             for slot in sb.slots]
+    return {"key": f"super/{n}", "size": len(data), "format": sb.version, "n": sb.n, "fs_id": sb.fs_id.hex(), "label": sb.label,
+            "plain": sb.plain, "chunk_min": sb.chunk_min, "chunk_avg": sb.chunk_avg, "chunk_max": sb.chunk_max,
+            "created_ns": sb.created_ns, "slots": slots}
+
+
+def _pack(key: str, data: bytes, keyring: KeyRing, _rows: bool) -> dict[str, Any]:
+    """Every chunk is unsealed, so the dump says which ones are damaged; a damaged name alone does not stop it."""
+    epoch = pack.read_header(data)
+    codec = chunk.ChunkCodec(keyring, epoch, None)
+    entries = []
+    for entry in pack.read_index(data, len(data), keyring.sealer("index", epoch)):
+        try:
+            plain = codec.decode(entry.chunk_id, memoryview(data)[entry.offset:entry.offset + entry.size], entry.length)
+            problem = "" if codec.verify(entry.chunk_id, plain) else "its content is not what its id says"
+        except Damaged as error:
+            problem = str(error)
+        entries.append({"chunk": entry.chunk_id.hex(), "offset": entry.offset, "size": entry.size, "length": entry.length,
+                        "intact": not problem, **({"problem": problem} if problem else {})})
+    return {"kind": "pack", "epoch": epoch, "name_matches": pack.verify_name(key, data), "plain_bytes": sum(e["length"] for e in entries),
+            "chunks": entries}
+
+
+def _record(key: str, data: bytes, keyring: KeyRing, rows: bool) -> dict[str, Any]:
+    found = record.decode(data, parse_log_key(key)[3], keyring.sealer("record", 0))
+    return {"kind": "record", "hash": record.object_hash(data).hex(), "record": found.kind.value, "n": found.n, "epoch": found.epoch,
+            "writer": found.writer, "prev": found.prev.hex(), "time_ns": found.time_ns, "info": found.info,
+            "changeset_bytes": len(found.changeset), **_changes([found.changeset], rows)}
+
+
+def _checkpoint(key: str, data: bytes, keyring: KeyRing, rows: bool) -> dict[str, Any]:
+    commit, sealer = int(key.split("/")[2]), keyring.sealer("checkpoint", 0)
+    if key.split("/")[3].startswith("manifest-"):
+        return {"kind": "manifest", **asdict(decode_manifest(data, sealer, commit))}
+    found = decode_part(data, commit, sealer)
+    return {"kind": "part", "commit": commit, "changesets": [len(one) for one in found], **_changes(found, rows)}
+
+
+def _changes(changesets: list[bytes], rows: bool) -> dict[str, Any]:
+    counts: Counter[tuple[str, str]] = Counter()
+    listed = []
+    try:
+        for change in (change for one in changesets for change in apsw.Changeset.iter(one)):
+            operation = _OPERATIONS.get(change.opcode, str(change.opcode))
+            counts[change.name, operation] += 1
+            if rows:
+                listed.append({"table": change.name, "operation": operation, "old": _values(change.old), "new": _values(change.new)})
+    except apsw.Error as error:
+        raise Damaged(f"a changeset in it cannot be read: {error}") from None
+    tables: dict[str, dict[str, int]] = {}
+    for (table, operation), count in sorted(counts.items()):
+        tables.setdefault(table, {})[operation] = count
+    return {"changes": tables, **({"rows": listed} if rows else {})}
+
+
+def _values(row: Any) -> list[Any] | None:
+    """Bytes as hex, a column the changeset does not hold as "-"."""
+    if row is None:
+        return None
+    return ["-" if value is apsw.no_change else {"hex": value.hex()} if isinstance(value, bytes) else value for value in row]
+
+
+_READERS = (
+    (_is_pack, _pack),
+    (_is_log, _record),
+    (lambda key: bool(_CHECKPOINT.fullmatch(key)), _checkpoint),
+)

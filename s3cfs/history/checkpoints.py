@@ -1,0 +1,83 @@
+"""Writing checkpoints: all metadata at a commit, made beside the running mount.
+
+The rows are read by a connection of its own, in the snapshot of the transaction that the commit ends with, and leave as changesets from an
+empty database: one format and one way to apply it, for checkpoints and log alike. Parts first, the manifest last: a
+checkpoint without its manifest does not exist. Nonces in the names keep two attempts at one commit apart.
+"""
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from s3cfs import ids, limits
+from s3cfs.doors import Doors
+from s3cfs.errors import StoreError
+from s3cfs.formats import checkpoint
+from s3cfs.formats.keys import KeyRing
+from s3cfs.formats.record import object_hash
+from s3cfs.history.fencing import Tip
+from s3cfs.history.replica import LocalTip
+from s3cfs.meta import Meta, Snapshot
+from s3cfs.remote import Remote
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    def __init__(self, doors: Doors, meta: Meta, remote: Remote, keyring: KeyRing, epoch: int) -> None:
+        self._doors, self._meta, self._remote, self._epoch = doors, meta, remote, epoch
+        self._sealer = keyring.sealer("checkpoint", epoch)
+        self.written = 0
+
+    def due(self) -> bool:
+        """Whether reading the log takes long enough by now that a checkpoint pays."""
+        local = LocalTip.load(self._meta)
+        bound = max(limits.CHECKPOINT_MIN_LOG_BYTES, int(limits.CHECKPOINT_LOG_RATIO * local.checkpoint_bytes))
+        return local.log_bytes > bound or local.log_records >= limits.CHECKPOINT_MAX_SEGMENTS
+
+    def begin(self) -> Snapshot | None:
+        """With the transaction just ended: its state, if a checkpoint is due. Give it to `write` once the commit is in the store."""
+        return self._meta.snapshot() if self.due() else None
+
+    async def write(self, snapshot: Snapshot, tip: Tip) -> None:
+        """A checkpoint that cannot be written now is made later: the log has everything."""
+        log_bytes = LocalTip.load(self._meta).log_bytes
+        nonce = self._doors.random.bytes(8).hex()
+        parts: list[checkpoint.Part] = []
+        try:
+            groups = self._groups(snapshot)
+            while True:
+                data = await self._doors.threads.run(self._next_part, groups, tip.n)
+                if data is None:
+                    break
+                key = ids.checkpoint_key(tip.n, f"{nonce}-{len(parts) + 1}")
+                await self._remote.put(key, data)
+                parts.append(checkpoint.Part(key, len(data), object_hash(data).hex()))
+            manifest = checkpoint.Manifest(tip.n, self._epoch, tip.hash.hex(), tip.key, parts, self._doors.clock.time_ns(),
+                                           asdict(snapshot.counters))
+            await self._remote.put(ids.checkpoint_key(tip.n, f"manifest-{nonce}"), checkpoint.encode_manifest(manifest, self._sealer))
+        except StoreError as exc:
+            log.warning("checkpoint at commit %d not written: %s", tip.n, exc)
+            return
+        finally:
+            snapshot.close()
+        self.written += 1
+        local = LocalTip.load(self._meta)
+        local.with_checkpoint(tip.n, sum(part.size for part in parts), local.log_bytes - log_bytes).save(self._meta)
+        log.info("checkpoint at commit %d: %d parts", tip.n, len(parts))
+
+    @staticmethod
+    def _groups(snapshot: Snapshot) -> Iterator[list[bytes]]:
+        group: list[bytes] = []
+        for changeset in snapshot.changesets(limits.CHECKPOINT_PART_BYTES // 4):
+            group.append(changeset)
+            if sum(map(len, group)) >= limits.CHECKPOINT_PART_BYTES // 2:
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def _next_part(self, groups: Iterator[list[bytes]], commit: int) -> bytes | None:
+        group = next(groups, None)
+        return None if group is None else checkpoint.encode_part(group, commit, self._sealer)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from s3cfs import ids
+from s3cfs.check.dump import dump
+from s3cfs.errors import Damaged, NotFound, UsageError
+from s3cfs.formats import superblock
+from s3cfs.formats.keys import KeyRing
+from tests.formats.kit import DictStore, FixedRandomness, both_modes
+from tests.golden import make
+
+
+def store(plain: bool = False) -> tuple[DictStore, KeyRing, dict[str, Any]]:
+    objects, expected = make.make(plain)
+    ring = superblock.unlock(superblock.decode(objects["super/1"]), passphrase=expected["passphrase"], random=FixedRandomness())
+    return DictStore(objects), ring, expected
+
+
+@both_modes
+def test_all_kinds(plain: bool) -> None:
+    objects, ring, expected = store(plain)
+    shown = {key: dump(objects, key, ring) for key in objects.objects}
+    text = json.dumps(shown)
+    assert shown["super/1"]["label"] == "golden" and dump(objects, "super/1", None) == shown["super/1"]
+    made = shown[expected["pack"]["key"]]
+    assert made["name_matches"] and [e["intact"] for e in made["chunks"]] == [True] * 3 and made["chunks"][0]["length"] == 4600
+    commit = shown[expected["records"][1]["key"]]
+    assert (commit["record"], commit["n"], commit["prev"]) == ("commit", 2, expected["records"][0]["hash"])
+    assert commit["changes"] == {"golden": {"insert": 1, "update": 1}}
+    manifest = shown[expected["checkpoint"]["key"]]
+    assert manifest["kind"] == "manifest" and shown[manifest["parts"][0]["key"]]["changes"] == {"golden": {"insert": 1, "update": 1}}
+    for secret in (expected["passphrase"], expected["recovery_key"], (ring.database_key() or b"\0").hex()):
+        assert not secret or secret == "00" or secret not in text
+
+
+def test_rows() -> None:
+    objects, ring, expected = store()
+    rows = dump(objects, expected["records"][1]["key"], ring, rows=True)["rows"]
+    assert {"table": "golden", "operation": "insert", "old": None, "new": [2, {"hex": "6e616d65"}, None]} in rows
+    assert {"table": "golden", "operation": "update", "old": [1, "-", 1], "new": ["-", "-", 7]} in rows
+
+
+def test_a_damaged_chunk_is_shown_not_hidden() -> None:
+    objects, ring, expected = store()
+    key, entry = expected["pack"]["key"], expected["pack"]["entries"][1]
+    data = bytearray(objects.objects[key])
+    data[entry["offset"] + 50] ^= 1
+    objects.objects[key] = bytes(data)
+    shown = dump(objects, key, ring)
+    assert (
+        not shown["name_matches"]
+        and [e["intact"] for e in shown["chunks"]] == [True, False, True]
+        and "seal" in shown["chunks"][1]["problem"]
+    )
+
+
+def test_claims_and_what_is_none() -> None:
+    objects, ring, expected = store()
+    key = ids.claim_key(5, "0123456789abcdef")
+    objects.put(key, b"s3cfs claim\n")
+    assert dump(objects, key, None) == {"key": key, "kind": "claim", "epoch": 5, "writer": "0123456789abcdef", "text": "s3cfs claim\n"}
+    for wrong in ("", "super/x", "pack/00/1-00", "log/main/1", "other/1", "checkpoint/main/1/x"):
+        with pytest.raises(UsageError, match="no object"):
+            dump(objects, wrong, ring)
+    with pytest.raises(NotFound):
+        dump(objects, "super/2", None)
+    with pytest.raises(UsageError, match="keys are needed"):
+        dump(objects, expected["pack"]["key"], None)
+
+
+def test_objects_under_one_anothers_names() -> None:
+    """The parts of one checkpoint are told apart by the hashes in its manifest, not by their own seals."""
+    objects, ring, _ = store()
+    parts = {key for key in objects.objects if key.startswith("checkpoint/") and "manifest" not in key}
+    for key in list(objects.objects):
+        for other in objects.objects:
+            if other != key and not {key, other} <= parts:
+                swapped = DictStore({key: objects.objects[other]})
+                with pytest.raises(Damaged):
+                    dump(swapped, key, ring)
