@@ -187,7 +187,7 @@ class Engine:
         self.new_session()
 
     def new_session(self) -> None:
-        """Forget what was recorded. Only right after COMMIT, or after a change that must not be replicated."""
+        """Begin to record. The one before must have been closed. Only right after COMMIT, or after a change that must not be replicated."""
         self.session = apsw.Session(self.connection, "main")
         for table in schema.REPLICATED:
             self.session.attach(table.name)
@@ -218,9 +218,9 @@ class Engine:
         connection, made = self.connection, None
         if not self.session.is_empty:
             made = self._to_outbox()
-            self.session.close()
         elif connection.total_changes() == self._changes_seen and not self._wants_restart():
             return None
+        self.session.close()                # an empty one too: SQLite tells every change to each session that was not closed
         connection.execute("COMMIT")
         if self._wants_restart():
             with contextlib.suppress(apsw.BusyError):               # the thread is at it this moment
