@@ -49,7 +49,7 @@ CHECKPOINT_LOG_RATIO = 0.25            # of the size of the last checkpoint
 CHECKPOINT_MAX_SEGMENTS = 500
 CHECKPOINT_PART_BYTES = 8 * MIB        # uncompressed
 
-# fencing (facts: metadata.md)
+# who may write (facts: metadata.md)
 TAKEOVER_SILENCE_S = 30.0
 RELEASE_AFTER_IDLE_S = 60.0
 

@@ -5,7 +5,7 @@ import os
 import socket
 from pathlib import Path
 
-from s3cfs.history.fencing import Host
+from s3cfs.history.office import Host
 
 
 def this_host() -> Host:

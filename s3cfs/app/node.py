@@ -29,7 +29,8 @@ from s3cfs.formats.superblock import Superblock
 from s3cfs.history.checkpoints import Checkpoints
 from s3cfs.history.commits import HEARTBEAT_S, Commits
 from s3cfs.history.commits import Options as CommitOptions
-from s3cfs.history.fencing import Host, Tier, Tip, Writer, list_log
+from s3cfs.history.log import Tip, list_log
+from s3cfs.history.office import Host, Tier, Writer
 from s3cfs.history.replica import Progress, Replica, StartOver
 from s3cfs.meta import Chunk, Meta
 from s3cfs.remote import Remote

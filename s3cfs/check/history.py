@@ -12,7 +12,7 @@ from s3cfs.check.problems import Problem, Severity
 from s3cfs.check.repairs import Supersede
 from s3cfs.errors import Damaged, NewerFormat, ObjectMissing
 from s3cfs.formats import record
-from s3cfs.history.fencing import read_record
+from s3cfs.history.log import read_record
 from s3cfs.ids import ObjectHash
 
 NAME = "log"

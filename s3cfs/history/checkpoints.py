@@ -16,7 +16,7 @@ from s3cfs.errors import StoreError
 from s3cfs.formats import checkpoint
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.record import object_hash
-from s3cfs.history.fencing import Tip
+from s3cfs.history.log import Tip
 from s3cfs.history.replica import LocalTip
 from s3cfs.meta import Meta, Snapshot
 from s3cfs.remote import Remote

@@ -28,8 +28,9 @@ from s3cfs.errors import DataError, Deposed, NoSpace, S3cfsError
 from s3cfs.formats import envelope
 from s3cfs.formats.record import Kind
 from s3cfs.history.checkpoints import Checkpoints
-from s3cfs.history.fencing import Tier, Tip, Writer
 from s3cfs.history.health import Health, State
+from s3cfs.history.log import Tip
+from s3cfs.history.office import Tier, Writer
 from s3cfs.history.replica import LocalTip, pending_name
 from s3cfs.history.uploads import Uploads
 from s3cfs.meta import Meta, Snapshot

@@ -22,7 +22,7 @@ from s3cfs.formats import checkpoint, record
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.record import Kind, Record
 from s3cfs.formats.seal import Seals
-from s3cfs.history.fencing import Tip, find_tip, list_log, read_record
+from s3cfs.history.log import Tip, find_tip, list_log, read_record
 from s3cfs.ids import ObjectHash
 from s3cfs.meta import Meta
 from s3cfs.remote import Remote

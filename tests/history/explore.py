@@ -1,6 +1,6 @@
 """Several writers on one store, stepped by hand: every order of their remote calls, with lost answers, late arrivals and deaths.
 
-The coroutines of `fencing` run without an event loop: each remote call and each sleep hands itself to the explorer, which
+The coroutines of `history.office` run without an event loop: each remote call and each sleep hands itself to the explorer, which
 decides whose call happens next and how it ends. One list of choices is one run; `exhaustively` walks over all of them within its bounds
 (how often a task that could go on is interrupted, how many faults), `randomly` draws them.
 """
@@ -16,7 +16,8 @@ from s3cfs.doors import Doors
 from s3cfs.errors import AlreadyMounted, Exists, NotFound, StoreError, Temporary
 from s3cfs.formats import record
 from s3cfs.formats.record import Kind, Record
-from s3cfs.history.fencing import Host, Tier, Tip, Writer, find_tip
+from s3cfs.history.log import Tip, find_tip
+from s3cfs.history.office import Host, Tier, Writer
 
 
 class NullSealer:
@@ -48,7 +49,7 @@ class Call:
 
 
 class Line:
-    """`Remote` as far as `fencing` uses it."""
+    """`Remote` as far as `history.log` and `history.office` use it."""
 
     async def get(self, key: str) -> bytes:
         return await Call("get", key)  # type: ignore[no-any-return]

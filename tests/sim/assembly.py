@@ -16,7 +16,7 @@ from s3cfs.doors import Doors
 from s3cfs.formats import superblock
 from s3cfs.formats.superblock import Argon2Params
 from s3cfs.history.commits import Options as CommitOptions
-from s3cfs.history.fencing import Host
+from s3cfs.history.office import Host
 
 from .doors import SimClock
 

@@ -1,9 +1,4 @@
-"""The log of records in the store, and who may append to it (one writer at a time).
-
-Every record has a number n; numbers run on over all writers. A writer's records lie in a folder of its own,
-`log/<branch>/<epoch>-<nonce>/<n>`, and each names the one before by key and hash, so the history is what a walk backwards from
-the tip finds.
-The tip is the highest n in the folder of the highest epoch that holds a record.
+"""Who may append to the log: one writer at a time.
 
 Tier T1 (the store has create-only PUT). Every append is a create-only PUT on the next number in the *current* folder. A taker
 puts a SEAL there that names its own, new folder; from then on that folder is current. So each number is contended for in exactly one
@@ -31,48 +26,28 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from s3cfs import ids, limits
 from s3cfs.doors import Doors
-from s3cfs.errors import AlreadyMounted, Damaged, Deposed, Exists, NotFound, ObjectMissing, StoreError, Unsupported
+from s3cfs.errors import AlreadyMounted, Deposed, Exists, StoreError, Unsupported
 from s3cfs.formats import record
 from s3cfs.formats.record import Kind, Record
 from s3cfs.formats.seal import Seals
-from s3cfs.ids import ObjectHash
+from s3cfs.history.log import Tip, epoch_of, find_tip, list_log, read_record, tip_of
 from s3cfs.remote import Remote
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 RETRY_FIRST_S, RETRY_LONGEST_S = 0.5, 15.0
-GENESIS = ids.epoch_prefix(0, "0" * 16)     # the current folder of a filesystem that never had a writer
 
 
 class Tier(enum.StrEnum):
     T1 = "T1"
     T2 = "T2"
     SOLE = "sole"
-
-
-@dataclass(frozen=True, slots=True)
-class Tip:
-    """The newest record: where it is and what it says. n = 0: there is none yet."""
-
-    n: int = 0
-    key: str = ""
-    hash: ObjectHash = ids.ZERO_HASH
-    epoch: int = 0
-    kind: Kind | None = None
-    info: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def folder(self) -> str:
-        """Where the next record of this history goes in T1."""
-        if self.kind is Kind.SEAL:
-            return str(self.info["next"])
-        return self.key.rpartition("/")[0] + "/" if self.key else GENESIS
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,49 +73,6 @@ class Host:
 
     def same_machine(self, other: Host) -> bool:
         return bool(self.boot_id) and self.boot_id == other.boot_id and self.pid_namespace == other.pid_namespace
-
-
-def tip_of(key: str, data: bytes, found: Record) -> Tip:
-    return Tip(found.n, key, record.object_hash(data), found.epoch, found.kind, found.info)
-
-
-async def read_record(remote: Remote, key: str, sealer: Seals) -> tuple[Record, bytes]:
-    """One record with its bytes. ObjectMissing, Damaged; also when its place contradicts what it says."""
-    try:
-        data = await remote.get(key)
-    except NotFound:
-        raise ObjectMissing(f"log record {key} is missing from the store") from None
-    _, epoch, nonce, n = ids.parse_log_key(key)
-    try:
-        found = record.decode(data, n, sealer)
-    except Damaged as exc:
-        raise Damaged(f"log record {key} is damaged: {exc}") from None
-    if found.n != n or (found.kind is not Kind.SEAL and (found.epoch, found.writer) != (epoch, nonce)):
-        raise Damaged(f"log record {key} is damaged: it was written for another place")
-    return found, data
-
-
-async def list_log(remote: Remote) -> dict[tuple[int, str], dict[int, str]]:
-    """Keys of all records: {(epoch, nonce): {n: key}}. Foreign names are ignored."""
-    found: dict[tuple[int, str], dict[int, str]] = {}
-    for info in await remote.list(ids.log_prefix()):
-        try:
-            _, epoch, nonce, n = ids.parse_log_key(info.key)
-        except ValueError:
-            continue
-        found.setdefault((epoch, nonce), {})[n] = info.key
-    return found
-
-
-async def find_tip(remote: Remote, sealer: Seals) -> Tip:
-    """The newest record of the history (see the module's text)."""
-    folders = await list_log(remote)
-    if not folders:
-        return Tip()
-    records = folders[max(folders)]
-    key = records[max(records)]
-    found, data = await read_record(remote, key, sealer)
-    return tip_of(key, data, found)
 
 
 class Writer:
@@ -209,7 +141,7 @@ class Writer:
     async def _claim_by_seal(self, tip: Tip, over_records: bool) -> None:
         """`over_records`: a record of the last writer that arrived meanwhile is no reason to stop: it is known to be dead, or `force`."""
         while True:
-            epoch = max(tip.epoch, ids_epoch(tip.folder)) + 1
+            epoch = max(tip.epoch, epoch_of(tip.folder)) + 1
             own = ids.epoch_prefix(epoch, self.nonce)
             key = f"{tip.folder}{tip.n + 1}"
             data = record.encode(self._record(Kind.SEAL, tip, epoch, {"next": own}), self._sealer_for(epoch))
@@ -337,8 +269,3 @@ class Writer:
                     log.warning("store answers again after %.0f s", clock.monotonic() - self.away_since)
                 self.away_since, self.away_cause = None, ""
                 return answer
-
-
-def ids_epoch(folder: str) -> int:
-    """Epoch of a log folder."""
-    return int(folder.rstrip("/").rpartition("/")[2].partition("-")[0])

@@ -8,7 +8,8 @@ import pytest
 from s3cfs import limits
 from s3cfs.errors import AlreadyMounted, Denied, StoreError, Temporary
 from s3cfs.formats.record import Kind
-from s3cfs.history.fencing import Host, Tier, Tip, Writer, find_tip
+from s3cfs.history.log import Tip, find_tip
+from s3cfs.history.office import Host, Tier, Writer
 
 from .explore import SEALER, Call, Chooser, Line, World, career, in_office, work
 

@@ -1,6 +1,6 @@
 """Every order of two writers' remote calls (and many of three's), with faults: nothing acknowledged is lost, no number is given twice.
 
-And the same with fencing made wrong in one place: that must be found.
+And the same with the office made wrong in one place: that must be found.
 """
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from s3cfs import ids
 from s3cfs.errors import AlreadyMounted
 from s3cfs.formats import record
 from s3cfs.formats.record import Kind
-from s3cfs.history.fencing import Tier, Tip, Writer, list_log, tip_of
+from s3cfs.history.log import Tip, list_log, tip_of
+from s3cfs.history.office import Tier, Writer
 
 from .explore import Line, Story, World, career, exhaustively, in_office, randomly, work
 
@@ -117,7 +118,7 @@ def test_a_zombie_that_comes_back(tier: Tier) -> None:
     exhaustively(story, switches=0, faults=1, kinds=("lost", "late"))
 
 
-# ---------------------------------------------------------------- fencing made wrong
+# ---------------------------------------------------------------- the office made wrong
 
 class NoListing(Writer):
     """T2: acknowledges without looking at the claims."""
@@ -205,13 +206,14 @@ def test_wrong_ones_are_found(tier: Tier, make: Callable[[Tier, type[Writer]], S
         exhaustively(make(tier, wrong), switches=3, faults=faults)
 
 
-def test_the_line_of_the_explorer_is_all_that_fencing_uses() -> None:
+def test_the_line_of_the_explorer_is_all_that_is_called() -> None:
     """Else a call would go past the explorer."""
     import ast
     import inspect
 
-    import s3cfs.history.fencing as fencing
-    used = {node.attr for node in ast.walk(ast.parse(inspect.getsource(fencing))) if isinstance(node, ast.Attribute)
+    from s3cfs.history import log, office
+    used = {node.attr for module in (log, office) for node in ast.walk(ast.parse(inspect.getsource(module)))
+            if isinstance(node, ast.Attribute)
             and ((isinstance(node.value, ast.Attribute) and node.value.attr == "_remote")
                  or (isinstance(node.value, ast.Name) and node.value.id == "remote"))}
     assert used == {name for name in vars(Line) if not name.startswith("_")}

@@ -1,0 +1,88 @@
+"""The log of records in the store, as whoever reads it sees it.
+
+Every record has a number n; numbers run on over all writers. A writer's records lie in a folder of its own,
+`log/<branch>/<epoch>-<nonce>/<n>`, and each names the one before by key and hash, so the history is what a walk backwards from
+the tip finds.
+The tip is the highest n in the folder of the highest epoch that holds a record.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from s3cfs import ids
+from s3cfs.errors import Damaged, NotFound, ObjectMissing
+from s3cfs.formats import record
+from s3cfs.formats.record import Kind, Record
+from s3cfs.formats.seal import Seals
+from s3cfs.ids import ObjectHash
+from s3cfs.remote import Remote
+
+GENESIS = ids.epoch_prefix(0, "0" * 16)     # the current folder of a filesystem that never had a writer
+
+
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """The newest record: where it is and what it says. n = 0: there is none yet."""
+
+    n: int = 0
+    key: str = ""
+    hash: ObjectHash = ids.ZERO_HASH
+    epoch: int = 0
+    kind: Kind | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """Where the next record of this history goes in T1."""
+        if self.kind is Kind.SEAL:
+            return str(self.info["next"])
+        return self.key.rpartition("/")[0] + "/" if self.key else GENESIS
+
+
+def tip_of(key: str, data: bytes, found: Record) -> Tip:
+    return Tip(found.n, key, record.object_hash(data), found.epoch, found.kind, found.info)
+
+
+async def read_record(remote: Remote, key: str, sealer: Seals) -> tuple[Record, bytes]:
+    """One record with its bytes. ObjectMissing, Damaged; also when its place contradicts what it says."""
+    try:
+        data = await remote.get(key)
+    except NotFound:
+        raise ObjectMissing(f"log record {key} is missing from the store") from None
+    _, epoch, nonce, n = ids.parse_log_key(key)
+    try:
+        found = record.decode(data, n, sealer)
+    except Damaged as exc:
+        raise Damaged(f"log record {key} is damaged: {exc}") from None
+    if found.n != n or (found.kind is not Kind.SEAL and (found.epoch, found.writer) != (epoch, nonce)):
+        raise Damaged(f"log record {key} is damaged: it was written for another place")
+    return found, data
+
+
+async def list_log(remote: Remote) -> dict[tuple[int, str], dict[int, str]]:
+    """Keys of all records: {(epoch, nonce): {n: key}}. Foreign names are ignored."""
+    found: dict[tuple[int, str], dict[int, str]] = {}
+    for info in await remote.list(ids.log_prefix()):
+        try:
+            _, epoch, nonce, n = ids.parse_log_key(info.key)
+        except ValueError:
+            continue
+        found.setdefault((epoch, nonce), {})[n] = info.key
+    return found
+
+
+async def find_tip(remote: Remote, sealer: Seals) -> Tip:
+    """The newest record of the history (see the module's text)."""
+    folders = await list_log(remote)
+    if not folders:
+        return Tip()
+    records = folders[max(folders)]
+    key = records[max(records)]
+    found, data = await read_record(remote, key, sealer)
+    return tip_of(key, data, found)
+
+
+def epoch_of(folder: str) -> int:
+    """Epoch of a log folder."""
+    return int(folder.rstrip("/").rpartition("/")[2].partition("-")[0])
