@@ -205,7 +205,7 @@ def test_errors_of_the_body_come_out_bare(tmp_path: Path) -> None:
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(control, "ROOT_REGISTRY", tmp_path / "run")
+    monkeypatch.setattr(control.registry, "ROOT_REGISTRY", tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -242,7 +242,7 @@ def test_dead_daemons_are_recognised(registry: Path) -> None:
 def test_another_daemons_entry_is_left_alone(registry: Path) -> None:
     file = control.register("0:77", "/mnt/x", "u", "s", folder=registry)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        started = control._started(other.pid)
+        started = control.registry._started(other.pid)
         file.write_text(json.dumps({**json.loads(file.read_text()), "pid": other.pid, "started": started}))
         control.unregister(file)
         assert file.exists()

@@ -1,16 +1,4 @@
-"""Talking to a running mount: a unix socket with one JSON object a line, never a request through the mount itself.
-
-So `s3cfs stat` answers while the mount hangs, and `s3cfs umount` follows the upload after the mount is gone.
-
-    -> {"op": "flush", "args": {}}
-    <- {"progress": {...}}                     any number of times
-    <- {"result": {...}}                       or {"error": "one line", "code": 4}
-
-A connection carries one request after the other. If the client goes away, what it asked for is cancelled.
-Only root and the owner of the daemon may speak (SO_PEERCRED).
-
-A small file in a registry folder, /run/s3cfs/<major:minor>.json for root, says which socket belongs to which mount.
-"""
+"""The daemon's end of the control socket."""
 from __future__ import annotations
 
 import contextlib
@@ -19,47 +7,26 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import trio
 
-from s3cfs.errors import ExitCode, NotAMount, S3cfsError, SystemFailure
+from s3cfs.errors import ExitCode, S3cfsError, SystemFailure
+
+from .protocol import REQUEST_MAX_BYTES, short_address
 
 log = logging.getLogger(__name__)
 
-REQUEST_MAX_BYTES = 64 * 1024
-ANSWER_MAX_BYTES = 4 * 1024 * 1024
 RECEIVE_BYTES = 16384
 CONNECTIONS_MAX = 32
 GOODBYE_S = 2.0
 IDLE_S = 60.0                    # a client that says nothing for so long is sent away
-CONNECT_TIMEOUT_S = 10.0
 DRAIN_S = 1.0                    # for requests that are being answered when the server ends
-SOCKET_PATH_MAX_BYTES = 100      # of the 108 of sockaddr_un
-ROOT_REGISTRY = Path("/run/s3cfs")
 
 Progress = Callable[[Any], Awaitable[None]]
 Handler = Callable[[dict[str, Any], Progress], Awaitable[Any]]
 
-
-class ControlError(S3cfsError):
-    """The daemon's answer was an error: its text, and its exit code."""
-
-    def __init__(self, text: str, code: int) -> None:
-        super().__init__(text)
-        self.exit_code = ExitCode(code) if code in ExitCode._value2member_map_ else ExitCode.INTERNAL
-
-
-class DaemonGone(S3cfsError):
-    """There is no daemon at that socket, or it went away in the middle of an answer."""
-
-    exit_code = ExitCode.NOT_A_MOUNT
-
-
-# ---------------------------------------------------------------- the server
 
 @contextlib.asynccontextmanager
 async def control_server(path: str, handlers: Mapping[str, Handler], *, owner: int | None = None) -> AsyncIterator[None]:
@@ -91,7 +58,7 @@ def _listen(path: str) -> trio.socket.SocketType:
     door = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         os.fchmod(door.fileno(), 0o600)              # Linux makes the file with the mode of the socket
-        with _short(path) as address:
+        with short_address(path) as address:
             # trio's bind would resolve the address in a thread of its own; this is a local name
             door_plain = socket.fromfd(door.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
             with door_plain:
@@ -250,166 +217,3 @@ async def _say_goodbye(stream: trio.socket.SocketType) -> None:
         for _ in range(REQUEST_MAX_BYTES // RECEIVE_BYTES):
             if not await stream.recv(RECEIVE_BYTES):
                 return
-
-
-@contextlib.contextmanager
-def _short(path: str) -> Iterator[str]:
-    """`path` as an address: a long one by way of a descriptor of its folder."""
-    if len(os.fsencode(path)) <= SOCKET_PATH_MAX_BYTES:
-        yield path
-        return
-    folder, name = os.path.split(path)
-    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{fd}/{name}"
-    finally:
-        os.close(fd)
-
-
-# ---------------------------------------------------------------- the client
-
-def call(path: str, op: str, args: Mapping[str, Any] | None = None, on_progress: Callable[[Any], None] | None = None, *,
-         timeout_s: float | None = None) -> Any:
-    """Ask the daemon and wait for the result. ControlError with its exit code, DaemonGone when nobody is there.
-
-    `timeout_s` bounds the silence between two lines of the answer, not the whole.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
-        door.settimeout(CONNECT_TIMEOUT_S)
-        try:
-            with _short(path) as address:
-                door.connect(address)
-        except PermissionError:
-            raise ControlError("only root and the owner of the mount may do that", ExitCode.ACCESS_DENIED) from None
-        except OSError:
-            raise DaemonGone("the daemon of this mount does not run any more (umount --lazy clears the mount point)") from None
-        door.settimeout(timeout_s)
-        try:
-            door.sendall(json.dumps({"op": op, "args": dict(args or {})}).encode() + b"\n")
-            with door.makefile("rb") as answers:
-                while line := answers.readline(ANSWER_MAX_BYTES):
-                    answer = json.loads(line)
-                    if "error" in answer:
-                        raise ControlError(str(answer["error"]), int(answer.get("code", ExitCode.INTERNAL)))
-                    if "result" in answer:
-                        return answer["result"]
-                    if on_progress is not None:
-                        on_progress(answer.get("progress"))
-        except TimeoutError:
-            raise DaemonGone(f"the daemon did not answer within {timeout_s:g} s") from None
-        except (OSError, ValueError) as error:
-            raise DaemonGone(f"the daemon's answer broke off: {error}") from None
-    raise DaemonGone("the daemon ended in the middle of its answer")
-
-
-# ---------------------------------------------------------------- the registry
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """Who serves a mount. `started` is the process's start in clock ticks, so that a number used again is seen."""
-
-    device: str                  # "major:minor"
-    mountpoint: str
-    url: str
-    socket: str
-    pid: int
-    started: int
-
-    def alive(self) -> bool:
-        return _started(self.pid) == self.started
-
-
-def registry_folder(uid: int | None = None) -> Path:
-    """Where mounts of this user are registered."""
-    uid = os.geteuid() if uid is None else uid
-    if uid == 0:
-        return ROOT_REGISTRY
-    if uid == os.geteuid() and os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(os.environ["XDG_RUNTIME_DIR"], "s3cfs")
-    standard = Path("/run/user", str(uid))
-    return standard / "s3cfs" if standard.is_dir() else Path("/tmp", f"s3cfs-{uid}")
-
-
-def register(device: str, mountpoint: str, url: str, socket_path: str, *, folder: Path | None = None) -> Path:
-    """Say that this process serves the mount; returns the file, to be unlinked by `unregister` at the end."""
-    folder = folder or registry_folder()
-    entry = Registration(device, mountpoint, url, socket_path, os.getpid(), _started(os.getpid()) or 0)
-    try:
-        folder.mkdir(mode=0o700 if os.geteuid() else 0o755, parents=True, exist_ok=True)
-        if folder.stat().st_uid != os.geteuid():     # somebody else's folder in /tmp
-            raise SystemFailure(f"registry {folder} belongs to another user")
-        for old in _entries(folder):
-            if not old.alive():
-                unregister(folder / f"{old.device}.json")
-        file, new = folder / f"{device}.json", folder / f".{device}.{os.getpid()}"
-        new.write_text(json.dumps(asdict(entry)))
-        new.rename(file)
-    except OSError as error:
-        raise SystemFailure(f"registry {folder}: {error.strerror}") from None
-    return file
-
-
-def unregister(file: Path) -> None:
-    """Unless another process has put its own there meanwhile."""
-    entry = _read(file)
-    if entry is None or entry.pid == os.getpid() or not entry.alive():
-        file.unlink(missing_ok=True)
-
-
-def find(mountpoint: str, device: str | None = None) -> Registration:
-    """Who serves `mountpoint` (an absolute path), also while it is unmounted already and its daemon still uploads. With `device`,
-    from the mount table, just that mount. NotAMount, in one line, when there is nobody. Never touches the mount: it may hang.
-    """
-    parent, name = os.path.split(mountpoint)
-    paths = {mountpoint, os.path.join(os.path.realpath(parent), name)}
-    found = [entry for folder in _folders() for entry in _entries(folder)
-             if (entry.device == device if device is not None else entry.mountpoint in paths)]
-    for entry in found:
-        if entry.alive():
-            return entry
-    if found:
-        raise NotAMount(f"{mountpoint}: the daemon of this mount has died (s3cfs umount --lazy clears the mount point)")
-    raise NotAMount(f"{mountpoint}: no s3cfs of yours is mounted there")
-
-
-def _folders() -> list[Path]:
-    """Where to look: one's own registry and root's; root looks at everybody's."""
-    folders = [registry_folder(), ROOT_REGISTRY]
-    if os.geteuid() == 0:
-        folders += sorted(Path("/run/user").glob("*/s3cfs")) + sorted(Path("/tmp").glob("s3cfs-[0-9]*"))
-    return [folder for folder in dict.fromkeys(folders) if _trusted(folder)]
-
-
-def _entries(folder: Path) -> Iterator[Registration]:
-    try:
-        files = sorted(folder.glob("*.json"))
-    except OSError:
-        return
-    for file in files:
-        entry = _read(file)
-        if entry is not None:
-            yield entry
-
-
-def _read(file: Path) -> Registration | None:
-    try:
-        return Registration(**json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _trusted(folder: Path) -> bool:
-    """A folder in a place where anybody may make one counts only if it is its supposed owner's."""
-    try:
-        return folder.parent != Path("/tmp") or folder.stat().st_uid == int(folder.name.removeprefix("s3cfs-"))
-    except (OSError, ValueError):
-        return False
-
-
-def _started(pid: int) -> int | None:
-    try:
-        stat = Path("/proc", str(pid), "stat").read_bytes()
-    except OSError:
-        return None
-    fields = stat.rpartition(b")")[2].split()
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])

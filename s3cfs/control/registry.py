@@ -1,0 +1,123 @@
+"""Which process serves which mount: a small file a mount, in a folder of its user."""
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from s3cfs.errors import NotAMount, SystemFailure
+
+ROOT_REGISTRY = Path("/run/s3cfs")
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """Who serves a mount. `started` is the process's start in clock ticks, so that a number used again is seen."""
+
+    device: str                  # "major:minor"
+    mountpoint: str
+    url: str
+    socket: str
+    pid: int
+    started: int
+
+    def alive(self) -> bool:
+        return _started(self.pid) == self.started
+
+
+def registry_folder(uid: int | None = None) -> Path:
+    """Where mounts of this user are registered."""
+    uid = os.geteuid() if uid is None else uid
+    if uid == 0:
+        return ROOT_REGISTRY
+    if uid == os.geteuid() and os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(os.environ["XDG_RUNTIME_DIR"], "s3cfs")
+    standard = Path("/run/user", str(uid))
+    return standard / "s3cfs" if standard.is_dir() else Path("/tmp", f"s3cfs-{uid}")
+
+
+def register(device: str, mountpoint: str, url: str, socket_path: str, *, folder: Path | None = None) -> Path:
+    """Say that this process serves the mount; returns the file, to be unlinked by `unregister` at the end."""
+    folder = folder or registry_folder()
+    entry = Registration(device, mountpoint, url, socket_path, os.getpid(), _started(os.getpid()) or 0)
+    try:
+        folder.mkdir(mode=0o700 if os.geteuid() else 0o755, parents=True, exist_ok=True)
+        if folder.stat().st_uid != os.geteuid():     # somebody else's folder in /tmp
+            raise SystemFailure(f"registry {folder} belongs to another user")
+        for old in _entries(folder):
+            if not old.alive():
+                unregister(folder / f"{old.device}.json")
+        file, new = folder / f"{device}.json", folder / f".{device}.{os.getpid()}"
+        new.write_text(json.dumps(asdict(entry)))
+        new.rename(file)
+    except OSError as error:
+        raise SystemFailure(f"registry {folder}: {error.strerror}") from None
+    return file
+
+
+def unregister(file: Path) -> None:
+    """Unless another process has put its own there meanwhile."""
+    entry = _read(file)
+    if entry is None or entry.pid == os.getpid() or not entry.alive():
+        file.unlink(missing_ok=True)
+
+
+def find(mountpoint: str, device: str | None = None) -> Registration:
+    """Who serves `mountpoint` (an absolute path), also while it is unmounted already and its daemon still uploads. With `device`,
+    from the mount table, just that mount. NotAMount, in one line, when there is nobody. Never touches the mount: it may hang.
+    """
+    parent, name = os.path.split(mountpoint)
+    paths = {mountpoint, os.path.join(os.path.realpath(parent), name)}
+    found = [entry for folder in _folders() for entry in _entries(folder)
+             if (entry.device == device if device is not None else entry.mountpoint in paths)]
+    for entry in found:
+        if entry.alive():
+            return entry
+    if found:
+        raise NotAMount(f"{mountpoint}: the daemon of this mount has died (s3cfs umount --lazy clears the mount point)")
+    raise NotAMount(f"{mountpoint}: no s3cfs of yours is mounted there")
+
+
+def _folders() -> list[Path]:
+    """Where to look: one's own registry and root's; root looks at everybody's."""
+    folders = [registry_folder(), ROOT_REGISTRY]
+    if os.geteuid() == 0:
+        folders += sorted(Path("/run/user").glob("*/s3cfs")) + sorted(Path("/tmp").glob("s3cfs-[0-9]*"))
+    return [folder for folder in dict.fromkeys(folders) if _trusted(folder)]
+
+
+def _entries(folder: Path) -> Iterator[Registration]:
+    try:
+        files = sorted(folder.glob("*.json"))
+    except OSError:
+        return
+    for file in files:
+        entry = _read(file)
+        if entry is not None:
+            yield entry
+
+
+def _read(file: Path) -> Registration | None:
+    try:
+        return Registration(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _trusted(folder: Path) -> bool:
+    """A folder in a place where anybody may make one counts only if it is its supposed owner's."""
+    try:
+        return folder.parent != Path("/tmp") or folder.stat().st_uid == int(folder.name.removeprefix("s3cfs-"))
+    except (OSError, ValueError):
+        return False
+
+
+def _started(pid: int) -> int | None:
+    try:
+        stat = Path("/proc", str(pid), "stat").read_bytes()
+    except OSError:
+        return None
+    fields = stat.rpartition(b")")[2].split()
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
