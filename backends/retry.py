@@ -10,10 +10,13 @@ An ambiguous create-only put is not repeated here: the repetition would find the
 a race lost that was won. Only the caller knows what it wrote and can read it back.
 Full jitter, uniform(0, min(cap, first * 2^n)), since many machines meet the same outage; a Retry-After is a lower bound, and one
 beyond the deadline ends the attempt at once: its caller has better things to do than to wait here.
+The deadline counts from when the call was asked for, if the caller says so (`asked_at`), else from its beginning: who waited for a
+slot has waited already. A first attempt is always made.
 The sleep is an argument: an `Event.wait` makes it end at once when the mount does (a true answer means: stop trying).
 """
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -29,6 +32,17 @@ BACKOFF_MAX_S = 20.0
 DOUBLINGS_MAX = 16
 
 T = TypeVar("T")
+_caller = threading.local()        # `asked`: what `asked_at` said
+
+
+@contextlib.contextmanager
+def asked_at(moment: float) -> Iterator[None]:
+    """The first call that this thread makes inside was asked for at `moment` (of the wrapper's clock, seconds)."""
+    _caller.asked = moment
+    try:
+        yield
+    finally:
+        vars(_caller).clear()
 
 
 def _any_retryable(error: StoreError) -> bool:
@@ -117,7 +131,7 @@ class RetryBackend(Backend):
             yield info
 
     def _patiently(self, call: Callable[[], T], may_repeat: Callable[[StoreError], bool] = _any_retryable) -> T:
-        end = self._clock() + self._deadline_s
+        end = vars(_caller).pop("asked", self._clock()) + self._deadline_s
         attempt = 0
         while True:
             try:

@@ -4,10 +4,13 @@ Backends block, so each call runs in a thread. Three limits keep the kinds of wo
 for them), bulk uploads (packs and parts of checkpoints: they fill the link), and urgent small puts (log records, claims,
 superblocks: a commit exists only when its record does, so it must never queue behind the packs of the next one).
 A cancelled call is not abandoned: its thread ends first, so the caller may free or reuse the buffer that it gave.
+Whatever a backend raises that is no error of s3cfs (a third party's bug) becomes a StoreError here: one call fails, not the mount.
+The retry wrapper's deadline counts from the asking, the wait for a slot included; but for bulk uploads, which nobody waits for.
 Counters live on the event-loop thread and need no lock. They count calls; attempts repeated by the retry wrapper are `retries`.
 """
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,8 +18,11 @@ from typing import Any, TypeVar
 import trio
 
 from s3cfs.backends.base import Backend, Body, Capabilities, ObjectInfo
+from s3cfs.backends.retry import asked_at
 from s3cfs.doors import Clock, Threads
-from s3cfs.errors import Exists, NotFound, StoreError
+from s3cfs.errors import Exists, NotFound, S3cfsError, StoreError
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -89,10 +95,12 @@ class Remote:
         await self._threads.run(self.backend.close)
 
     async def _call(self, operation: str, key: str, limit: trio.CapacityLimiter, function: Callable[..., T], *arguments: Any) -> T:
+        asked = self._clock.monotonic()
         async with limit:
             self.requests[operation, kind_of(key)] += 1
+            begun = self._clock.monotonic() if limit is self._bulk else asked
             try:
-                result = await self._threads.run(function, *arguments)
+                result: T = await self._threads.run(_call_in_thread, begun, operation, key, function, *arguments)
             except (NotFound, Exists):
                 self._succeeded()
                 raise
@@ -132,3 +140,14 @@ class Remote:
             "seconds_since_success": silent,
             "last_error": None if self.last_error is None else str(self.last_error),
         }
+
+
+def _call_in_thread(asked: float, operation: str, key: str, function: Callable[..., T], *arguments: Any) -> T:
+    try:
+        with asked_at(asked):
+            return function(*arguments)
+    except S3cfsError:
+        raise
+    except Exception as error:
+        log.exception("%s %s: the backend raised what no backend may", operation, key)
+        raise StoreError(operation, key, f"unexpected {type(error).__name__}: {error}") from error

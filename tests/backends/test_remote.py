@@ -2,18 +2,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import trio
 import trio.testing
 
-from s3cfs.backends.base import Backend, Body
+from s3cfs.backends.base import Backend, Body, ObjectInfo
 from s3cfs.backends.faulty import Fault, FaultyBackend
 from s3cfs.backends.memory import MemoryBackend
 from s3cfs.backends.retry import RetryBackend
 from s3cfs.doors import SystemClock, TrioThreads
-from s3cfs.errors import Exists, NotFound, Temporary
+from s3cfs.errors import Exists, NotFound, StoreError, Temporary
 from s3cfs.remote import Remote
 
 
@@ -176,5 +176,81 @@ def test_the_counters() -> None:
         assert remote.last_success is not None
         await remote.get("log/2")
         assert remote.snapshot()["last_error"] is None
+
+    run(test)
+
+
+class Strange(MemoryBackend):
+    """A third party's, with a bug in every call."""
+
+    def get(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
+        raise RuntimeError("a bug")
+
+    def put(self, key: str, data: Body, only_if_absent: bool = False) -> None:
+        raise KeyError("a bug")
+
+    def stat(self, key: str) -> ObjectInfo:
+        raise OSError("a bug")
+
+    def delete(self, key: str) -> None:
+        raise TypeError("a bug")
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        yield ObjectInfo("pack/x", 1)
+        raise ValueError("a bug")
+
+    def probe_create_only(self) -> bool:
+        raise AssertionError("a bug")
+
+    def check(self) -> None:
+        raise ZeroDivisionError("a bug")
+
+
+def test_whatever_a_backend_raises_is_an_error_of_the_store() -> None:
+    async def test() -> None:
+        remote = remote_to(RetryBackend(Strange(), sleep=lambda seconds: pytest.fail("that is not tried again")))
+        calls: dict[tuple[str, str], Callable[[], Awaitable[object]]] = {
+            ("get", "pack/x"): lambda: remote.get("pack/x", 5, 10), ("put", "pack/x"): lambda: remote.put("pack/x", b"data"),
+            ("stat", "pack/x"): lambda: remote.stat("pack/x"), ("delete", "pack/x"): lambda: remote.delete("pack/x"),
+            ("list", "pack/"): lambda: remote.list("pack/"), ("probe", "probe/"): remote.probe_create_only, ("check", ""): remote.check}
+        for (operation, key), call in calls.items():
+            with pytest.raises(StoreError, match="unexpected .*Error: .*a bug") as caught:
+                await call()
+            assert (caught.value.operation, caught.value.key, caught.value.retryable) == (operation, key, False)
+        assert remote.snapshot()["errors"] == {operation: {"StoreError": 1} for operation, _ in calls}
+
+    run(test)
+
+
+def test_the_deadline_counts_from_the_asking() -> None:
+    """Two calls, one slot, a store that is away: the second waits for the first, and then not as long again."""
+    class Clock(SystemClock):
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    class Away(MemoryBackend):
+        def stat(self, key: str) -> ObjectInfo:
+            raise Temporary("stat", key, "away")
+
+    clock, ended = Clock(), []
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+
+    async def test() -> None:
+        backend = RetryBackend(Away(), deadline_s=100.0, clock=clock.monotonic, sleep=sleep, uniform=lambda low, high: high)
+        remote = Remote(backend, TrioThreads(), clock, 1, 1)
+
+        async def stat(number: int) -> None:
+            with pytest.raises(Temporary):
+                await remote.stat(f"pack/{number}")
+            ended.append(clock.now)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(stat, number)
+        assert len(ended) == 5 and 75 < max(ended) <= 100
 
     run(test)
