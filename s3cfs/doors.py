@@ -77,10 +77,7 @@ class Disk(Protocol):
         """Where SQLite finds it, together with `sqlite_vfs`."""
     @property
     def sqlite_vfs(self) -> str | None:
-        """Name of the apsw VFS below the encrypting one, or None for the system's own.
-
-        With a VFS that has no shared memory the engine opens in exclusive locking mode and checkpoints on its one connection.
-        """
+        """Name of the apsw VFS below the encrypting one, or None for the system's own. It must have shared memory."""
 
 
 @dataclass(frozen=True, slots=True)

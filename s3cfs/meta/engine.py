@@ -55,8 +55,6 @@ def connect(doors: Doors, path: str, key: bytes | None, *, create: bool = False)
                 raise CacheUnusable("this build of SQLite cannot encrypt: is apsw installed beside apsw-sqlite3mc?")
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)      # a join is planned once: 5 us instead of 20
         connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
-        if below:
-            connection.pragma("locking_mode", "exclusive")          # no shared memory: the WAL's index lives on the heap
         if connection.pragma("journal_mode", "wal") != "wal":
             raise CacheUnusable(f"{path}: SQLite cannot use a write-ahead log there")
         for name, value in (("synchronous", 1), ("wal_autocheckpoint", 0), ("cache_size", -PAGE_CACHE_KIB), ("temp_store", 2),
@@ -84,7 +82,6 @@ class Engine:
 
     def __init__(self, doors: Doors, path: str, key: bytes | None) -> None:
         self.doors, self.path, self.key = doors, path, key
-        self.exclusive = doors.disk.sqlite_vfs is not None
         self.failed: S3cfsError | None = None
         self.snapshots: set[int] = set()        # open ones; they hold the WAL
         self._wal_pages = self._copied_pages = 0
@@ -116,8 +113,7 @@ class Engine:
         self.load_counters()
         self.wal_file: DiskFile = self.doors.disk.open(self.path + "-wal")
         self.doors.disk.sync_dir(self.path.rpartition("/")[0])      # sync_wal() promises nothing while the name may go
-        if not self.exclusive:
-            self._helper = connect(self.doors, self.path, self.key)
+        self._helper = connect(self.doors, self.path, self.key)
 
     # ------------------------------------------------------------ statements
 
@@ -254,8 +250,6 @@ class Engine:
 
     def _wants_restart(self) -> bool:
         pages = self._wal_pages
-        if self.exclusive:
-            return pages >= WAL_COPY_PAGES
         if pages < WAL_RESTART_PAGES or self.snapshots:
             return False
         return pages - self._copied_pages <= WAL_REST_PAGES or pages >= WAL_ANYHOW_PAGES

@@ -4,9 +4,6 @@ A snapshot is taken on a connection of its own, inside a read transaction: it se
 meanwhile (and holds the WAL as long as it lives). Rows are copied in batches into an in-memory database that begins in the
 initial state (schema.INITIAL) and has a session: so the parts apply with the same apply() as any record of the log, to a new
 database, in order. All the work is SQLite's; a batch is bounded in bytes.
-
-Where only one connection may exist (a VFS without shared memory: the simulator) the rows are copied at once from the main
-connection, and the inverse of what the session has recorded since the last commit() is applied to the copy.
 """
 from __future__ import annotations
 
@@ -30,12 +27,9 @@ class Snapshot:
         self._path = engine.path
         self._on_close: Callable[[], None] = lambda: None
         try:
-            if engine.exclusive:
-                self._reader = _copy(engine)
-            else:
-                self._reader = connect(engine.doors, engine.path, engine.key)
-                engine.snapshots.add(id(self))
-                self._on_close = lambda: engine.snapshots.discard(id(self))
+            self._reader = connect(engine.doors, engine.path, engine.key)
+            engine.snapshots.add(id(self))
+            self._on_close = lambda: engine.snapshots.discard(id(self))
             self._reader.execute("ATTACH ':memory:' AS part KEY ''")
             self._reader.execute("PRAGMA part.journal_mode = off")
             self._reader.execute("BEGIN")
@@ -117,19 +111,6 @@ def _forget(reader: apsw.Connection, table: Table, last: tuple[Any, ...]) -> Non
     """Rows that went out. Initial rows that were not reached yet must stay, or they would look new."""
     key = ", ".join(table.key)
     reader.execute(f"DELETE FROM part.{table.name} WHERE ({key}) <= ({', '.join('?' * len(table.key))})", last)
-
-
-def _copy(engine: Engine) -> apsw.Connection:
-    copy = apsw.Connection(":memory:")
-    for sql, _ in schema.statements()[:len(schema.REPLICATED)]:
-        copy.execute(sql)
-    for table in schema.REPLICATED:
-        copy.executemany(f"INSERT INTO {table.name} VALUES ({', '.join('?' * table.columns)})", engine.all(f"SELECT * FROM {table.name}"))
-    if engine.dirty:
-        undo = apsw.Changeset.invert(engine.session.changeset())
-        if undo:
-            apsw.Changeset.apply(undo, copy)
-    return copy
 
 
 def fingerprint(rows: Callable[[str], Iterator[tuple[Any, ...]]]) -> bytes:

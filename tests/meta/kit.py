@@ -77,7 +77,7 @@ def sql(meta: Meta, text: str, *args: Any) -> list[tuple[Any, ...]]:
 
 
 class Vfs(apsw.VFS):
-    """The system's own, without shared memory; `error` is raised by every write and sync while it is set."""
+    """The system's own; `error` is raised by every write and sync while it is set."""
 
     def __init__(self, name: str) -> None:
         self.name = name

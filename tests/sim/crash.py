@@ -83,6 +83,10 @@ class Incarnation:
             self.kill(f"{kind}:{self.counts[kind]} {what}")
             raise Crash(self.died_at)
 
+    def note(self, kind: str, what: str) -> None:
+        """Something for the report; nobody dies of it."""
+        self.trace.append((self._points, kind, what))
+
     def step(self) -> None:
         """Between two steps of the event loop; called by the runtime, must not raise."""
         if self.dead:

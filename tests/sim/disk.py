@@ -15,9 +15,10 @@ import errno
 import os
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .crash import Incarnation
+from .faults import NEVER, DiskFaults
 
 SECTOR = 512
 STYLES = ("none", "all", "prefix", "writes", "sectors")
@@ -26,13 +27,12 @@ STYLES = ("none", "all", "prefix", "writes", "sectors")
 class FileNode:
     """A file's bytes: `data` as read now, `durable` as after a power cut without luck, and the steps between the two."""
 
-    __slots__ = ("data", "durable", "locks", "pending")
+    __slots__ = ("data", "durable", "pending")
 
     def __init__(self, data: bytes = b"") -> None:
         self.data = bytearray(data)
         self.durable = bytearray(data)
         self.pending: list[tuple[int, bytes | None]] = []     # (offset, bytes) or (size, None) for a truncation
-        self.locks: dict[int, int] = {}                       # SQLite's: file object -> level
 
     def write(self, offset: int, data: bytes) -> None:
         apply(self.data, offset, data)
@@ -116,16 +116,6 @@ class NameStep:
 
 def parent(path: str) -> str:
     return path.rpartition("/")[0]
-
-
-@dataclass
-class DiskFaults:
-    """Chances of trouble; `capacity_bytes` is where ENOSPC begins."""
-
-    fsync_eio: float = 0.0
-    write_eio: float = 0.0
-    capacity_bytes: int = 1 << 40
-    rng: random.Random = field(default_factory=lambda: random.Random(0))
 
 
 class SimDrive:
@@ -217,18 +207,22 @@ class SimFile:
         return self._node
 
     def pread(self, size: int, offset: int) -> bytes:
-        return bytes(self._use().data[offset:offset + size])
+        node = self._use()
+        self._disk.trouble("read", self.path)
+        return bytes(node.data[offset:offset + size])
 
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> None:
         node = self._use()
         self._disk.incarnation.point("write", self.path)
         data = bytes(data)
+        self._disk.trouble("write", self.path)
         self._disk.room(offset + len(data) - len(node.data), self.path)
         node.write(offset, data)
 
     def truncate(self, size: int) -> None:
         node = self._use()
         self._disk.incarnation.point("write", self.path)
+        self._disk.trouble("truncate", self.path)
         self._disk.room(size - len(node.data), self.path)
         node.truncate(size)
 
@@ -249,6 +243,7 @@ class SimDisk:
     def __init__(self, incarnation: Incarnation, drive: SimDrive, sqlite_root: str = "", sqlite_vfs: str | None = None) -> None:
         self.incarnation, self.drive = incarnation, drive
         self._sqlite_root, self._sqlite_vfs = sqlite_root, sqlite_vfs
+        self.fsyncs = 0
 
     @property
     def sqlite_vfs(self) -> str | None:
@@ -260,19 +255,30 @@ class SimDisk:
     def _fail(self, code: int, path: str) -> OSError:
         return OSError(code, os.strerror(code), path)
 
+    def trouble(self, call: str, path: str) -> None:
+        """Fails when it is time to."""
+        if code := self.drive.faults.check(call):
+            self.incarnation.note("fault", f"{errno.errorcode[code]} of {call} {path}")
+            raise self._fail(code, path)
+
     def room(self, more: int, path: str) -> None:
         faults = self.drive.faults
-        if more > 0 and faults.capacity_bytes < 1 << 40 and self.drive.used_bytes() + more > faults.capacity_bytes:
+        if more > 0 and faults.capacity_bytes < NEVER and self.drive.used_bytes() + more > faults.capacity_bytes:
+            faults.fired += 1
+            self.incarnation.note("fault", f"full: {path}")
             raise self._fail(errno.ENOSPC, path)
-        if faults.write_eio and faults.rng.random() < faults.write_eio:
-            raise self._fail(errno.EIO, path)
 
-    def sync_node(self, node: FileNode, path: str) -> None:
+    def sync_node(self, node: FileNode, path: str, call: str = "fsync") -> None:
         self.incarnation.point("sync", f"before fsync {path}")
-        faults = self.drive.faults
-        if faults.fsync_eio and faults.rng.random() < faults.fsync_eio:
+        self.fsyncs += 1
+        try:
+            self.trouble(call, path)
+        except OSError:
+            faults = self.drive.faults
             node.lose(faults.rng, faults.rng.choice(STYLES))
-            raise self._fail(errno.EIO, path)
+            if faults.forgets:
+                node.data[:] = node.durable
+            raise
         node.settle()
         self.incarnation.point("sync", f"after fsync {path}")
 
@@ -285,8 +291,9 @@ class SimDisk:
         if not isinstance(found, Folder):
             raise self._fail(errno.ENOENT if found is None else errno.ENOTDIR, path)
 
-    def open_node(self, path: str, *, create: bool, empty: bool) -> FileNode:
+    def open_node(self, path: str, *, create: bool, empty: bool, call: str = "open") -> FileNode:
         self._folder(parent(path))
+        self.trouble(call, path)
         found = self.lookup(path)
         if isinstance(found, Folder):
             raise self._fail(errno.EISDIR, path)
@@ -294,6 +301,7 @@ class SimDisk:
             if not create:
                 raise self._fail(errno.ENOENT, path)
             self.incarnation.point("write", f"create {path}")
+            self.trouble("db_create" if call == "db_open" else "create", path)
             found = FileNode()
             self.drive.change(NameStep(found, path, None))
         elif empty and found.data:
@@ -312,15 +320,17 @@ class SimDisk:
         if isinstance(entry, Folder) or isinstance(self.lookup(new), Folder):
             raise self._fail(errno.EISDIR, new)               # folders are not renamed here
         self.incarnation.point("write", f"rename {old} {new}")
+        self.trouble("rename", old)
         if old != new:
             self.drive.change(NameStep(entry, new, old))
 
-    def unlink(self, path: str) -> None:
+    def unlink(self, path: str, call: str = "unlink") -> None:
         entry = self.lookup(path)
         if isinstance(entry, Folder):
             raise self._fail(errno.EISDIR, path)
         if entry is not None:
             self.incarnation.point("write", f"unlink {path}")
+            self.trouble(call, path)
             self.drive.change(NameStep(None, None, path))
 
     def exists(self, path: str) -> bool:
@@ -328,12 +338,14 @@ class SimDisk:
 
     def size(self, path: str) -> int:
         entry = self.lookup(path)
+        self.trouble("size", path)
         if entry is None:
             raise self._fail(errno.ENOENT, path)
         return len(entry.data) if isinstance(entry, FileNode) else 0
 
     def listdir(self, path: str) -> list[str]:
         self._folder(path)
+        self.trouble("listdir", path)
         return sorted(name.rpartition("/")[2] for name in self.drive.names if parent(name) == path and name)
 
     def makedirs(self, path: str) -> None:
@@ -345,11 +357,14 @@ class SimDisk:
                 raise self._fail(errno.EEXIST, name)
             if found is None:
                 self.incarnation.point("write", f"mkdir {name}")
+                self.trouble("makedirs", name)
                 self.drive.change(NameStep(FOLDER, name, None))
 
     def sync_dir(self, path: str) -> None:
         self._folder(path)
         self.incarnation.point("sync", f"before sync_dir {path}")
+        self.fsyncs += 1
+        self.trouble("sync_dir", path)
         self.drive.settle_names(path)
         self.incarnation.point("sync", f"after sync_dir {path}")
 

@@ -11,7 +11,8 @@ from trio.testing import MockClock
 from s3cfs.doors import Doors
 
 from .crash import Crash, Incarnation, Plan
-from .disk import DiskFaults, SimDisk, SimDrive, SimFile
+from .disk import SimDisk, SimDrive, SimFile
+from .faults import DiskFaults
 from .sqlitevfs import attach, detach
 from .store import Bucket, SimStore, StoreFaults
 

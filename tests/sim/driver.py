@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import math
 import random
 import signal
 from collections.abc import Awaitable, Callable, Iterator
@@ -81,6 +82,7 @@ class Teller:
         self.settings: Any = None
         self.moments: list[int] = []               # changes of the bucket at the start of each life
         self.drawn = 0
+        self.mounted_s = math.inf                  # virtual time at which the newest life had mounted
 
     def tell(self) -> None:
         with self.assembly.settings(self.rng) as self.settings:
@@ -158,11 +160,13 @@ class Teller:
                   f"{'good' if healthy else 'bad'} line")
 
         mounted = False
+        self.mounted_s = math.inf
 
         async def main(incarnation: Incarnation, doors: Any, store: SimStore) -> None:
             nonlocal mounted
             async with self.assembly.mount(doors, store, self.settings) as node:
                 mounted = True
+                self.mounted_s = trio.current_time()
                 incarnation.working()
                 if self.unverified:
                     await self._verify(node, f"recovered in life {number}")
@@ -250,6 +254,9 @@ class Teller:
         self.unverified = True
 
     def _raise_by_lag(self, floors: list[int], seconds: float) -> None:
+        """I5. What an earlier life left has only been on its way since this one mounted."""
+        if self.mounted_s > seconds:
+            return
         for index, log in enumerate(self.logs):
             floors[index] = max(floors[index], log.count_until(seconds))
 

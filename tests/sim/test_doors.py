@@ -10,8 +10,9 @@ import trio
 from s3cfs.errors import Exists, Temporary, Unsupported
 
 from .crash import Crash, Incarnation, Plan
-from .disk import DiskFaults, SimDisk, SimDrive
+from .disk import SimDisk, SimDrive
 from .doors import SimClock, SimThreads
+from .faults import DiskFaults, Trouble
 from .runtime import Stuck, live
 from .store import Bucket, SimStore, StoreFaults
 
@@ -103,14 +104,13 @@ def test_a_folder_that_was_not_synced_takes_its_files_along():
 def test_a_failed_fsync_says_nothing_about_the_next():
     lost = kept = 0
     for seed in range(100):
-        drive = SimDrive(DiskFaults(fsync_eio=1.0, rng=random.Random(seed)))
+        drive = SimDrive(DiskFaults([Trouble(frozenset(("fsync",)))], rng=random.Random(seed)))
         disk = disk_of(drive)
         file = disk.open("a", create=True)
         disk.sync_dir("")
         file.pwrite(b"data", 0)
         with pytest.raises(OSError):
             file.fsync()
-        drive.faults.fsync_eio = 0.0
         file.fsync()
         assert file.pread(9, 0) == b"data"
         drive.power_cut(random.Random(seed))
