@@ -25,7 +25,7 @@ from typing import TypeVar
 
 from s3cfs.backends.base import Backend, Body, Capabilities, Listing, ObjectInfo
 from s3cfs.errors import Corrupt, StoreError, Throttled
-from s3cfs.limits import STORE_DEADLINE_S
+from s3cfs.limits import DEFAULTS
 
 FIRST_BACKOFF_S = 0.25
 BACKOFF_MAX_S = 20.0
@@ -56,7 +56,7 @@ def _surely_not_carried_out(error: StoreError) -> bool:
 class RetryBackend(Backend):
     """`inner` with patience."""
 
-    def __init__(self, inner: Backend, *, deadline_s: float = STORE_DEADLINE_S,
+    def __init__(self, inner: Backend, *, deadline_s: float = DEFAULTS.store_deadline_s,
                  clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], object] = time.sleep,
                  uniform: Callable[[float, float], float] = random.uniform,
                  on_retry: Callable[[StoreError, float], None] | None = None) -> None:

@@ -34,9 +34,9 @@ from s3cfs.backends.probe import probe
 from s3cfs.backends.s3_tls import ca_bundle
 from s3cfs.backends.url import Credentials, Options, StoreUrl
 from s3cfs.errors import ConfigError, Corrupt, NotFound, Temporary, Unsupported
-from s3cfs.limits import DOWNLOADS_AT_ONCE, MIB, STORE_TIMEOUT_S, UPLOADS_AT_ONCE
+from s3cfs.limits import DEFAULTS, MIB
 
-POOL_CONNECTIONS = UPLOADS_AT_ONCE + DOWNLOADS_AT_ONCE + 4
+POOL_CONNECTIONS = DEFAULTS.uploads_at_once + DEFAULTS.downloads_at_once + 4
 SEND_BYTES = 256 * 1024            # one send; each has the whole tcp-timeout
 EXPECT_MIN_BYTES = 1 * MIB         # larger bodies wait for "100 Continue": a refusal then costs no upload
 MD5_MAX_BYTES = 1 * MIB            # 1.5 ms of CPU; larger bodies rely on TLS or on their signature
@@ -48,7 +48,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 _COMMON: dict[str, str] = {
     "ssl-ca-path": "file or folder of CA certificates to trust instead of the system's",
-    "tcp-timeout": f"seconds without any progress until a connection is given up (default {STORE_TIMEOUT_S:g})",
+    "tcp-timeout": f"seconds without any progress until a connection is given up (default {DEFAULTS.store_timeout_s:g})",
     "disable-expect100": "send bodies at once instead of waiting for '100 Continue'",
     "dumb-copy": "accepted for S3QL's sake: s3cfs never copies objects in the store",
     "session-token": "token of temporary credentials (better: the AWS variables or a profile)",
@@ -117,7 +117,7 @@ class S3Backend(Backend):
         self._url = url
         self._bucket, self._prefix = url.bucket_and_prefix()
         endpoint, region = self._where(url, options)
-        timeout = options.seconds("tcp-timeout", STORE_TIMEOUT_S)
+        timeout = options.seconds("tcp-timeout", DEFAULTS.store_timeout_s)
         self._expect = not options.flag("disable-expect100")
         options.flag("dumb-copy")
         self._put_arguments = _put_arguments(options)

@@ -1,4 +1,4 @@
-"""The doors: time, randomness, threads and the disk enter s3cfs here and nowhere else (the store's is `remote`).
+"""The doors: time, randomness, threads, the disk and the bounds enter s3cfs here and nowhere else (the store's is `remote`).
 
 `app` makes the real ones; the simulator makes its own, so one seed replays one run, a crash can fall at any await, at any
 remote call and at any disk sync, and what was not synced can be dropped. Code from `vfs` down takes a `Doors` as an
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import trio
+
+from s3cfs.limits import DEFAULTS, Limits
 
 T = TypeVar("T")
 
@@ -86,6 +88,7 @@ class Doors:
     random: Randomness
     threads: Threads
     disk: Disk
+    limits: Limits = DEFAULTS
 
 
 class ShortCalls:

@@ -1,5 +1,12 @@
-"""Every bound in one place, the unit in its name. What a user may set has its default here too."""
+"""Every bound in one place, the unit in its name.
+
+`Limits` is what a running filesystem is bounded by: one object, passed in as `Doors.limits`, so that a test or the simulator gives other
+bounds with `dataclasses.replace` (a name that does not exist is an error). What a user may set has its default here too (`DEFAULTS`).
+The constants are Linux's own limits and what is told to the kernel.
+"""
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -11,53 +18,63 @@ XATTR_VALUE_MAX_BYTES = 65536
 LINK_MAX = 2**31 - 1
 FILE_MAX_BYTES = 2**62
 
-# content
-INLINE_MAX_BYTES = 512             # a file up to this size lives in its inode row
-CHUNK_MIN_BYTES = 128 * KIB
-CHUNK_AVG_BYTES = 512 * KIB
-CHUNK_MAX_BYTES = 2 * MIB          # also the largest overlay chunk
-PACK_TARGET_BYTES = 16 * MIB       # a journal pack is closed at the first chunk that takes it past this
-PACK_MAX_BYTES = 64 * MIB
-
-# writing
-DIRTY_POOL_BYTES = 96 * MIB        # dirty file data in RAM, staged ones included; beyond it writers wait or data is spooled
-STAGE_RUN_BYTES = 8 * MIB          # a contiguous dirty run of this size is staged while its file is still open
-STAGE_OPEN_FILE_S = 30.0           # dirty data of a file that stays open is staged after this
-OVERLAY_RUN_MAX_BYTES = 64 * KIB   # runs shorter than this inside existing data go into one overlay chunk
-TRANSACTION_INTERVAL_S = 1.0
-COMMIT_INTERVAL_S = 5.0            # default of --commit-interval
-SHORT_SYNC_S = 0.0005              # an fsync expected to take less is not worth a thread
-FRESH_FILE_GRACE_S = 0.2           # a transaction waits so long for a just created file to be closed
-JOURNAL_MAX_BYTES = 10 * GIB       # not yet in the store; beyond it writers wait, then ENOSPC
-WRITER_WAIT_S = 30.0               # how long a writer waits for room before ENOSPC
-DISK_RESERVE_BYTES = 96 * MIB      # ballast: free space below which no operation starts
-UPLOADS_AT_ONCE = 3                # each holds one pack in memory
-DOWNLOADS_AT_ONCE = 8
-
-# reading
-DECODED_CACHE_BYTES = 64 * MIB
-CACHE_BYTES = 10 * GIB             # default of --cachesize: sealed packs on disk
-FETCH_ALIGN_BYTES = 64 * KIB
-FETCH_MAX_BYTES = 8 * MIB          # one ranged GET
-NEIGHBOURHOOD_BYTES = 2 * MIB
-READAHEAD_MAX_BYTES = 32 * MIB
-
-# metadata
-OUTBOX_MAX_BYTES = 128 * MIB           # uncompressed changesets waiting for one record; beyond it writers wait
-CHECKPOINT_MIN_LOG_BYTES = 1 * MIB     # a checkpoint is not worth it below this
-CHECKPOINT_LOG_RATIO = 0.25            # of the size of the last checkpoint
-CHECKPOINT_MAX_SEGMENTS = 500
-CHECKPOINT_PART_BYTES = 8 * MIB        # uncompressed
-
-# who may write (facts: metadata.md)
-TAKEOVER_SILENCE_S = 30.0
-RELEASE_AFTER_IDLE_S = 60.0
-
-# the store
-STORE_TIMEOUT_S = 20.0
-STORE_DEADLINE_S = 120.0           # the retry wrapper gives up on one call after this
-
 # kernel
 ENTRY_TIMEOUT_S = 3600.0
 ATTR_TIMEOUT_S = 3600.0
 READ_AHEAD_KIB = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    # content
+    inline_max_bytes: int = 512              # a file up to this size lives in its inode row
+    chunk_min_bytes: int = 128 * KIB         # of new filesystems; each keeps its own in the superblock
+    chunk_avg_bytes: int = 512 * KIB
+    chunk_max_bytes: int = 2 * MIB           # also the largest overlay chunk
+    pack_target_bytes: int = 16 * MIB        # a journal pack is closed at the first chunk that takes it past this
+    pack_max_bytes: int = 64 * MIB
+
+    # writing
+    dirty_pool_bytes: int = 96 * MIB         # dirty file data in RAM, staged ones included; beyond it writers wait or data is spooled
+    stage_run_bytes: int = 8 * MIB           # a contiguous dirty run of this size is staged while its file is still open
+    stage_slice_bytes: int = 16 * MIB        # what one round of staging takes at most
+    stage_open_file_s: float = 30.0          # dirty data of a file that stays open is staged after this
+    ready_bytes: int = 8 * MIB               # closed files are staged when so much is waiting,
+    ready_files: int = 512                   # or so many of them
+    overlay_run_max_bytes: int = 64 * KIB    # runs shorter than this inside existing data go into one overlay chunk
+    transaction_interval_s: float = 1.0
+    commit_interval_s: float = 5.0           # default of --commit-interval
+    short_sync_s: float = 0.0005             # an fsync expected to take less is not worth a thread
+    fresh_file_grace_s: float = 0.2          # a transaction waits so long for a just created file to be closed
+    journal_max_bytes: int = 10 * GIB        # not yet in the store; beyond it writers wait, then ENOSPC
+    writer_wait_s: float = 30.0              # how long a writer waits for room before ENOSPC
+    disk_reserve_bytes: int = 96 * MIB       # ballast: free space below which no operation starts
+    uploads_at_once: int = 3                 # each holds one pack in memory
+    downloads_at_once: int = 8
+
+    # reading
+    decoded_cache_bytes: int = 64 * MIB
+    cache_bytes: int = 10 * GIB              # default of --cachesize: sealed packs on disk
+    fetch_align_bytes: int = 64 * KIB
+    fetch_max_bytes: int = 8 * MIB           # one ranged GET
+    neighbourhood_bytes: int = 2 * MIB
+    readahead_max_bytes: int = 32 * MIB
+
+    # metadata
+    outbox_max_bytes: int = 128 * MIB        # uncompressed changesets waiting for one record; beyond it writers wait
+    checkpoint_min_log_bytes: int = 1 * MIB  # a checkpoint is not worth it below this
+    checkpoint_log_ratio: float = 0.25       # of the size of the last checkpoint
+    checkpoint_max_segments: int = 500
+    checkpoint_part_bytes: int = 8 * MIB     # uncompressed
+
+    # who may write (facts: metadata.md)
+    heartbeat_s: float = 10.0                # a writer that has something to say is not silent for longer
+    takeover_silence_s: float = 30.0
+    release_after_idle_s: float = 60.0
+
+    # the store
+    store_timeout_s: float = 20.0
+    store_deadline_s: float = 120.0          # the retry wrapper gives up on one call after this
+
+
+DEFAULTS = Limits()

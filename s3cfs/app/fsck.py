@@ -16,7 +16,7 @@ from typing import Any
 
 import trio
 
-from s3cfs import check, limits
+from s3cfs import check
 from s3cfs.backends.base import Backend
 from s3cfs.check import Context, DropLocalState, Line, Outcome, Problem, Repair, Severity, Workshop
 from s3cfs.config import FsckOptions, Settings
@@ -26,6 +26,7 @@ from s3cfs.formats.chunk import ChunkCodec
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.superblock import Superblock
 from s3cfs.history.checkpoints import Checkpoints
+from s3cfs.limits import DEFAULTS
 from s3cfs.meta import Meta
 from s3cfs.remote import Remote
 
@@ -119,7 +120,7 @@ class _Fsck:
     # ---------------------------------------------------------------- looking
 
     async def run(self) -> FsckResult:
-        remote = Remote(self._open_backend(), self._threads, self._clock, limits.UPLOADS_AT_ONCE, limits.DOWNLOADS_AT_ONCE)
+        remote = Remote(self._open_backend(), self._threads, self._clock, DEFAULTS.uploads_at_once, DEFAULTS.downloads_at_once)
         rows_doors: Doors | None = None
         try:
             meta, rows_doors, unreadable = await self._open_rows(remote)

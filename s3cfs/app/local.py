@@ -19,7 +19,7 @@ from s3cfs.doors import SystemDisk
 from s3cfs.errors import AlreadyMounted, CacheFull, CacheUnusable
 from s3cfs.formats.superblock import Superblock
 
-FREE_AT_START_BYTES = limits.DISK_RESERVE_BYTES
+FREE_AT_START_BYTES = limits.DEFAULTS.disk_reserve_bytes
 
 
 def folder_name(found: Superblock, url: str) -> str:

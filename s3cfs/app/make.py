@@ -3,11 +3,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from s3cfs import ids, limits
+from s3cfs import ids
 from s3cfs.config import Secret, Settings
 from s3cfs.doors import SystemClock, SystemRandomness
 from s3cfs.errors import Exists, FilesystemExists
 from s3cfs.formats import superblock
+from s3cfs.limits import DEFAULTS
 
 from .store import FIRST_TIMEOUT_S, impatient, open_store
 
@@ -31,7 +32,7 @@ def mkfs(settings: Settings, *, label: str, plain: bool, passphrase: Secret | No
         if any(True for _ in backend.list("log/")):
             raise FilesystemExists(f"{backend.location} holds the log of a filesystem whose superblock is gone: choose another place")
         made, _, recovery_key = superblock.create(
-            label, SystemRandomness(), plain, limits.CHUNK_MIN_BYTES, limits.CHUNK_AVG_BYTES, limits.CHUNK_MAX_BYTES,
+            label, SystemRandomness(), plain, DEFAULTS.chunk_min_bytes, DEFAULTS.chunk_avg_bytes, DEFAULTS.chunk_max_bytes,
             passphrase.reveal() if passphrase else None, now_ns=SystemClock().time_ns())
         try:
             backend.put(ids.super_key(made.n), superblock.encode(made), only_if_absent=backend.probe_create_only())

@@ -27,7 +27,7 @@ from s3cfs.formats.pack import PackEntry
 from s3cfs.formats.record import object_hash
 from s3cfs.formats.superblock import Superblock
 from s3cfs.history.checkpoints import Checkpoints
-from s3cfs.history.commits import HEARTBEAT_S, Commits
+from s3cfs.history.commits import Commits
 from s3cfs.history.commits import Options as CommitOptions
 from s3cfs.history.log import Tip, list_log
 from s3cfs.history.office import Host, Tier, Writer
@@ -44,7 +44,6 @@ log = logging.getLogger(__name__)
 
 DATABASE = "meta.db"
 SAVE_CACHE_TABLE_S = 60.0
-MAKE_ROOM_BYTES = 4 * limits.DISK_RESERVE_BYTES      # what the cache gives up at a time when the disk is full
 
 
 def _nobody(host: Host) -> bool:
@@ -57,9 +56,9 @@ class NodeOptions:
     sole_writer: bool = False                  # the owner's word, for stores of neither tier
     force: bool = False                        # do not wait for the last writer's silence
     level: int | None = 3                      # of zstd; None: chunks are stored as they are
-    cache_bytes: int = limits.CACHE_BYTES
-    decoded_bytes: int = limits.DECODED_CACHE_BYTES
-    pool_bytes: int = limits.DIRTY_POOL_BYTES
+    cache_bytes: int = limits.DEFAULTS.cache_bytes
+    decoded_bytes: int = limits.DEFAULTS.decoded_cache_bytes
+    pool_bytes: int = limits.DEFAULTS.dirty_pool_bytes
     kernel_times: bool = False
     min_commit: int = 0                        # --expect-commit: the store must be at least there,
     expect_hash: str = ""                      # ... and that record have a hash that begins so
@@ -187,7 +186,7 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
                     progress: Progress = lambda what, done, total: None) -> AsyncIterator[Node]:
     """A running filesystem; see the module's text. S3cfsError when it cannot be opened; nothing is lost then."""
     doors.disk.makedirs("journal")
-    remote = Remote(backend, doors.threads, doors.clock, limits.UPLOADS_AT_ONCE, limits.DOWNLOADS_AT_ONCE)
+    remote = Remote(backend, doors.threads, doors.clock, doors.limits.uploads_at_once, doors.limits.downloads_at_once)
     meta, replica, tip = await load_meta(doors, remote, keyring, progress)
     try:
         await _check_expected(remote, tip, options)
@@ -200,7 +199,7 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
             tier = await choose_tier(remote, options.sole_writer)
             pause_s = options.commits.commit_interval_s
             writer = Writer(doors, remote, tier, lambda number: keyring.sealer("record", number), options.host, options.process_alive,
-                            every_s=pause_s if pause_s > HEARTBEAT_S else 0.0)
+                            every_s=pause_s if pause_s > doors.limits.heartbeat_s else 0.0)
             tip = await writer.claim(tip, force=options.force, on_wait=lambda text: progress(text, 0, 0))
             try:
                 await replica.catch_up(tip, in_office=True)
@@ -259,12 +258,13 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
                         decoded_bytes=options.decoded_bytes)
     spool = Spool(doors.disk, keyring)
     files = Files(doors, meta, blocks, spool, kernel_times=options.kernel_times, pool_bytes=options.pool_bytes,
-                  stage_open_s=min(limits.STAGE_OPEN_FILE_S, (options.commits.max_lag_s or 1e9) / 3))
+                  stage_open_s=min(doors.limits.stage_open_file_s, (options.commits.max_lag_s or 1e9) / 3))
     chunker = Chunker(superblock.chunk_min, superblock.chunk_avg, superblock.chunk_max, keyring.chunker_seed())
-    stager = Stager(doors, meta, journal, blocks, codec, Cutter(keyring, chunker, spool), epoch=epoch, on_change=files.recount)
+    stager = Stager(doors, meta, journal, blocks, codec, Cutter(keyring, chunker, spool, doors.limits),
+                    epoch=epoch, on_change=files.recount)
     checkpoints = Checkpoints(doors, meta, remote, keyring, epoch)
     async def make_room() -> None:
-        await cache.trim(max(0, cache.used_bytes - MAKE_ROOM_BYTES))
+        await cache.trim(max(0, cache.used_bytes - 4 * doors.limits.disk_reserve_bytes))
 
     commits = Commits(doors, meta, journal, blocks, remote, writer, files, stager.apply_lock, options.commits, make_room,
                       checkpoints if writer is not None else None)

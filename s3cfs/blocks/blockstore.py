@@ -7,7 +7,7 @@ takes over. Sealed bytes verify themselves when they are opened: what fails is f
 reported (`on_bad`) and answered with DataError, for this chunk alone. A pack that is absent is looked up again, since a pack may
 be rewritten and its chunks move, before it is an error.
 
-Bounded in bytes: decoded chunks (`decoded_bytes`), read-ahead under way (READAHEAD_MAX_BYTES), fetches (see fetch.py).
+Bounded in bytes: decoded chunks (`decoded_bytes`), read-ahead under way (`readahead_max_bytes`), fetches (see fetch.py).
 Event-loop thread only, but for decoding: sealed pieces above INLINE_BYTES are read and opened in threads, several at once.
 """
 from __future__ import annotations
@@ -27,7 +27,7 @@ from s3cfs.doors import DiskFile, Doors
 from s3cfs.errors import Damaged, DataError, NotFound, S3cfsError, StoreError
 from s3cfs.formats.chunk import ChunkCodec
 from s3cfs.ids import PackName
-from s3cfs.limits import DECODED_CACHE_BYTES, DOWNLOADS_AT_ONCE, KIB, READAHEAD_MAX_BYTES
+from s3cfs.limits import KIB
 from s3cfs.meta.types import Chunk, Pack
 from s3cfs.remote import Remote
 
@@ -61,22 +61,25 @@ class BlockStore:
         *,
         chunk_of: Callable[[int], Awaitable[Chunk | None]] | None = None,
         on_bad: Callable[[Chunk], None] | None = None,
-        decoded_bytes: int = DECODED_CACHE_BYTES,
-        readahead_bytes: int = READAHEAD_MAX_BYTES,
-        downloads: int = DOWNLOADS_AT_ONCE,
+        decoded_bytes: int | None = None,
+        readahead_bytes: int | None = None,
+        downloads: int | None = None,
     ) -> None:
         """`pack_of` and `chunk_of` look up rows (Meta.pack, which may also say Damaged; Meta.chunk). `on_bad` learns of chunks that
-        the store does not hold whole."""
+        the store does not hold whole. The bounds are those of `doors.limits` where they are not given."""
+        bounds = doors.limits
         self._doors, self._journal, self._cache, self._codec = doors, journal, cache, codec
         self._pack_of, self._chunk_of, self._on_bad = pack_of, chunk_of, on_bad
         self.stats = ReadStats()
-        self._fetcher = Fetcher(remote, cache, doors.clock, self.stats, downloads)
+        self._fetcher = Fetcher(remote, cache, doors.clock, self.stats, bounds, downloads)
         self._decoded: OrderedDict[int, bytes] = OrderedDict()
-        self._decoded_limit, self.decoded_bytes = decoded_bytes, 0
+        self._decoded_limit = bounds.decoded_cache_bytes if decoded_bytes is None else decoded_bytes
+        self.decoded_bytes = 0
         self._flights: dict[int, _Flight] = {}
         self._packs: OrderedDict[int, tuple[PackName, int]] = OrderedDict()      # names never change once they are given
         self._ahead: dict[int, None] = {}                                        # chunks read-ahead is at
-        self._ahead_limit, self._ahead_bytes = readahead_bytes, 0
+        self._ahead_limit = bounds.readahead_max_bytes if readahead_bytes is None else readahead_bytes
+        self._ahead_bytes = 0
         self._nursery: trio.Nursery | None = None
 
     async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:

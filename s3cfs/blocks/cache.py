@@ -5,7 +5,7 @@ not match its file (a crash, a hole where bytes were not synced) costs one more 
 but the table, and no error of the disk leaves this module: a disk that is full or fails makes the cache smaller, and reads go on from
 the store.
 
-Valid ranges are byte intervals whose borders are multiples of FETCH_ALIGN_BYTES or the pack's end, so a pack of PACK_MAX_BYTES has at most
+Valid ranges are byte intervals whose borders are multiples of `fetch_align_bytes` or the pack's end, so a pack of 64 MiB has at most
 512; they are kept as 32 bit numbers. Bytes in valid ranges are what `used_bytes` counts. A file being read or written is not evicted.
 Everything runs on the event-loop thread but the bodies named `*_in_thread`.
 """
@@ -25,7 +25,6 @@ import trio
 from s3cfs.blocks.handles import Handle, Handles, Turn, read_fully
 from s3cfs.doors import DiskFile, Doors
 from s3cfs.ids import PackName
-from s3cfs.limits import CACHE_BYTES, DISK_RESERVE_BYTES, FETCH_ALIGN_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +75,10 @@ class Ranges:
 
 
 class PackCache:
-    def __init__(self, doors: Doors, limit_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, doors: Doors, limit_bytes: int | None = None) -> None:
         """Call `load` before anything else."""
-        self._doors = doors
+        self._doors, self._align = doors, doors.limits.fetch_align_bytes
+        limit_bytes = doors.limits.cache_bytes if limit_bytes is None else limit_bytes
         self._handles = Handles(doors.disk, OPEN_FILES)
         self._packs: OrderedDict[str, Ranges] = OrderedDict()    # least recently used first
         self._doomed: dict[str, None] = {}                       # paths to unlink; their names take no data until that is done
@@ -136,7 +136,7 @@ class PackCache:
 
     async def store(self, name: PackName, offset: int, data: bytes | memoryview) -> None:
         """Keep these bytes of the pack. `offset` is aligned, the end too or it is the pack's. Never raises for the disk's sake."""
-        if offset % FETCH_ALIGN_BYTES:
+        if offset % self._align:
             raise ValueError(f"not aligned: {offset}")
         path = _path(name)
         if len(data) > self._allowed or path in self._doomed:
@@ -167,7 +167,8 @@ class PackCache:
         self._allowed = min(self.limit_bytes, self._allowed + stored_bytes // 8)
 
     def _store_in_thread(self, file: DiskFile, offset: int, data: bytes | memoryview) -> None:
-        if self._doors.disk.free_bytes() < 2 * DISK_RESERVE_BYTES + len(data):        # the journal's and the database's come first
+        # the journal's and the database's needs come first
+        if self._doors.disk.free_bytes() < 2 * self._doors.limits.disk_reserve_bytes + len(data):
             raise OSError(errno.ENOSPC, "the disk's reserve is not for the cache")
         file.pwrite(data, offset)
 
@@ -190,8 +191,8 @@ class PackCache:
     def invalidate(self, name: PackName, offset: int, size: int) -> None:
         """These bytes are not what they should be: forget them and what shares their aligned blocks."""
         if name in self._packs:
-            start = offset - offset % FETCH_ALIGN_BYTES
-            self._change(name, start, -(-(offset + size) // FETCH_ALIGN_BYTES) * FETCH_ALIGN_BYTES, add=False)
+            start = offset - offset % self._align
+            self._change(name, start, -(-(offset + size) // self._align) * self._align, add=False)
 
     def _change(self, name: str, start: int, end: int, *, add: bool) -> None:
         ranges = self._packs[name]

@@ -1,14 +1,14 @@
 """Ranged GETs of packs: aligned, merged, a few at a time, urgent ones first.
 
 A reader asks for a range with `get`. The range becomes a want in one queue; whenever a slot is free the oldest urgent want (else the oldest
-of read-ahead) is taken together with the wants near it in the same pack, as one GET of at most FETCH_MAX_BYTES. Wants join a GET under
+of read-ahead) is taken together with the wants near it in the same pack, as one GET of at most `fetch_max_bytes`. Wants join a GET under
 way that covers them, so a hundred readers of one range make one request. While all slots are busy wants pile up and merge by themselves;
 when slots are free they wait for one pass of the scheduler, so that readers woken together are served together.
 
 A second miss in one pack soon after the first takes the neighbourhood with it: files written together lie together and are read together.
 
 A want whose last waiter was cancelled leaves the queue; a GET under way is finished for the cache. Bytes in memory are bounded by slots x
-FETCH_MAX_BYTES: a slot is free again only when its bytes are in the cache. Event-loop thread only.
+`fetch_max_bytes`: a slot is free again only when its bytes are in the cache. Event-loop thread only.
 """
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from s3cfs.blocks.cache import PackCache
 from s3cfs.doors import Clock
 from s3cfs.errors import Damaged, S3cfsError, StoreError
 from s3cfs.ids import PackName, pack_key
-from s3cfs.limits import DOWNLOADS_AT_ONCE, FETCH_ALIGN_BYTES, FETCH_MAX_BYTES, KIB, NEIGHBOURHOOD_BYTES
+from s3cfs.limits import DEFAULTS, KIB, Limits
 from s3cfs.remote import Remote
 
 GAP_BYTES = 256 * KIB              # wants this near each other are one GET: less than a round trip's worth of transfer
@@ -70,8 +70,11 @@ class _Want:
 
 
 class Fetcher:
-    def __init__(self, remote: Remote, cache: PackCache, clock: Clock, stats: ReadStats, downloads: int = DOWNLOADS_AT_ONCE) -> None:
-        self._remote, self._cache, self._clock, self._stats = remote, cache, clock, stats
+    def __init__(self, remote: Remote, cache: PackCache, clock: Clock, stats: ReadStats, bounds: Limits = DEFAULTS,
+                 downloads: int | None = None) -> None:
+        self._remote, self._cache, self._clock, self._stats, self._limits = remote, cache, clock, stats, bounds
+        self._align = bounds.fetch_align_bytes
+        downloads = bounds.downloads_at_once if downloads is None else downloads
         self._slots = downloads
         self._ahead_slots = max(1, downloads - RESERVED_SLOTS)
         self._queue: list[_Want] = []
@@ -141,8 +144,8 @@ class Fetcher:
     def _want(self, name: PackName, pack_size: int, offset: int, size: int, urgent: bool, fresh: bool) -> _Want:
         if self._nursery is None:
             raise _stopped(name)
-        start = offset - offset % FETCH_ALIGN_BYTES
-        end = min(-(-(offset + size) // FETCH_ALIGN_BYTES) * FETCH_ALIGN_BYTES, max(pack_size, offset + size))
+        start = offset - offset % self._align
+        end = min(-(-(offset + size) // self._align) * self._align, max(pack_size, offset + size))
         for want in self._queue:
             if want.name == name and want.start <= start and end <= want.end:      # also if fresh: it has not begun
                 want.urgent |= urgent
@@ -186,7 +189,7 @@ class Fetcher:
             grown = False
             for want in list(others):
                 low, high = min(start, want.start), max(end, want.end)
-                most = FETCH_MAX_BYTES if want.urgent or not first.urgent else NEIGHBOURHOOD_BYTES
+                most = self._limits.fetch_max_bytes if want.urgent or not first.urgent else self._limits.neighbourhood_bytes
                 if want.start <= end + GAP_BYTES and start <= want.end + GAP_BYTES and (high - low <= most or (low, high) == (start, end)):
                     start, end, grown = low, high, True
                     group.append(want)
@@ -201,15 +204,15 @@ class Fetcher:
         self._recent[first.name] = now
         if len(self._recent) > RECENT_PACKS:
             self._recent.popitem(last=False)
-        if before is None or now - before > NEIGHBOUR_S or end - start >= NEIGHBOURHOOD_BYTES:
+        if before is None or now - before > NEIGHBOUR_S or end - start >= self._limits.neighbourhood_bytes:
             return start, end
-        spare = NEIGHBOURHOOD_BYTES - (end - start)
-        low = max(0, start - spare // 4 // FETCH_ALIGN_BYTES * FETCH_ALIGN_BYTES)      # mostly forward: that is how files are read
-        high = max(end, min(low + NEIGHBOURHOOD_BYTES, first.pack_size))
-        while low < start and self._cache.covers(first.name, low, FETCH_ALIGN_BYTES):
-            low += FETCH_ALIGN_BYTES
+        spare = self._limits.neighbourhood_bytes - (end - start)
+        low = max(0, start - spare // 4 // self._align * self._align)      # mostly forward: that is how files are read
+        high = max(end, min(low + self._limits.neighbourhood_bytes, first.pack_size))
+        while low < start and self._cache.covers(first.name, low, self._align):
+            low += self._align
         while high > end:
-            block = (high - 1) // FETCH_ALIGN_BYTES * FETCH_ALIGN_BYTES
+            block = (high - 1) // self._align * self._align
             if block < end or not self._cache.covers(first.name, block, high - block):
                 break
             high = block

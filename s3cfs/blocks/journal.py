@@ -33,7 +33,7 @@ from s3cfs.formats import pack as packs
 from s3cfs.formats.pack import HEADER_BYTES, PackEntry, PackHasher
 from s3cfs.formats.seal import Sealer
 from s3cfs.ids import ChunkId, PackName, pack_name
-from s3cfs.limits import KIB, MIB, PACK_TARGET_BYTES
+from s3cfs.limits import KIB, MIB
 
 T = TypeVar("T")
 
@@ -115,13 +115,13 @@ class Journal:
                 if pack is None:
                     pack = self._begin(await pack_id_of_new())
                 end, size = at, max(pack.size, HEADER_BYTES)
-                while end < len(sealed) and size < PACK_TARGET_BYTES:
+                while end < len(sealed) and size < self._doors.limits.pack_target_bytes:
                     chunk_id, data, length = sealed[end]
                     pack.entries.append(PackEntry(chunk_id, size, len(data), length))
                     places.append((pack.pack_id, size))
                     size += len(data)
                     end += 1
-                await self._write(pack, [data for _, data, _ in sealed[at:end]], finish=size >= PACK_TARGET_BYTES)
+                await self._write(pack, [data for _, data, _ in sealed[at:end]], finish=size >= self._doors.limits.pack_target_bytes)
                 at = end
             return places
 

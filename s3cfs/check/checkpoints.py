@@ -74,7 +74,7 @@ async def checkpoints(ctx: Context) -> AsyncGenerator[Problem, None]:
 
 async def _troubles(ctx: Context, manifest: Manifest, sizes: dict[str, int], thorough: bool) -> list[tuple[Part, str]]:
     found: list[tuple[Part, str]] = []
-    limit = trio.CapacityLimiter(limits.DOWNLOADS_AT_ONCE // 2)
+    limit = trio.CapacityLimiter(limits.DEFAULTS.downloads_at_once // 2)
     done = 0
 
     async def one(part: Part) -> None:

@@ -91,7 +91,7 @@ async def _read(ctx: Context, places: dict[str, tuple[int, str, int]]) -> dict[s
             ctx.progress("reading the log", len(seen), len(places), "records")
 
     async with trio.open_nursery() as nursery:
-        for _ in range(limits.DOWNLOADS_AT_ONCE):
+        for _ in range(limits.DEFAULTS.downloads_at_once):
             nursery.start_soon(work)
     return seen
 

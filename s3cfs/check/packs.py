@@ -31,7 +31,7 @@ BATCH = 256                      # packs whose chunk rows are read in one pass
 WINDOW = 24                      # packs between two reports
 ORPHANS_NAMED = 20
 UNUSED_NAMED = 5
-TOO_LARGE_BYTES = 2 * limits.PACK_MAX_BYTES     # to be a pack: not worth the memory
+TOO_LARGE_BYTES = 2 * limits.DEFAULTS.pack_max_bytes     # to be a pack: not worth the memory
 JOURNAL = "journal"
 
 

@@ -46,12 +46,12 @@ class MountOptions:
     """How one mount behaves. `compress` is zstd's level or None; times in seconds, sizes in bytes."""
 
     cachedir: str
-    cache_size: int = limits.CACHE_BYTES
+    cache_size: int = limits.DEFAULTS.cache_bytes
     compress: int | None = 3
     sync: str = "local"
-    commit_interval: float = limits.COMMIT_INTERVAL_S
+    commit_interval: float = limits.DEFAULTS.commit_interval_s
     max_lag: float | None = None
-    journal_size: int = limits.JOURNAL_MAX_BYTES
+    journal_size: int = limits.DEFAULTS.journal_max_bytes
     allow_other: bool = False
     foreground: bool = False
     read_only: bool = False
@@ -139,18 +139,18 @@ OPTIONS: tuple[Option, ...] = (
            "folder for local state: journal, cache and metadata of each filesystem",
            shown="/var/cache/s3cfs for root, else $XDG_CACHE_HOME/s3cfs", aliases=("cache-dir",)),
     Option("cachesize", "cache_size", at_least(parse_size, 64 * limits.MIB, "64MiB"), "SIZE",
-           "how much data from the store is kept on the local disk", limits.CACHE_BYTES, "10G", ("cache-size",)),
+           "how much data from the store is kept on the local disk", limits.DEFAULTS.cache_bytes, "10G", ("cache-size",)),
     Option("compress", "compress", parse_compress, "HOW",
            "zstd, zstd-LEVEL (1 to 19) or none; what does not compress is stored as it is", 3, "zstd-3"),
     Option("sync", "sync", one_of("local", "remote"), "WHERE",
            "what fsync() waits for: the local disk, or the store", "local", "local"),
     Option("commit-interval", "commit_interval", at_least(parse_duration, 0.1, "100ms"), "TIME",
-           "how often changes go to the store while there are any", limits.COMMIT_INTERVAL_S, "5s"),
+           "how often changes go to the store while there are any", limits.DEFAULTS.commit_interval_s, "5s"),
     Option("max-lag", "max_lag", parse_max_lag, "TIME",
            "writers wait when the store is behind by more than this; none: the journal's size is the only bound", None, "none"),
     Option("journal-size", "journal_size", at_least(parse_size, 64 * limits.MIB, "64MiB"), "SIZE",
            "how much data may wait on the local disk for the store; beyond it writers wait, then get ENOSPC",
-           limits.JOURNAL_MAX_BYTES, "10G"),
+           limits.DEFAULTS.journal_max_bytes, "10G"),
     Option("allow-other", "allow_other", None, "",
            "let other users into the mount (the permissions of files apply)", False, "no"),
     Option("fg", "foreground", None, "",

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from s3cfs import ids, limits
+from s3cfs import ids
 from s3cfs.doors import Doors
 from s3cfs.errors import StoreError
 from s3cfs.formats import checkpoint
@@ -33,8 +33,9 @@ class Checkpoints:
     def due(self) -> bool:
         """Whether reading the log takes long enough by now that a checkpoint pays."""
         local = LocalTip.load(self._meta)
-        bound = max(limits.CHECKPOINT_MIN_LOG_BYTES, int(limits.CHECKPOINT_LOG_RATIO * local.checkpoint_bytes))
-        return local.log_bytes > bound or local.log_records >= limits.CHECKPOINT_MAX_SEGMENTS
+        limits = self._doors.limits
+        bound = max(limits.checkpoint_min_log_bytes, int(limits.checkpoint_log_ratio * local.checkpoint_bytes))
+        return local.log_bytes > bound or local.log_records >= limits.checkpoint_max_segments
 
     def begin(self) -> Snapshot | None:
         """With the transaction just ended: its state, if a checkpoint is due. Give it to `write` once the commit is in the store."""
@@ -67,12 +68,12 @@ class Checkpoints:
         local.with_checkpoint(tip.n, sum(part.size for part in parts), local.log_bytes - log_bytes).save(self._meta)
         log.info("checkpoint at commit %d: %d parts", tip.n, len(parts))
 
-    @staticmethod
-    def _groups(snapshot: Snapshot) -> Iterator[list[bytes]]:
+    def _groups(self, snapshot: Snapshot) -> Iterator[list[bytes]]:
+        part_bytes = self._doors.limits.checkpoint_part_bytes
         group: list[bytes] = []
-        for changeset in snapshot.changesets(limits.CHECKPOINT_PART_BYTES // 4):
+        for changeset in snapshot.changesets(part_bytes // 4):
             group.append(changeset)
-            if sum(map(len, group)) >= limits.CHECKPOINT_PART_BYTES // 2:
+            if sum(map(len, group)) >= part_bytes // 2:
                 yield group
                 group = []
         if group:

@@ -20,7 +20,6 @@ from typing import Protocol
 
 import trio
 
-from s3cfs import limits
 from s3cfs.blocks.blockstore import BlockStore
 from s3cfs.blocks.journal import ClosedPack, Journal
 from s3cfs.doors import Doors, ShortCalls
@@ -33,12 +32,12 @@ from s3cfs.history.log import Tip
 from s3cfs.history.office import Tier, Writer
 from s3cfs.history.replica import LocalTip, pending_name
 from s3cfs.history.uploads import Uploads
+from s3cfs.limits import DEFAULTS
 from s3cfs.meta import Meta, Snapshot
 from s3cfs.remote import Remote
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_S = 10.0                # a writer that is busy uploading says so in the log
 JOURNAL_ROOM = 0.9                # of the journal's bound: beyond it writers begin to wait
 
 
@@ -58,13 +57,13 @@ class Content(Protocol):
 @dataclass(frozen=True, slots=True)
 class Options:
     sync_remote: bool = False
-    transaction_interval_s: float = limits.TRANSACTION_INTERVAL_S
-    commit_interval_s: float = limits.COMMIT_INTERVAL_S
+    transaction_interval_s: float = DEFAULTS.transaction_interval_s
+    commit_interval_s: float = DEFAULTS.commit_interval_s
     max_lag_s: float | None = None
-    journal_max_bytes: int = limits.JOURNAL_MAX_BYTES
-    writer_wait_s: float = limits.WRITER_WAIT_S
-    release_after_idle_s: float = limits.RELEASE_AFTER_IDLE_S
-    short_sync_s: float = limits.SHORT_SYNC_S
+    journal_max_bytes: int = DEFAULTS.journal_max_bytes
+    writer_wait_s: float = DEFAULTS.writer_wait_s
+    release_after_idle_s: float = DEFAULTS.release_after_idle_s
+    short_sync_s: float = DEFAULTS.short_sync_s
 
 
 class Commits:
@@ -117,7 +116,7 @@ class Commits:
     def _full(self) -> bool:
         over = self._journal.bytes_total > self._options.journal_max_bytes * JOURNAL_ROOM
         late = self._options.max_lag_s is not None and self.lag_s() > self._options.max_lag_s
-        return over or late or self._outbox_bytes > limits.OUTBOX_MAX_BYTES or not self.disk_has_room()
+        return over or late or self._outbox_bytes > self._doors.limits.outbox_max_bytes or not self.disk_has_room()
 
     def disk_has_room(self) -> bool:
         """Whether the local disk has more than its reserve free; looked up a few times a second."""
@@ -125,7 +124,7 @@ class Commits:
         if now - self._room_checked > 0.25:
             self._room_checked = now
             coming = self._content.pending_bytes                # accepted, and not on the disk yet
-            self._disk_has_room = self._doors.disk.free_bytes() - coming > limits.DISK_RESERVE_BYTES
+            self._disk_has_room = self._doors.disk.free_bytes() - coming > self._doors.limits.disk_reserve_bytes
         return self._disk_has_room
 
     async def room(self) -> None:
@@ -157,10 +156,10 @@ class Commits:
     async def durable(self) -> None:
         """Everything done before this call is in a transaction on the local disk (and, under --sync=remote, in the store)."""
         if self._options.sync_remote:
-            with trio.move_on_after(limits.STORE_DEADLINE_S):
+            with trio.move_on_after(self._doors.limits.store_deadline_s):
                 await self.flush(files=False)
                 return
-            raise DataError(f"the store did not take the changes within {limits.STORE_DEADLINE_S:.0f} s; they are queued")
+            raise DataError(f"the store did not take the changes within {self._doors.limits.store_deadline_s:.0f} s; they are queued")
         self.health.refuse_if_ended()
         begun = self._begun
         async with self._transaction_lock:
@@ -229,7 +228,7 @@ class Commits:
             self._outbox_bytes -= self._waiting.popleft()[2]
 
     async def _wait_for_fresh_files(self) -> None:
-        deadline = self._doors.clock.monotonic() + limits.FRESH_FILE_GRACE_S
+        deadline = self._doors.clock.monotonic() + self._doors.limits.fresh_file_grace_s
         while self._content.has_fresh_open() and self._doors.clock.monotonic() < deadline:
             await self._doors.clock.sleep(0.005)
 
@@ -364,14 +363,14 @@ class Commits:
         if self._released and self._uploads.busy_with(packs):
             await self._append(writer, Kind.COMMIT, {"outbox": 0, "transactions": 0}, b"")
         for pack in packs:
-            while not await self._uploads.wait(pack, HEARTBEAT_S):
+            while not await self._uploads.wait(pack, self._doors.limits.heartbeat_s):
                 self.health.check()                   # nothing more to say when writing has ended: another may take over
                 await self._heartbeat(writer)
         self.health.check()                           # one of them could not be uploaded: no record may name it
 
     async def _heartbeat(self, writer: Writer) -> None:
         """With `_commit_lock` held: an empty commit, if this writer has been silent for long."""
-        if self._now() - self._last_append > HEARTBEAT_S:
+        if self._now() - self._last_append > self._doors.limits.heartbeat_s:
             await self._append(writer, Kind.COMMIT, {"outbox": 0, "transactions": 0}, b"")
 
     async def _append(self, writer: Writer, kind: Kind, info: dict[str, object], changeset: bytes = b"") -> Tip:

@@ -29,7 +29,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from s3cfs import ids, limits
+from s3cfs import ids
 from s3cfs.doors import Doors
 from s3cfs.errors import AlreadyMounted, Deposed, Exists, StoreError, Unsupported
 from s3cfs.formats import record
@@ -127,7 +127,7 @@ class Writer:
             return tip
         who = f" on {owner.name}" if owner and owner.name else ""
         quiet_since = self._doors.clock.monotonic()
-        silence_s = limits.TAKEOVER_SILENCE_S + float(tip.info.get("every", 0))
+        silence_s = self._doors.limits.takeover_silence_s + float(tip.info.get("every", 0))
         on_wait(f"the last writer{who} did not sign off; waiting {silence_s:.0f} s to see whether it lives")
         while self._doors.clock.monotonic() - quiet_since < silence_s:
             await self._doors.clock.sleep(3.0)
@@ -256,7 +256,7 @@ class Writer:
             try:
                 answer = await attempt()
             except StoreError as exc:
-                if not self.epoch and (not exc.retryable or clock.monotonic() - began > limits.STORE_DEADLINE_S):
+                if not self.epoch and (not exc.retryable or clock.monotonic() - began > self._doors.limits.store_deadline_s):
                     raise
                 if self.away_since is None:
                     self.away_since = began

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from s3cfs import ids, limits
+from s3cfs import ids
 from s3cfs.doors import Doors
 from s3cfs.errors import Damaged, Diverged, NotFound, ObjectMissing, RolledBack
 from s3cfs.formats import checkpoint, record
@@ -159,7 +159,7 @@ class Replica:
         queue = sorted(wanted, reverse=True)
         if queue:
             async with trio.open_nursery() as nursery:
-                for _ in range(limits.DOWNLOADS_AT_ONCE):
+                for _ in range(self._doors.limits.downloads_at_once):
                     nursery.start_soon(fetch, queue)
         steps: list[_Step] = []
         key, expected = tip.key, tip.hash

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 
 import trio
 
-from s3cfs import limits
 from s3cfs.blocks.journal import ClosedPack, Journal
 from s3cfs.doors import Doors
 from s3cfs.errors import Exists, StoreError
@@ -66,7 +65,7 @@ class Uploads:
 
     async def run(self) -> None:
         """Until cancelled."""
-        limiter = trio.CapacityLimiter(limits.UPLOADS_AT_ONCE)
+        limiter = trio.CapacityLimiter(self._doors.limits.uploads_at_once)
 
         async def one(pack: ClosedPack) -> None:
             async with limiter:

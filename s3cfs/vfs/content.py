@@ -61,7 +61,7 @@ class Transactions(Protocol):
         """False while new changes have to wait for the store: then `room()` is worth awaiting. Cheap."""
 
     async def room(self) -> None:
-        """Wait until there is room, at most limits.WRITER_WAIT_S; NoSpace after that."""
+        """Wait until there is room, at most `writer_wait_s`; NoSpace after that."""
 
     async def durable(self) -> None:
         """Everything done so far is in a transaction that is on disk (in the store under --sync=remote)."""

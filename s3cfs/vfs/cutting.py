@@ -59,18 +59,18 @@ class Cut:
 
 
 class Cutter:
-    def __init__(self, keyring: KeyRing, chunker: Chunker, spool: Spool) -> None:
-        self._keyring, self._chunker, self._spool = keyring, chunker, spool
+    def __init__(self, keyring: KeyRing, chunker: Chunker, spool: Spool, bounds: limits.Limits = limits.DEFAULTS) -> None:
+        self._keyring, self.chunker, self._spool, self._limits = keyring, chunker, spool, bounds
 
     def cut(self, slices: Sequence[Slice]) -> Cut:
         """Cut and hash."""
         cut = Cut()
         for part in slices:
             runs = part.data.runs()
-            short = [run for run in runs if run[1] - run[0] < limits.OVERLAY_RUN_MAX_BYTES]
+            short = [run for run in runs if run[1] - run[0] < self._limits.overlay_run_max_bytes]
             if len(short) > 1 or (short and not self._is_whole(part, short[0])):
                 self._cut_overlays(part, short, cut)
-                runs = [run for run in runs if run[1] - run[0] >= limits.OVERLAY_RUN_MAX_BYTES]
+                runs = [run for run in runs if run[1] - run[0] >= self._limits.overlay_run_max_bytes]
             for start, end in runs:
                 data = self._joined(part, start, end)
                 if part.tail and part.tail[0] + len(part.tail[1]) == start:
@@ -100,7 +100,7 @@ class Cutter:
             if not any(data[:64]) and bytes(data) == bytes(len(data)) and part.final:
                 cut.holes.append((part, start, end))
                 continue
-            if group and size + len(data) > limits.CHUNK_AVG_BYTES:
+            if group and size + len(data) > self.chunker.avg_bytes:
                 close()
                 group, size = [], 0
             group.append((start, data))
@@ -121,7 +121,7 @@ class Cutter:
             view = data[low - start:high - start]
             final = high < end or end not in part.open_ends
             at = 0
-            for length in self._chunker.cut(view, final):
+            for length in self.chunker.cut(view, final):
                 piece = view[at:at + length]
                 cut.pieces.append(Piece(self._keyring.chunk_id(piece), piece, [(part, low + at, 0, length)]))
                 at += length

@@ -28,8 +28,6 @@ from .state import EVERYTHING, FileState
 
 log = logging.getLogger(__name__)
 
-READY_BYTES = 8 * limits.MIB           # closed files are staged when so much is waiting,
-READY_FILES = 512                       # or so many of them
 FRESH_S = 1.0                           # a file made less than this ago and still empty is about to be written
 
 
@@ -37,11 +35,13 @@ class Files:
     """Content of all files. One instance a mount; everything runs on the event-loop thread."""
 
     def __init__(self, doors: Doors, meta: Meta, blocks: BlockStore, spool: Spool, *, kernel_times: bool,
-                 pool_bytes: int = limits.DIRTY_POOL_BYTES, stage_open_s: float = limits.STAGE_OPEN_FILE_S) -> None:
+                 pool_bytes: int | None = None, stage_open_s: float | None = None) -> None:
         """`kernel_times`: the kernel caches writes and sends the times itself. `stage_open_s`: when a file that stays open is staged."""
         self._doors, self._meta, self._blocks, self._spool = doors, meta, blocks, spool
-        self._kernel_times, self._pool_bytes, self._stage_open_s = kernel_times, pool_bytes, stage_open_s
-        self._readahead = ReadAhead(meta, blocks)
+        self._kernel_times = kernel_times
+        self._pool_bytes = doors.limits.dirty_pool_bytes if pool_bytes is None else pool_bytes
+        self._stage_open_s = doors.limits.stage_open_file_s if stage_open_s is None else stage_open_s
+        self._readahead = ReadAhead(meta, blocks, doors.limits.readahead_max_bytes)
         self._stager: Stager | None = None
         self._durable: Callable[[], Awaitable[None]] | None = None
         self._note: Callable[[], None] = lambda: None
@@ -93,7 +93,7 @@ class Files:
             row = await self._meta.get(ino)
             if row is None:
                 raise StaleInode(f"inode {ino} is gone")
-            state = self._states[ino] = FileState(ino, row.size, row.data)
+            state = self._states[ino] = FileState(ino, row.size, row.data, look_at_bytes=self._doors.limits.stage_run_bytes)
             if row.size == 0 and not row.alloc and self._doors.clock.time_ns() - row.ctime_ns < FRESH_S * 1e9:
                 state.fresh, state.fresh_until = True, self._doors.clock.monotonic() + FRESH_S
         return state
@@ -118,7 +118,7 @@ class Files:
         elif state.pending:
             self._ready[state.ino] = state
             self._ready_bytes += state.dirty.bytes
-            if self._ready_bytes >= READY_BYTES or len(self._ready) >= READY_FILES:
+            if self._ready_bytes >= self._doors.limits.ready_bytes or len(self._ready) >= self._doors.limits.ready_files:
                 self._pressure.set()
         else:
             self._ready.pop(state.ino, None)
@@ -295,13 +295,14 @@ class Files:
 
     async def _relieve(self) -> None:
         assert self._stager is not None
-        if self._ready_bytes >= READY_BYTES or len(self._ready) >= READY_FILES or (
+        if self._ready_bytes >= self._doors.limits.ready_bytes or len(self._ready) >= self._doors.limits.ready_files or (
                 self._ready and self._ram_bytes > self._pool_bytes // 2):
             await self._stage(list(self._ready.values()))
+        run_bytes = self._doors.limits.stage_run_bytes
         for state in [state for state in self._states.values() if state.changed and state.dirty.bytes >= state.look_at_bytes]:
-            if any(end - start >= limits.STAGE_RUN_BYTES for start, end in state.dirty.runs()):
+            if any(end - start >= run_bytes for start, end in state.dirty.runs()):
                 await self._stager.stage([state], final=False)
-            state.look_at_bytes = state.dirty.bytes + limits.STAGE_RUN_BYTES     # scattered pieces are not counted at every write
+            state.look_at_bytes = state.dirty.bytes + run_bytes     # scattered pieces are not counted at every write
         while self._ram_bytes > self._pool_bytes * 3 // 4:
             if not await self._spool_largest():
                 break

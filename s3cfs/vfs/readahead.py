@@ -15,8 +15,8 @@ SLACK_BYTES = 4 * limits.MIB       # the kernel's requests overtake each other
 
 
 class ReadAhead:
-    def __init__(self, meta: Meta, blocks: BlockStore) -> None:
-        self._meta, self._blocks = meta, blocks
+    def __init__(self, meta: Meta, blocks: BlockStore, max_bytes: int) -> None:
+        self._meta, self._blocks, self._max_bytes = meta, blocks, max_bytes
 
     async def note(self, state: FileState, offset: int, end: int) -> None:
         """A read of [offset, end) is about to happen. Never waits for the store."""
@@ -28,7 +28,7 @@ class ReadAhead:
         ahead = state.readahead_to - state.read_end
         if ahead > state.readahead_bytes // 2 or state.readahead_to >= state.size:
             return
-        state.readahead_bytes = min(max(FIRST_BYTES, 2 * state.readahead_bytes), limits.READAHEAD_MAX_BYTES)
+        state.readahead_bytes = min(max(FIRST_BYTES, 2 * state.readahead_bytes), self._max_bytes)
         low, high = max(state.read_end, state.readahead_to), min(state.read_end + state.readahead_bytes, state.size)
         if low < high:
             state.readahead_to = high

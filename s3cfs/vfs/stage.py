@@ -29,7 +29,6 @@ from .state import EVERYTHING, FileState
 
 log = logging.getLogger(__name__)
 
-SLICE_BYTES = 16 * limits.MIB
 INLINE_WORK_BYTES = 64 * limits.KIB      # so little is not worth a hop to a thread
 ROWS_AT_ONCE = 256                        # between two looks at the request queue
 
@@ -57,7 +56,7 @@ class Stager:
         while todo:
             group: list[FileState] = []
             weight = 0
-            while todo and weight < SLICE_BYTES and len(group) < 512:
+            while todo and weight < self._doors.limits.stage_slice_bytes and len(group) < 512:
                 group.append(todo.pop())
                 weight += group[-1].dirty.bytes
             await self._stage_group(group, final)
@@ -91,15 +90,15 @@ class Stager:
             row = await self._meta.get(state.ino)
             final = row is not None and row.data is not None     # what lives in the row leaves it in one go with all the rest
         dirty, taken = state.dirty, DirtyMap()
-        left = SLICE_BYTES
+        left = self._doors.limits.stage_slice_bytes
         whole = True
         open_ends: set[int] = set()
         for start, end in dirty.runs():
             stop = min(end, start + left)
-            if not final and end - start < limits.STAGE_RUN_BYTES:
+            if not final and end - start < self._doors.limits.stage_run_bytes:
                 whole = False
                 continue
-            if stop < end and taken and stop - start < 2 * limits.CHUNK_MAX_BYTES:
+            if stop < end and taken and stop - start < 2 * self._cutter.chunker.max_bytes:
                 whole = False
                 break
             if stop < end or not final:
@@ -146,7 +145,8 @@ class Stager:
         if not found:
             return None
         extent, chunk = found[0]
-        if not start <= extent.off + extent.len <= end or extent.coff or extent.len != chunk.len or chunk.len >= limits.CHUNK_MIN_BYTES:
+        whole = not extent.coff and extent.len == chunk.len < self._cutter.chunker.min_bytes
+        if not whole or not start <= extent.off + extent.len <= end:
             return None
         data = self._blocks.cached(chunk.id)
         return (extent.off, bytes(data[:start - extent.off])) if data is not None else None
@@ -181,7 +181,7 @@ class Stager:
         return await self._meta.new_pack(self._epoch)
 
     async def _fits_inline(self, part: Slice) -> bool:
-        if not part.final or part.size > limits.INLINE_MAX_BYTES:
+        if not part.final or part.size > self._doors.limits.inline_max_bytes:
             return False
         if part.data.covers(0, part.size):
             return True
@@ -217,7 +217,7 @@ class Stager:
             piece.row = await self._meta.add_chunk(piece.id, pack, offset, len(piece.sealed), len(piece.data))
             piece.sealed = b""
             self.new_chunk_bytes += len(piece.data)
-            if len(piece.data) < limits.CHUNK_MIN_BYTES:
+            if len(piece.data) < self._cutter.chunker.min_bytes:
                 self._blocks.put_decoded(piece.row, bytes(piece.data))
 
     async def _write_rows(self, slices: Sequence[Slice], inline: Sequence[Slice], cut: Cut) -> None:
@@ -285,7 +285,7 @@ class Stager:
         state.staging, state.staging_valid_to = None, EVERYTHING
         if not part.final:
             return
-        state.look_at_bytes = limits.STAGE_RUN_BYTES
+        state.look_at_bytes = self._doors.limits.stage_run_bytes
         if not state.changed:
             state.fresh = state.must_stage = False
         if not state.changed:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 import trio
 
-from s3cfs import limits
 from s3cfs.meta import Inode
 
 from .dirty import DirtyMap
@@ -39,7 +38,7 @@ class FileState:
     fresh_until: float = 0.0             # monotonic: so long its first write is expected any moment
     must_stage: bool = False             # at the next transaction, though it is open
     dirty_since: float = 0.0             # monotonic, of the oldest unstaged change
-    look_at_bytes: int = limits.STAGE_RUN_BYTES   # of dirty data: then it is worth looking for long runs
+    look_at_bytes: int = 0               # of dirty data: then it is worth looking for long runs
     error: Exception | None = None       # a write that could not be kept: reported by the next write, flush, fsync
     lock: trio.Lock = field(default_factory=trio.Lock)
     read_end: int = -1                   # where the last read ended

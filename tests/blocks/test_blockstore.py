@@ -10,7 +10,7 @@ import trio.testing
 
 from s3cfs.errors import DataError
 from s3cfs.ids import pack_key
-from s3cfs.limits import FETCH_MAX_BYTES, NEIGHBOURHOOD_BYTES
+from s3cfs.limits import DEFAULTS
 from s3cfs.meta.types import Chunk
 from tests.blocks.kit import CountingStore, ForgetfulDisk, House, disk_in, noise, play, run, until
 
@@ -111,7 +111,7 @@ def test_misses_near_each_other_are_one_request_and_a_request_is_bounded(tmp_pat
         await house.cache.drop_all()
         assert len(await house.blocks.chunks(rows)) == 30
         sizes = [size for _, _, size in house.store.gets]
-        assert 2 <= len(sizes) <= 4 and all(size is not None and size <= FETCH_MAX_BYTES for size in sizes)
+        assert 2 <= len(sizes) <= 4 and all(size is not None and size <= DEFAULTS.fetch_max_bytes for size in sizes)
 
     play(test, House(disk_in(tmp_path)))
 
@@ -141,7 +141,7 @@ def test_a_second_miss_soon_after_the_first_brings_the_neighbourhood(tmp_path: P
         await house.blocks.chunk(rows[0])
         assert house.store.gets[-1][2] == 64 << 10
         await house.blocks.chunk(rows[100])
-        assert house.store.gets[-1][2] == NEIGHBOURHOOD_BYTES
+        assert house.store.gets[-1][2] == DEFAULTS.neighbourhood_bytes
         for number in range(100, 400):
             assert await house.blocks.chunk(rows[number]) == noise(4096, number)
         assert len(house.store.gets) == 2

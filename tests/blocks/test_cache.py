@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from s3cfs.blocks.cache import PackCache, Ranges
 from s3cfs.doors import Doors, SystemRandomness, TrioThreads
 from s3cfs.ids import PackName
-from s3cfs.limits import DISK_RESERVE_BYTES, FETCH_ALIGN_BYTES
+from s3cfs.limits import DEFAULTS
 from tests.blocks.kit import ForgetfulDisk, HandClock, disk_in, noise, run
 
-ALIGN = FETCH_ALIGN_BYTES
+ALIGN = DEFAULTS.fetch_align_bytes
 
 
 def name(number: int) -> PackName:
@@ -151,7 +151,7 @@ def test_the_reserve_of_the_disk_is_not_for_the_cache() -> None:
     cache = cache_on(disk)
 
     async def test() -> None:
-        disk.free = 2 * DISK_RESERVE_BYTES + ALIGN - 1
+        disk.free = 2 * DEFAULTS.disk_reserve_bytes + ALIGN - 1
         await cache.store(name(1), 0, noise(ALIGN))
         assert cache.read(name(1), 0, 1) is None and disk.listdir("cache") == []
 

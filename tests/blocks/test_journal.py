@@ -10,8 +10,10 @@ import trio
 from s3cfs.errors import CacheFull, CacheUnusable, Damaged
 from s3cfs.formats.pack import PackEntry, read_index, verify_name
 from s3cfs.ids import PackName, pack_key
-from s3cfs.limits import PACK_TARGET_BYTES
+from s3cfs.limits import DEFAULTS
 from tests.blocks.kit import ForgetfulDisk, House, disk_in, noise, run, until
+
+PACK_TARGET_BYTES = DEFAULTS.pack_target_bytes
 
 
 def test_appended_chunks_are_read_back_and_the_closed_pack_is_a_pack(tmp_path: Path) -> None:

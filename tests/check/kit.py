@@ -20,6 +20,7 @@ from s3cfs.doors import Doors, SystemClock, SystemDisk, SystemRandomness, TrioTh
 from s3cfs.formats import superblock
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.superblock import Argon2Params, Superblock
+from s3cfs.limits import DEFAULTS, Limits
 from s3cfs.vfs.types import ROOT_CALLER
 
 KIB = 1024
@@ -27,8 +28,8 @@ CHEAP = Argon2Params(8, 1, 1)
 BIG = 400 * KIB                      # of the file that the damage is aimed at: several chunks of one pack
 
 
-def doors(path: Path) -> Doors:
-    return Doors(SystemClock(), SystemRandomness(), TrioThreads(), SystemDisk(str(path)))
+def doors(path: Path, limits: Limits = DEFAULTS) -> Doors:
+    return Doors(SystemClock(), SystemRandomness(), TrioThreads(), SystemDisk(str(path)), limits)
 
 
 @dataclass
@@ -41,6 +42,7 @@ class World:
     keyring: KeyRing
     content: dict[str, bytes] = field(default_factory=dict)
     folders: int = 0
+    limits: Limits = DEFAULTS
 
     @classmethod
     def make(cls, backend: Backend, root: Path, *, plain: bool = False) -> World:
@@ -60,7 +62,7 @@ class World:
         options = {"host": this_host(), "process_alive": process_alive, **options}
 
         async def main() -> None:
-            async with open_node(doors(where), self.backend, self.keyring, self.superblock, NodeOptions(**options)) as node:
+            async with open_node(doors(where, self.limits), self.backend, self.keyring, self.superblock, NodeOptions(**options)) as node:
                 await work(node)
         trio.run(main)
         return where

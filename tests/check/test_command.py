@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from s3cfs import cli, limits
+from s3cfs import cli
 from s3cfs.app.local import folder_name, locked
 from s3cfs.app.node import Node, NodeOptions, open_node
 from s3cfs.app.store import read_superblock
@@ -39,7 +39,6 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         await World.write(node, 1, b"file", SystemRandomness().bytes(300_000))
     trio.run(main)
     capsys.readouterr()
-    monkeypatch.setattr(limits, "DISK_RESERVE_BYTES", 0)
     return url, backend, state
 
 

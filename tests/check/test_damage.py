@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from s3cfs import ids, limits
+from s3cfs import ids
 from s3cfs.app.fsck import check_filesystem
 from s3cfs.app.node import Node
 from s3cfs.backends.base import Backend
@@ -23,6 +23,7 @@ from s3cfs.check import context
 from s3cfs.config import FsckOptions
 from s3cfs.doors import SystemRandomness
 from s3cfs.formats import checkpoint, record, superblock
+from s3cfs.limits import DEFAULTS, Limits
 from tests.check.kit import BIG, CHEAP, KIB, Checked, World
 
 DAMAGE = ("flip", "truncate", "remove")
@@ -362,11 +363,11 @@ def test_a_late_record_is_a_note(small: World) -> None:
 # ---------------------------------------------------------------- checkpoints
 
 @pytest.fixture
-def checkpointed(small: World, monkeypatch: pytest.MonkeyPatch) -> World:
+def checkpointed(small: World) -> World:
     """Two checkpoints, and a log that reaches back to the beginning."""
-    monkeypatch.setattr(limits, "CHECKPOINT_MAX_SEGMENTS", 1)
+    small.limits = Limits(checkpoint_max_segments=1)
     small.fill()
-    monkeypatch.undo()
+    small.limits = DEFAULTS
     assert len([key for key in small.keys("checkpoint/") if "manifest" in key]) >= 2
     return small
 

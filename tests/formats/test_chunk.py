@@ -8,10 +8,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3cfs import limits
 from s3cfs.errors import Damaged
 from s3cfs.formats.chunk import ChunkCodec
 from s3cfs.ids import ChunkId
+from s3cfs.limits import DEFAULTS
 
 from .kit import assert_any_damage_is_found, both_modes, keyring, noise
 
@@ -44,18 +44,18 @@ def test_any_damage_is_found(plain: bool, content: bytes) -> None:
 def test_compression_only_where_it_helps() -> None:
     ring = keyring()
     codec = ChunkCodec(ring, 1, 3)
-    text, random_data = b"the quick brown fox " * 30_000, noise(limits.CHUNK_AVG_BYTES)
+    text, random_data = b"the quick brown fox " * 30_000, noise(DEFAULTS.chunk_avg_bytes)
     assert len(codec.encode(ring.chunk_id(text), text)) < len(text) // 50
     assert len(ChunkCodec(ring, 1, None).encode(ring.chunk_id(text), text)) == len(text) + codec.overhead
     for data in (random_data, random_data[:5000], b"x"):
         assert len(codec.encode(ring.chunk_id(data), data)) == len(data) + codec.overhead
-    half = random_data[: limits.CHUNK_AVG_BYTES // 2] + bytes(limits.CHUNK_AVG_BYTES // 2)
+    half = random_data[: DEFAULTS.chunk_avg_bytes // 2] + bytes(DEFAULTS.chunk_avg_bytes // 2)
     assert len(codec.encode(ring.chunk_id(half), half)) < 0.52 * len(half)
 
 
 def test_the_taste_finds_text_in_any_part() -> None:
     """One eighth of text among random data saves more than 3 %, so it must be compressed wherever it lies."""
-    ring, size = keyring(), limits.CHUNK_AVG_BYTES
+    ring, size = keyring(), DEFAULTS.chunk_avg_bytes
     codec, chosen = ChunkCodec(ring, 1, 3), random.Random(1)
     for _ in range(20):
         at = chosen.randrange(size - size // 8)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3cfs import limits
 from s3cfs.formats.chunker import ACCELERATED, Chunker, valid_sizes
+from s3cfs.limits import DEFAULTS
 
 from .kit import noise
 
@@ -17,7 +17,7 @@ NOISE = noise(300_000) + bytes(40_000) + b"a line of text\n" * 3000
 
 
 def default() -> Chunker:
-    return Chunker(limits.CHUNK_MIN_BYTES, limits.CHUNK_AVG_BYTES, limits.CHUNK_MAX_BYTES, seed=77)
+    return Chunker(DEFAULTS.chunk_min_bytes, DEFAULTS.chunk_avg_bytes, DEFAULTS.chunk_max_bytes, seed=77)
 
 
 def test_the_compiled_code_is_there() -> None:
@@ -77,7 +77,7 @@ def test_a_shifted_copy_shares_its_chunks() -> None:
 def test_mean_size() -> None:
     lengths = default().cut(noise(128 << 20), True)
     mean = sum(lengths) / len(lengths)
-    assert limits.CHUNK_AVG_BYTES * 0.9 < mean < limits.CHUNK_AVG_BYTES * 1.5
+    assert DEFAULTS.chunk_avg_bytes * 0.9 < mean < DEFAULTS.chunk_avg_bytes * 1.5
 
 
 def test_the_seed_moves_the_boundaries() -> None:
@@ -150,6 +150,6 @@ def test_sizes_out_of_range(sizes: tuple[int, int, int]) -> None:
 
 
 def test_defaults_are_valid() -> None:
-    assert valid_sizes(limits.CHUNK_MIN_BYTES, limits.CHUNK_AVG_BYTES, limits.CHUNK_MAX_BYTES)
+    assert valid_sizes(DEFAULTS.chunk_min_bytes, DEFAULTS.chunk_avg_bytes, DEFAULTS.chunk_max_bytes)
     with pytest.raises(ValueError, match="seed"):
         Chunker(*SMALL, seed=1 << 62)

@@ -8,16 +8,16 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3cfs import limits
 from s3cfs.errors import ConfigError, Damaged, NewerFormat, UsageError, WrongPassphrase
 from s3cfs.formats import superblock
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.superblock import Argon2Params, Superblock
+from s3cfs.limits import DEFAULTS
 
 from .kit import FixedRandomness, assert_any_damage_is_found
 
 CHEAP = Argon2Params(memory_kib=64, passes=1, lanes=1)
-SIZES = (limits.CHUNK_MIN_BYTES, limits.CHUNK_AVG_BYTES, limits.CHUNK_MAX_BYTES)
+SIZES = (DEFAULTS.chunk_min_bytes, DEFAULTS.chunk_avg_bytes, DEFAULTS.chunk_max_bytes)
 KEY_FILE = b"key file content of some length"
 
 

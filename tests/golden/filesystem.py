@@ -18,13 +18,14 @@ from typing import Any
 
 import trio
 
-from s3cfs import ids, limits
+from s3cfs import ids
 from s3cfs.app.node import Node, NodeOptions, open_node
 from s3cfs.backends.local import LocalBackend
 from s3cfs.backends.registry import open_backend
 from s3cfs.doors import Doors, SystemClock, SystemDisk, SystemRandomness, TrioThreads
 from s3cfs.formats import superblock
 from s3cfs.formats.superblock import Argon2Params
+from s3cfs.limits import Limits
 from s3cfs.meta import Inode
 from s3cfs.vfs.types import ROOT_CALLER, SetAttr
 
@@ -33,7 +34,8 @@ NOW_NS = 1_750_000_000_123_456_789
 
 
 def doors(folder: Path) -> Doors:
-    return Doors(SystemClock(), SystemRandomness(), TrioThreads(), SystemDisk(str(folder)))
+    return Doors(SystemClock(), SystemRandomness(), TrioThreads(), SystemDisk(str(folder)),
+                 Limits(checkpoint_min_log_bytes=0))                 # one after the first commit that can have one
 
 
 async def write(node: Node, parent: int, name: bytes, pieces: dict[int, bytes], mode: int = 0o644) -> int:
@@ -111,7 +113,6 @@ def make(folder: Path) -> None:
     assert isinstance(backend, LocalBackend)
     backend.create()
     backend.put(ids.super_key(1), superblock.encode(found))
-    limits.CHECKPOINT_MIN_LOG_BYTES = 0                          # one after the first commit that can have one
 
     async def live(what: Any) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as local:

@@ -18,6 +18,7 @@ from s3cfs.history.health import State
 from s3cfs.history.log import find_tip
 from s3cfs.history.office import Host
 from s3cfs.history.replica import LocalTip
+from s3cfs.limits import DEFAULTS, Limits
 from s3cfs.remote import Remote
 from s3cfs.vfs.types import ROOT_CALLER
 from tests.sim.doors import Bucket, Incarnation, Plan, SimDrive, SimStore, StoreFaults, detach, make_doors
@@ -94,6 +95,7 @@ class Site:
     drives: dict[str, SimDrive] = field(default_factory=dict)
     lives: int = 0
     now_s: float = 1.0
+    limits: Limits = DEFAULTS
 
     def drive(self, machine: str = "here") -> SimDrive:
         return self.drives.setdefault(machine, SimDrive())
@@ -103,7 +105,7 @@ class Site:
         """What `main` returns; None when the plan killed it. Its errors are raised."""
         self.lives += 1
         incarnation = Incarnation(machine, plan)
-        doors = make_doors(incarnation, self.drive(machine), seed * 1000 + self.lives)
+        doors = make_doors(incarnation, self.drive(machine), seed * 1000 + self.lives, self.limits)
         store = SimStore(incarnation, self.bucket, faults)
         life = Life(doors, store, RecorderBackend(store), incarnation, self.lives)
         try:

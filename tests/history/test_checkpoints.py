@@ -4,18 +4,15 @@ from __future__ import annotations
 import pytest
 import trio
 
-from s3cfs import ids, limits
+from s3cfs import ids
 from s3cfs.errors import Temporary
 from s3cfs.history.replica import LocalTip
+from s3cfs.limits import Limits
 from tests.sim.doors import Plan
 
 from .kit import Life, Site, content, fill, filled, look, read_all, write_file
 
-
-@pytest.fixture
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CHECKPOINT_MAX_SEGMENTS", 4)
-    monkeypatch.setattr(limits, "CHECKPOINT_PART_BYTES", 400)
+OFTEN = Limits(checkpoint_max_segments=4, checkpoint_part_bytes=400)
 
 
 def manifests(site: Site) -> dict[int, str]:
@@ -49,10 +46,8 @@ def test_none_is_written_while_the_log_is_short() -> None:
     assert not manifests(site)
 
 
-def test_due_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CHECKPOINT_MIN_LOG_BYTES", 3000)
-    monkeypatch.setattr(limits, "CHECKPOINT_LOG_RATIO", 0.0)
-    site = Site()
+def test_due_by_bytes() -> None:
+    site = Site(limits=Limits(checkpoint_min_log_bytes=3000, checkpoint_log_ratio=0.0))
 
     async def main(life: Life) -> None:
         await fill(life, "abcdefghijkl")
@@ -63,9 +58,8 @@ def test_due_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     each_is_its_commit(site)
 
 
-@pytest.mark.usefixtures("often")
 def test_due_by_records_also_over_several_mounts() -> None:
-    site = Site()
+    site = Site(limits=OFTEN)
     for names in ("abc", "d", "ef", "ghijkl"):
         async def main(life: Life, names: str = names) -> None:
             await fill(life, names)
@@ -75,12 +69,11 @@ def test_due_by_records_also_over_several_mounts() -> None:
     assert (site.live(look, "new") or ({},))[0] == filled("abcdefghijkl")
 
 
-@pytest.mark.usefixtures("often")
 def test_while_others_write() -> None:
     """Changes and commits that come while the parts go up are not in the checkpoint, and do not wait for it."""
     between = 0
     for seed in range(6):
-        site = Site()
+        site = Site(limits=OFTEN)
         site.live(_writers, seed=seed)
         each_is_its_commit(site)
         keys = [change.key for change in site.bucket.history]
@@ -105,10 +98,9 @@ async def _writers(life: Life) -> None:
                 nursery.start_soon(client, number)
 
 
-@pytest.mark.usefixtures("often")
 def test_commits_do_not_wait_for_a_checkpoint() -> None:
     """Its parts take an hour; flushes take what they take, and records go on."""
-    site = Site()
+    site = Site(limits=OFTEN)
 
     async def main(life: Life) -> None:
         async with life.node() as node:
@@ -137,9 +129,8 @@ def test_commits_do_not_wait_for_a_checkpoint() -> None:
     each_is_its_commit(site)
 
 
-@pytest.mark.usefixtures("often")
 def test_what_came_meanwhile_counts_for_the_next() -> None:
-    site = Site()
+    site = Site(limits=OFTEN)
 
     async def main(life: Life) -> None:
         async with life.node() as node:
@@ -167,11 +158,10 @@ def test_what_came_meanwhile_counts_for_the_next() -> None:
     site.live(main)
 
 
-@pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("failing", range(1, 6))
 def test_a_put_that_fails(failing: int) -> None:
     """The checkpoint is given up without its manifest, the mount goes on, a later commit has one."""
-    site = Site()
+    site = Site(limits=OFTEN)
 
     async def main(life: Life) -> None:
         async with life.node() as node:
@@ -197,10 +187,9 @@ def test_a_put_that_fails(failing: int) -> None:
     assert (site.live(look, "new") or ({},))[0] == filled("abcdefgh")
 
 
-@pytest.mark.usefixtures("often")
 def test_a_death_between_the_parts() -> None:
     """Whatever of a checkpoint is in the store without its manifest is not used; the same machine goes on, another starts."""
-    site = Site()
+    site = Site(limits=OFTEN)
 
     async def main(life: Life) -> None:
         await fill(life, "abcdefgh")
@@ -220,7 +209,7 @@ def test_a_death_between_the_parts() -> None:
             assert found[0] == filled(names) and "abcdefgh".startswith(names)
     assert tried > 5
     for where in range(25, 60, 2):
-        killed = Site()
+        killed = Site(limits=OFTEN)
         killed.live(main, plan=Plan("store", where))
         killed.live(more)
         each_is_its_commit(killed)
@@ -228,11 +217,10 @@ def test_a_death_between_the_parts() -> None:
         assert found is not None and found[0].items() >= filled("wxyz").items()
 
 
-@pytest.mark.usefixtures("often")
 def test_one_whose_commit_fails_holds_nothing() -> None:
     """The snapshot is closed, or the WAL would grow for ever."""
     from .seal import seal_now
-    site = Site()
+    site = Site(limits=OFTEN)
 
     async def main(life: Life) -> None:
         async with life.node() as node:

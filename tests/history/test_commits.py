@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import trio
 
-from s3cfs import limits
 from s3cfs.app.node import Node
 from s3cfs.blocks.journal import Journal
 from s3cfs.errors import ReadOnly, S3cfsError
 from s3cfs.formats.record import Kind
 from s3cfs.history import commits as commits_module
 from s3cfs.history.health import State
+from s3cfs.limits import Limits
 from tests.sim.disk import FileNode
 from tests.sim.doors import SimDrive
 
@@ -60,9 +60,8 @@ async def busy(life: Life, site: Site) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_rows_name_only_synced_bytes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s3cfs.blocks.journal.PACK_TARGET_BYTES", 64 << 10)
-    site = Site()
+def test_rows_name_only_synced_bytes(seed: int) -> None:
+    site = Site(limits=Limits(pack_target_bytes=64 << 10))
     site.live(lambda life: busy(life, site), seed=seed)
     assert len(new_machine(site)) == 32
 
@@ -81,9 +80,7 @@ def test_a_journal_that_does_not_sync_is_found(monkeypatch: pytest.MonkeyPatch) 
 
 def test_every_moment_of_the_store_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """After each single put a new machine finds a state in which everything can be read, and never less than before."""
-    monkeypatch.setattr("s3cfs.blocks.journal.PACK_TARGET_BYTES", 64 << 10)
-    monkeypatch.setattr(limits, "CHECKPOINT_MAX_SEGMENTS", 3)
-    site = Site()
+    site = Site(limits=Limits(pack_target_bytes=64 << 10, checkpoint_max_segments=3))
     site.live(lambda life: busy(life, site))
     whole, before = site.bucket, 0
     for moment in range(1, len(whole.history) + 1):
@@ -174,8 +171,7 @@ def test_a_client_that_gives_up_its_fsync(after_s: float) -> None:
 
 def test_a_flush_takes_as_many_records_as_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commits_module, "envelope", types.SimpleNamespace(PLAIN_MAX_BYTES=1))
-    monkeypatch.setattr(limits, "CHECKPOINT_MAX_SEGMENTS", 2)
-    site = Site()
+    site = Site(limits=Limits(checkpoint_max_segments=2))
 
     async def main(life: Life) -> None:
         async with life.node(commit_interval_s=100.0) as node:

@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import pytest
 
-from s3cfs import ids, limits
+from s3cfs import ids
 from s3cfs.app.node import NodeOptions
 from s3cfs.errors import Damaged, Diverged, ObjectMissing
+from s3cfs.limits import Limits
 from tests.sim.doors import Plan
 
 from .kit import Life, Site, fill, filled, look, read_all, unsent
@@ -13,11 +14,7 @@ from .kit import Life, Site, fill, filled, look, read_all, unsent
 READ_ONLY = NodeOptions(read_only=True)
 
 
-@pytest.fixture
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint after every four records."""
-    monkeypatch.setattr(limits, "CHECKPOINT_MAX_SEGMENTS", 4)
-    monkeypatch.setattr(limits, "CHECKPOINT_PART_BYTES", 1024)
+OFTEN = Limits(checkpoint_max_segments=4, checkpoint_part_bytes=1024)       # a checkpoint after every four records
 
 
 def manifests(site: Site) -> list[str]:
@@ -38,9 +35,8 @@ def many(site: Site) -> None:
     assert len(manifests(site)) >= 2
 
 
-@pytest.mark.usefixtures("often")
 def test_a_new_machine_starts_from_the_newest_checkpoint() -> None:
-    site = Site()
+    site = Site(limits=OFTEN)
     many(site)
     newest = int(manifests(site)[-1].split("/")[2])
 
@@ -53,9 +49,8 @@ def test_a_new_machine_starts_from_the_newest_checkpoint() -> None:
     site.live(starts, "new")
 
 
-@pytest.mark.usefixtures("often")
 def test_checkpoint_log_and_writer_agree() -> None:
-    site = Site()
+    site = Site(limits=OFTEN)
     many(site)
     here = site.live(look)
     by_checkpoint = site.live(look, "by checkpoint")
@@ -65,10 +60,9 @@ def test_checkpoint_log_and_writer_agree() -> None:
     assert here == by_checkpoint == by_log
 
 
-@pytest.mark.usefixtures("often")
 def test_behind_a_pruned_log() -> None:
     """A machine that is older than what is left of the log begins anew from a checkpoint."""
-    site = Site()
+    site = Site(limits=OFTEN)
     site.live(fill)
     site.live(look, "old")
 
@@ -84,9 +78,8 @@ def test_behind_a_pruned_log() -> None:
     assert site.live(look, "new") == expected
 
 
-@pytest.mark.usefixtures("often")
 def test_behind_a_pruned_log_with_changes_of_its_own() -> None:
-    site = Site()
+    site = Site(limits=OFTEN)
     site.live(fill)
     site.live(unsent)
 
@@ -100,12 +93,11 @@ def test_behind_a_pruned_log_with_changes_of_its_own() -> None:
             site.live(look)
 
 
-@pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("what", ["manifest", "part", "part gone", "manifest of another commit", "all"])
 @pytest.mark.parametrize("pruned", [False, True])
 def test_a_damaged_newest_checkpoint(what: str, pruned: bool) -> None:
     """The one before it, or the log."""
-    site = Site()
+    site = Site(limits=OFTEN)
     many(site)
     expected = site.live(look)
     found = manifests(site)
@@ -129,11 +121,10 @@ def test_a_damaged_newest_checkpoint(what: str, pruned: bool) -> None:
         assert site.live(look, "new") == expected
 
 
-@pytest.mark.usefixtures("often")
 def test_a_checkpoint_of_another_history_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
-    site = Site()
+    site = Site(limits=OFTEN)
     many(site)
-    other = Site()
+    other = Site(limits=OFTEN)
 
     async def others(life: Life) -> None:
         await fill(life, "zyxwvutsr")
@@ -188,11 +179,10 @@ def test_an_older_record_in_the_place_of_another() -> None:
 
 # ---------------------------------------------------------------- never half
 
-@pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("kind", ["write", "sync", "store", "hop"])
 def test_a_death_while_catching_up(kind: str) -> None:
     """Killed at points all over the catching up, and again, and again: in the end the state is right."""
-    site = Site()
+    site = Site(limits=OFTEN)
     site.live(fill)
     site.live(look, "old")
 
@@ -215,11 +205,10 @@ def test_a_death_while_catching_up(kind: str) -> None:
             assert site.live(look, "old") == expected, f"{kind}:{where}"
 
 
-@pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("damage", ["checkpoint", "log after it"])
 def test_the_last_whole_copy_is_not_thrown_away(damage: str) -> None:
     """Behind a pruned log, with nothing in the store to start over from: an error, and the local state stays for who can help."""
-    site = Site()
+    site = Site(limits=OFTEN)
     site.live(fill)
     site.live(look, "old")
 

@@ -5,11 +5,11 @@ from collections.abc import Awaitable
 
 import pytest
 
-from s3cfs import limits
 from s3cfs.errors import AlreadyMounted, Denied, StoreError, Temporary
 from s3cfs.formats.record import Kind
 from s3cfs.history.log import Tip, find_tip
 from s3cfs.history.office import Host, Tier, Writer
+from s3cfs.limits import DEFAULTS
 
 from .explore import SEALER, Call, Chooser, Line, World, career, in_office, work
 
@@ -60,7 +60,7 @@ def test_silence_is_waited_for(tier: Tier) -> None:
     world = Timed()
     in_office(world, "A", tier, 1, host=THERE)
     assert world.claim("B", tier, HERE) == "done"
-    assert limits.TAKEOVER_SILENCE_S <= world.now < limits.TAKEOVER_SILENCE_S + 10
+    assert DEFAULTS.takeover_silence_s <= world.now < DEFAULTS.takeover_silence_s + 10
 
 
 @TIERS
@@ -119,7 +119,7 @@ def test_another_boot_or_namespace_is_another_machine(tier: Tier, host: Host) ->
     """Its process numbers mean nothing here."""
     world = Timed()
     in_office(world, "A", tier, 1, host=HERE)
-    assert world.claim("B", tier, host, alive=False) == "done" and world.now >= limits.TAKEOVER_SILENCE_S
+    assert world.claim("B", tier, host, alive=False) == "done" and world.now >= DEFAULTS.takeover_silence_s
 
 
 @TIERS
@@ -215,7 +215,7 @@ def test_a_claim_is_given_up(tier: Tier, error: StoreError, soon: bool) -> None:
 
     world.run({"A": claim()})
     assert world.ended["A"] == type(error).__name__ and writer.epoch == 0
-    assert (world.now < 1) if soon else (limits.STORE_DEADLINE_S < world.now < limits.STORE_DEADLINE_S + 20)
+    assert (world.now < 1) if soon else (DEFAULTS.store_deadline_s < world.now < DEFAULTS.store_deadline_s + 20)
 
 
 def test_append_without_office_is_refused() -> None:

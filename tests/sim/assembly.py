@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import contextlib
 import random
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from s3cfs import ids
@@ -17,6 +17,7 @@ from s3cfs.formats import superblock
 from s3cfs.formats.superblock import Argon2Params
 from s3cfs.history.commits import Options as CommitOptions
 from s3cfs.history.office import Host
+from s3cfs.limits import Limits
 
 from .doors import SimClock
 
@@ -41,8 +42,8 @@ class Assembly(Protocol):
 
     root: int
 
-    def settings(self, rng: random.Random) -> contextlib.AbstractContextManager[Any]:
-        """Bounds and options of a whole run, drawn from the seed; undone at its end."""
+    def settings(self, rng: random.Random) -> Any:
+        """Bounds and options of a whole run, drawn from the seed."""
 
     async def mkfs(self, doors: Doors, backend: Backend) -> None: ...
 
@@ -51,35 +52,27 @@ class Assembly(Protocol):
 
 
 #: so small that packs, segments, checkpoints, the pool and the cache all overflow within a few operations
-SMALL = {
-    "PACK_TARGET_BYTES": (16 * KIB, 64 * KIB, 1024 * KIB),
-    "STAGE_RUN_BYTES": (100 * KIB, 256 * KIB),        # must be more than a chunk
-    "SPOOL_PIECE_BYTES": (4 * KIB,),
-    "OUTBOX_SEGMENT_MAX_BYTES": (1 * KIB, 64 * KIB),
-    "CHECKPOINT_MIN_LOG_BYTES": (2 * KIB, 1024 * KIB),
-    "CHECKPOINT_MAX_SEGMENTS": (4, 500),
-    "CHECKPOINT_PART_BYTES": (2 * KIB, 64 * KIB),
-    "CHUNK_AVG_BYTES": (16 * KIB,),
-    "CHUNK_MIN_BYTES": (4 * KIB,),
-    "CHUNK_MAX_BYTES": (64 * KIB,),
-    "OVERLAY_RUN_MAX_BYTES": (1 * KIB, 8 * KIB),
-    "FETCH_ALIGN_BYTES": (4 * KIB,),
-    "NEIGHBOURHOOD_BYTES": (8 * KIB, 64 * KIB),
+SMALL: dict[str, tuple[int, ...]] = {
+    "pack_target_bytes": (16 * KIB, 64 * KIB, 1024 * KIB),
+    "stage_run_bytes": (100 * KIB, 256 * KIB),        # must be more than a chunk
+    "checkpoint_min_log_bytes": (2 * KIB, 1024 * KIB),
+    "checkpoint_max_segments": (4, 500),
+    "checkpoint_part_bytes": (2 * KIB, 64 * KIB),
+    "chunk_avg_bytes": (16 * KIB,),
+    "chunk_min_bytes": (4 * KIB,),
+    "chunk_max_bytes": (64 * KIB,),
+    "overlay_run_max_bytes": (1 * KIB, 8 * KIB),
+    "fetch_align_bytes": (4 * KIB,),
+    "neighbourhood_bytes": (8 * KIB, 64 * KIB),
 }
 
 
-@contextlib.contextmanager
-def small_limits(rng: random.Random) -> Iterator[None]:
-    modules = [module for name, module in sorted(sys.modules.items()) if name.startswith("s3cfs.") and module is not None]
-    kept = [(module, name, getattr(module, name)) for name in SMALL for module in modules if hasattr(module, name)]
-    try:
-        chosen = {name: rng.choice(values) for name, values in SMALL.items()}
-        for module, name, _ in kept:
-            setattr(module, name, chosen[name])
-        yield
-    finally:
-        for module, name, value in kept:
-            setattr(module, name, value)
+@dataclass(frozen=True)
+class Settings:
+    """Bounds and options of a whole run."""
+
+    limits: Limits
+    options: NodeOptions
 
 
 class _Node:
@@ -101,14 +94,14 @@ class S3cfs:
 
     root = ids.ROOT_INO
 
-    @contextlib.contextmanager
-    def settings(self, rng: random.Random) -> Iterator[NodeOptions]:
-        with small_limits(rng):
-            yield NodeOptions(
+    def settings(self, rng: random.Random) -> Settings:
+        return Settings(
+            Limits(**{name: rng.choice(values) for name, values in SMALL.items()}),      # a wrong name is an error
+            NodeOptions(
                 level=rng.choice([None, 1]), cache_bytes=rng.choice([16 * KIB, 1024 * KIB]),
                 decoded_bytes=rng.choice([16 * KIB, 1024 * KIB]),
                 pool_bytes=rng.choice([256 * KIB, 4096 * KIB]), host=Host(name="simulated"),
-                commits=CommitOptions(sync_remote=rng.random() < 0.2, commit_interval_s=rng.choice([0.5, 5.0, 60.0])))
+                commits=CommitOptions(sync_remote=rng.random() < 0.2, commit_interval_s=rng.choice([0.5, 5.0, 60.0]))))
 
     async def mkfs(self, doors: Doors, backend: Backend) -> None:
         made, _, _ = superblock.create(
@@ -116,10 +109,10 @@ class S3cfs:
         backend.put(ids.super_key(made.n), superblock.encode(made))
 
     @contextlib.asynccontextmanager
-    async def mount(self, doors: Doors, backend: Backend, settings: NodeOptions) -> AsyncIterator[SimNode]:
+    async def mount(self, doors: Doors, backend: Backend, settings: Settings) -> AsyncIterator[SimNode]:
         assert isinstance(doors.clock, SimClock)
         patient = RetryBackend(backend, clock=doors.clock.monotonic, sleep=doors.clock.block, uniform=doors.random.uniform)
         found = superblock.decode(await doors.threads.run(patient.get, ids.super_key(1)))
         keyring = superblock.unlock(found, passphrase="pass", random=doors.random)
-        async with open_node(doors, patient, keyring, found, settings) as node:
+        async with open_node(replace(doors, limits=settings.limits), patient, keyring, found, settings.options) as node:
             yield _Node(node)

@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from s3cfs.doors import Doors
+from s3cfs.limits import DEFAULTS, Limits
 
 from .crash import Crash, Incarnation, Plan
 from .disk import SimDisk, SimDrive, SimFile
@@ -109,7 +110,7 @@ class SimThreads:
         self._incarnation.point("hop", f"from {name}")
 
 
-def make_doors(incarnation: Incarnation, drive: SimDrive, seed: int) -> Doors:
+def make_doors(incarnation: Incarnation, drive: SimDrive, seed: int, limits: Limits = DEFAULTS) -> Doors:
     """The doors of one life. `detach(doors.disk)` when it is over (`runtime.live` does)."""
     rng = random.Random(seed)
     return Doors(
@@ -117,4 +118,5 @@ def make_doors(incarnation: Incarnation, drive: SimDrive, seed: int) -> Doors:
         random=SimRandomness(rng.getrandbits(64)),
         threads=SimThreads(incarnation, random.Random(rng.getrandbits(64))),
         disk=attach(incarnation, drive),
+        limits=limits,
     )

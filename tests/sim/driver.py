@@ -85,11 +85,11 @@ class Teller:
         self.mounted_s = math.inf                  # virtual time at which the newest life had mounted
 
     def tell(self) -> None:
-        with self.assembly.settings(self.rng) as self.settings:
-            self._make()
-            for number in range(self.rng.randint(1, LIVES_MAX)):
-                self._life(number)
-            self._last_judgement()
+        self.settings = self.assembly.settings(self.rng)
+        self._make()
+        for number in range(self.rng.randint(1, LIVES_MAX)):
+            self._life(number)
+        self._last_judgement()
 
     # ------------------------------------------------------------ lives
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from s3cfs import limits
 from s3cfs.app.node import Node, NodeOptions, open_node
 from s3cfs.backends.memory import MemoryBackend
 from s3cfs.doors import Doors, SystemClock, SystemDisk, SystemRandomness, TrioThreads
 from s3cfs.formats import superblock
 from s3cfs.formats.keys import KeyRing
+from s3cfs.limits import Limits
 from s3cfs.vfs import stage as stage_module
 from s3cfs.vfs.types import ROOT_CALLER, SetAttr
 
@@ -24,17 +24,16 @@ SUPERBLOCK = superblock.create("test", SystemRandomness(), True, 4096, 16384, 65
 KEYRING = KeyRing(SUPERBLOCK.fs_id, bytes(range(32)), SystemRandomness())
 
 
+BOUNDS = Limits(stage_run_bytes=128 << 10, overlay_run_max_bytes=3000, pack_target_bytes=1 << 20, stage_slice_bytes=200_000)
+
+
 @pytest.fixture(autouse=True)
-def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, bounds in ((limits, {"STAGE_RUN_BYTES": 128 << 10, "CHUNK_MIN_BYTES": 4096, "CHUNK_AVG_BYTES": 16384,
-                                     "CHUNK_MAX_BYTES": 65536, "OVERLAY_RUN_MAX_BYTES": 3000, "PACK_TARGET_BYTES": 1 << 20}),
-                           (stage_module, {"SLICE_BYTES": 200_000, "INLINE_WORK_BYTES": 8192})):
-        for name, value in bounds.items():
-            monkeypatch.setattr(module, name, value)
+def little_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage_module, "INLINE_WORK_BYTES", 8192)
 
 
 def doors(path: Path) -> Doors:
-    return Doors(SystemClock(), SystemRandomness(), TrioThreads(), SystemDisk(str(path)))
+    return Doors(SystemClock(), SystemRandomness(), TrioThreads(), SystemDisk(str(path)), BOUNDS)
 
 
 class Driver:
