@@ -8,6 +8,8 @@ wait_readable another one with five system calls. The loop here does without bot
 
 It stands where pyfuse3 looks for the name `trio`, and needs one private thing of trio, the descriptor of its epoll. Both are
 checked, and where one is not as expected the stock loop runs and the log says so: the loop is tried, never required.
+
+Both loops arm the alarm (alarm.py) when they have said that there is something to read: it may be gone by then.
 """
 from __future__ import annotations
 
@@ -23,6 +25,8 @@ from typing import Any
 
 import pyfuse3
 import trio
+
+from s3cfs.fuse.alarm import ReadAlarm, read_alarm
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +90,13 @@ class HybridLoop(trio.abc.Instrument):
     Which tasks are runnable is counted by trio's public instrument hooks.
     """
 
+    kind = "hybrid"
     MAX_REQUESTS = 64
     MAX_SECONDS = 0.002
     POLL_MS = 1
 
-    def __init__(self) -> None:
+    def __init__(self, alarm: ReadAlarm) -> None:
+        self._alarm = alarm
         self._epoll_fd = epoll_fd()
         self._fuse_fd = -1
         self._poller = select.poll()
@@ -131,12 +137,15 @@ class HybridLoop(trio.abc.Instrument):
             if any(number == fd for number, _ in ready):
                 if len(ready) > 1:            # trio has something too: it goes before the next request
                     self._requests_left = 0
+                self._alarm.arm()
                 return
             if ready or self._runnable:
                 await self._pass()
             else:
+                self._alarm.disarm()
                 await trio.lowlevel.wait_readable(fd)
                 self._new_allowance()
+                self._alarm.arm()
                 return
         raise trio.ClosedResourceError("the FUSE session ends")
 
@@ -151,6 +160,21 @@ class HybridLoop(trio.abc.Instrument):
     def _new_allowance(self) -> None:
         self._requests_left = self.MAX_REQUESTS
         self._pass_due = time.monotonic() + self.MAX_SECONDS
+
+
+class StockLoop(trio.abc.Instrument):
+    """pyfuse3's own loop, with the alarm armed while it may read."""
+
+    kind = "stock"
+
+    def __init__(self, alarm: ReadAlarm) -> None:
+        self._alarm = alarm
+        self.facade = _Facade(trio, lowlevel=_Facade(trio.lowlevel, wait_readable=self.wait_readable))
+
+    async def wait_readable(self, fd: int) -> None:
+        self._alarm.disarm()
+        await trio.lowlevel.wait_readable(fd)
+        self._alarm.arm()
 
 
 def epoll_fd() -> int:
@@ -178,23 +202,28 @@ async def request_loop(kind: str) -> AsyncIterator[str]:
     """Inside, pyfuse3.main() runs with this loop; yields the kind that really runs."""
     if kind not in ("hybrid", "stock"):
         raise ValueError(f"no such request loop: {kind}")
-    loop = None
+    with read_alarm() as alarm:
+        if getattr(pyfuse3, "trio", None) is not trio:
+            log.warning("stock request loop instead of the fast one: pyfuse3 does not look for trio where it could be replaced")
+            alarm.arm()                       # for good, since nothing says when it reads
+            yield "stock"
+            return
+        loop = _choose(kind, alarm)
+        trio.lowlevel.add_instrument(loop)
+        pyfuse3.trio = loop.facade  # type: ignore[attr-defined]
+        try:
+            yield loop.kind
+        finally:
+            pyfuse3.trio = trio  # type: ignore[attr-defined]
+            with contextlib.suppress(KeyError):
+                trio.lowlevel.remove_instrument(loop)
+
+
+def _choose(kind: str, alarm: ReadAlarm) -> HybridLoop | StockLoop:
     if kind == "hybrid":
         try:
             check_versions(trio.__version__, pyfuse3.__version__)
-            if getattr(pyfuse3, "trio", None) is not trio:
-                raise RuntimeError("pyfuse3 does not look for trio where it could be replaced")
-            loop = HybridLoop()
+            return HybridLoop(alarm)
         except RuntimeError as exc:
             log.warning("stock request loop instead of the fast one: %s", exc)
-    if loop is None:
-        yield "stock"
-        return
-    trio.lowlevel.add_instrument(loop)
-    pyfuse3.trio = loop.facade  # type: ignore[attr-defined]
-    try:
-        yield "hybrid"
-    finally:
-        pyfuse3.trio = trio  # type: ignore[attr-defined]
-        with contextlib.suppress(KeyError):
-            trio.lowlevel.remove_instrument(loop)
+    return StockLoop(alarm)

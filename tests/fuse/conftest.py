@@ -52,8 +52,8 @@ class Daemon:
             _, stderr = self.process.communicate()
             raise AssertionError(f"not mounted: {stderr}\n{self.log.read_text() if self.log.exists() else ''}")
 
-    def ask(self, op: str, **args: Any) -> Any:
-        return control.call(self.socket, op, args, timeout_s=30)
+    def ask(self, op: str, *, within_s: float = 30, **args: Any) -> Any:
+        return control.call(self.socket, op, args, timeout_s=within_s)
 
     def asked(self, name: str) -> int:
         """How often the filesystem was asked for this."""

@@ -3,7 +3,8 @@
     python -m tests.fuse.memmount MNT SOCKET [--options JSON] [--log FILE] [--fg]
 
 Its control socket answers: asked (how often the Vfs was called), load (starts tasks beside the requests), late (how late they
-were), slow (fsync waits until told), pid. In the foreground it writes the line "mounted" when it is.
+were), slow (fsync waits until told), withdraw (the loop is told of a request that is gone when it reads), pid. In the foreground it
+writes the line "mounted" when it is.
 """
 from __future__ import annotations
 
@@ -39,6 +40,32 @@ class SlowVfs(MemVfs):
     async def fsync(self, ino: int) -> None:
         await super().fsync(ino)
         await self.go.wait()
+
+
+class Withdrawn:
+    """What a client does that is killed between the loop's poll and its read: /dev/fuse was readable, and holds nothing any more."""
+
+    def __init__(self) -> None:
+        self._now = trio.Event()
+        self._wait_readable = trio.lowlevel.wait_readable
+        trio.lowlevel.wait_readable = self.wait_readable
+
+    async def wait_readable(self, fd: Any) -> None:
+        async def until_readable() -> None:
+            await self._wait_readable(fd)
+            nursery.cancel_scope.cancel()
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(until_readable)
+                await self._now.wait()
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise lifecycle.only_cause(group) from None
+
+    def one(self) -> None:
+        self._now.set()
+        self._now = trio.Event()
 
 
 class Probes:
@@ -87,7 +114,7 @@ class Probes:
 
 
 async def run(mnt: str, socket_path: str, options: FuseOptions, report: lifecycle.Report, foreground: bool) -> None:
-    vfs, leaving, probes = SlowVfs(), Leaving(), Probes()
+    vfs, leaving, probes, withdrawn = SlowVfs(), Leaving(), Probes(), Withdrawn()
     mounted: list[Mounted] = []
 
     async def asked(args: dict[str, Any], progress: control.Progress) -> Any:
@@ -110,6 +137,9 @@ async def run(mnt: str, socket_path: str, options: FuseOptions, report: lifecycl
         else:
             vfs.go.set()
 
+    async def withdraw(args: dict[str, Any], progress: control.Progress) -> Any:
+        withdrawn.one()
+
     async def leave(args: dict[str, Any], progress: control.Progress) -> Any:
         leaving.ask()
 
@@ -123,7 +153,8 @@ async def run(mnt: str, socket_path: str, options: FuseOptions, report: lifecycl
     async def signals() -> None:
         await lifecycle.watch_signals(leave=leaving.ask, reload=lifecycle.reopen_logs)
 
-    ops: dict[str, control.Handler] = {"asked": asked, "about": about, "load": load, "late": late, "slow": slow, "leave": leave}
+    ops: dict[str, control.Handler] = {"asked": asked, "about": about, "load": load, "late": late, "slow": slow, "leave": leave,
+                                       "withdraw": withdraw}
     async with trio.open_nursery() as beside, control.control_server(socket_path, ops):
         beside.start_soon(signals)
         await serve(cast(Vfs, vfs), mnt, options, on_mounted=on_mounted, leaving=leaving)

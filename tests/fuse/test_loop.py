@@ -141,6 +141,55 @@ def test_killed_clients_do_no_harm(mount: Mount, kind: str) -> None:
 
 
 @LOOPS
+def test_a_request_that_was_withdrawn_blocks_nobody(mount: Mount, kind: str) -> None:
+    """Nobody touches the mount here: a request would wake the read."""
+    daemon = mount(loop=kind)
+    for _ in range(20):
+        daemon.ask("withdraw", within_s=5)
+        daemon.ask("about", within_s=5)
+
+
+KILLER = """
+import ctypes, os, signal, sys, time
+PR_SET_PDEATHSIG = 1
+for number in range(int(sys.argv[2])):
+    victim = os.fork()
+    if victim == 0:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        while True:
+            os.path.lexists(f"{sys.argv[1]}/{number}")
+    time.sleep(0.002 + number % 41 * 0.00005)
+    os.kill(victim, signal.SIGKILL)
+    os.waitpid(victim, 0)
+    print(number, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def kill_clients(daemon: Daemon, times: int) -> None:
+    """Clients that are killed in the middle of a call, each followed by a look at the daemon that touches no mount."""
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", KILLER, daemon.path, str(times)], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True) as killer:
+        assert killer.stdin is not None and killer.stdout is not None
+        for number in range(times):
+            assert killer.stdout.readline() == f"{number}\n"
+            daemon.ask("about", within_s=5)
+            print(file=killer.stdin, flush=True)
+    assert killer.returncode == 0
+
+
+@LOOPS
+def test_killed_clients_stop_nothing(mount: Mount, kind: str) -> None:
+    kill_clients(mount(loop=kind, **UNCACHED), 150)
+
+
+@LOOPS
+@pytest.mark.soak
+def test_a_thousand_killed_clients_stop_nothing(mount: Mount, kind: str) -> None:
+    kill_clients(mount(loop=kind, **UNCACHED), 1000)
+
+
+@LOOPS
 def test_cancellation_ends_the_loop_and_unmounts(tmp_path: Path, kind: str, mount: Mount) -> None:
     async def main() -> None:
         mounted = trio.Event()
