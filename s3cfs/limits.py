@@ -61,6 +61,7 @@ class Limits:
     readahead_max_bytes: int = 32 * MIB
 
     # metadata
+    sweep_rows: int = 8192                   # extents that go in one step when a file is removed or truncated
     outbox_max_bytes: int = 128 * MIB        # uncompressed changesets waiting for one record; beyond it writers wait
     checkpoint_min_log_bytes: int = 1 * MIB  # a checkpoint is not worth it below this
     checkpoint_log_ratio: float = 0.25       # of the size of the last checkpoint

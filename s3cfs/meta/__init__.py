@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 from s3cfs.meta.audit import Audit, Problem
+from s3cfs.meta.changes import merge_changesets
 from s3cfs.meta.facade import Meta
 from s3cfs.meta.snapshot import Snapshot
-from s3cfs.meta.types import Chunk, ChunkGone, Counters, Extent, Inode, InodeColumns, Pack, Totals, Transaction
+from s3cfs.meta.types import Chunk, ChunkGone, Counters, Extent, Inode, InodeColumns, OutboxSlice, Pack, Totals, Transaction
 
-__all__ = ["Audit", "Chunk", "ChunkGone", "Counters", "Extent", "Inode", "InodeColumns", "Meta", "Pack", "Problem", "Snapshot",
-           "Totals", "Transaction"]
+__all__ = ["Audit", "Chunk", "ChunkGone", "Counters", "Extent", "Inode", "InodeColumns", "Meta", "OutboxSlice", "Pack", "Problem",
+           "Snapshot", "Totals", "Transaction", "merge_changesets"]

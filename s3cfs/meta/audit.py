@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from s3cfs.ids import ROOT_INO
+from s3cfs.meta.content import TRASH
 from s3cfs.meta.engine import Engine
 
 LOST_FOUND = b"lost+found"
@@ -151,7 +152,12 @@ CHECKS = (
           "inode {0} has the link count {1} and {2} links", _set("UPDATE inode SET nlink = ? WHERE ino = ?")),
     Check("attribute of nothing", "SELECT ino, name FROM xattr WHERE ino NOT IN (SELECT ino FROM inode)",
           "attribute {1!r} belongs to inode {0}, which does not exist", _doing("DELETE FROM xattr WHERE ino = ? AND name = ?")),
-    Check("extent of nothing", "SELECT ino, off FROM extent WHERE ino NOT IN (SELECT ino FROM inode)",
+    Check("range of trash", """SELECT e.ino, e.off, e.len, t.off, t.stop FROM trash AS t JOIN extent AS e ON e.ino = t.ino
+          WHERE e.off < t.off AND e.off + e.len > t.off OR e.off < t.stop AND e.off + e.len > t.stop
+          UNION ALL SELECT a.ino, a.off, a.stop - a.off, b.off, b.stop FROM trash AS a JOIN trash AS b ON a.ino = b.ino
+          WHERE a.off < b.off AND a.stop > b.off""",
+          "bytes {1}+{2} of inode {0} lie across a border of its trash from {3} to {4}"),
+    Check("extent of nothing", f"SELECT ino, off FROM extent AS e WHERE ino NOT IN (SELECT ino FROM inode) AND NOT EXISTS ({TRASH})",
           "the extent at {1} belongs to inode {0}, which does not exist", _doing("DELETE FROM extent WHERE ino = ? AND off = ?")),
     Check("missing chunk", "SELECT ino, off, len, chunk FROM extent WHERE chunk NOT IN (SELECT id FROM chunk)",
           "bytes {1}+{2} of inode {0} are in chunk {3}, which does not exist"),
@@ -160,11 +166,11 @@ CHECKS = (
     Check("overlapping extents", """SELECT ino, off, reach FROM (SELECT ino, off, max(off + len) OVER (PARTITION BY ino ORDER BY off
           ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reach FROM extent) WHERE off < reach""",
           "the extent at {1} of inode {0} overlaps one that ends at {2}"),
-    Check("extent beyond the size", """SELECT e.ino, e.off, e.len, i.size FROM extent AS e JOIN inode AS i USING (ino)
-          WHERE e.off + e.len > i.size""",
+    Check("extent beyond the size", f"""SELECT e.ino, e.off, e.len, i.size FROM extent AS e JOIN inode AS i USING (ino)
+          WHERE e.off + e.len > i.size AND NOT EXISTS ({TRASH})""",
           "bytes {1}+{2} of inode {0} lie beyond its size {3}", _truncate_extent),
-    Check("inline and extents", """SELECT ino FROM inode
-          WHERE data IS NOT NULL AND (ino IN (SELECT ino FROM extent) OR length(data) > size)""",
+    Check("inline and extents", f"""SELECT ino FROM inode WHERE data IS NOT NULL
+          AND (ino IN (SELECT ino FROM extent AS e WHERE NOT EXISTS ({TRASH})) OR length(data) > size)""",
           "inode {0} has inline content that contradicts its extents or its size"),
     Check("missing pack", "SELECT id, pack FROM chunk WHERE refs > 0 AND pack NOT IN (SELECT id FROM pack)",
           "chunk {0} lies in pack {1}, which does not exist"),

@@ -4,13 +4,19 @@ Invariants (the audit checks them):
 - the extents of an inode are disjoint and not empty;
 - chunk.refs = number of extent rows that name it; a reference is taken by an UPDATE that must hit;
 - inode.alloc = sum of its extents' lengths + len(data); counters.used_bytes = sum of alloc.
+- no extent lies across the border of a range of `trash`.
 
 Cutting a range costs a fixed number of statements whatever lies in it: a few rows are handled one by one (nearly always),
 many by statements over the whole range. Holes have no rows, so they cost nothing.
+
+But the changeset of a cut has every row. So a file of very many extents is not removed or truncated in one transaction: the range is noted
+in `trash`, in the transaction of the removal, and its extents are of no file from then on (those of an inode that is gone are all in it:
+inode numbers are not used again). `sweep` drops them and their references in steps, whenever there is time. Until then they count in
+the `alloc` of an inode that is still there.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from s3cfs.errors import Damaged, StaleInode
@@ -21,12 +27,16 @@ from s3cfs.meta.types import Chunk, ChunkGone, Extent, Pack
 END = 2**63 - 1
 _FEW = 8
 
+#: for an extent `e`: whether it is of no file any more
+TRASH = "SELECT 1 FROM trash AS t WHERE t.ino = e.ino AND t.off <= e.off AND t.stop > e.off"
+
 _START = "coalesce((SELECT max(off) FROM extent WHERE ino = ?1 AND off <= ?2), ?2)"
 _CUT = f"SELECT off, len, chunk, coff FROM extent WHERE ino = ?1 AND off >= {_START} AND off < ?3 ORDER BY off LIMIT {_FEW + 1}"
 _LAST = "SELECT off, len, chunk, coff FROM extent WHERE ino = ? AND off >= ? AND off < ? ORDER BY off DESC LIMIT 1"
 _EXTENTS = f"""SELECT e.off, e.len, e.chunk, e.coff, c.id, c.hash, c.pack, c.off, c.clen, c.len, c.refs
     FROM extent AS e CROSS JOIN chunk AS c ON c.id = e.chunk
-    WHERE e.ino = ?1 AND e.off >= {_START} AND e.off < ?3 AND e.off + e.len > ?2 ORDER BY e.off"""
+    WHERE e.ino = ?1 AND e.off >= {_START} AND e.off < ?3 AND e.off + e.len > ?2"""
+_EXTENTS_LEFT = f"{_EXTENTS} AND NOT EXISTS ({TRASH})"
 _CHUNK = "SELECT id, hash, pack, off, clen, len, refs FROM chunk"
 _UNREF_RANGE = """UPDATE chunk SET refs = refs - gone.n
     FROM (SELECT chunk AS id, count(*) AS n FROM extent WHERE ino = ? AND off >= ? AND off < ? GROUP BY chunk) AS gone
@@ -44,16 +54,22 @@ class Content:
         self._engine = engine
         self._one, self._all, self._run = engine.one, engine.all, engine.run
         self._bad: frozenset[int] = frozenset()
+        self._step = engine.doors.limits.sweep_rows
+        self._trash: set[int] = set()               # inodes with ranges there
+        self.on_trash: Callable[[], None] = lambda: None
         self.reload()
 
     def reload(self) -> None:
+        """Rows came in that were not written here."""
         self._bad = frozenset(row[0] for row in self._all("SELECT id FROM bad_chunk"))
+        self._trash = {row[0] for row in self._all("SELECT DISTINCT ino FROM trash")}
 
     # ------------------------------------------------------------ extents
 
     async def extents(self, ino: int, start: int, end: int) -> list[tuple[Extent, Chunk]]:
         """Those overlapping [start, end), whole, in order, with their chunks."""
-        return [(Extent(row[0], row[1], row[2], row[3]), Chunk(*row[4:])) for row in self._all(_EXTENTS, (ino, start, end))]
+        sql = _EXTENTS_LEFT if ino in self._trash else _EXTENTS
+        return [(Extent(row[0], row[1], row[2], row[3]), Chunk(*row[4:])) for row in self._all(f"{sql} ORDER BY e.off", (ino, start, end))]
 
     async def replace(self, ino: int, start: int, end: int, new: Sequence[Extent]) -> None:
         """Make [start, end) consist of `new` (ordered, disjoint, inside the range; gaps are holes).
@@ -73,6 +89,7 @@ class Content:
             raise StaleInode(f"inode {ino} is gone")
         self._take(wanted)
         freed = self._cut(ino, start, end)
+        self._reclaim(ino, start, end)
         if len(new) <= _FEW:
             for extent in new:
                 self._run(_INSERT, (ino, extent.off, extent.len, extent.chunk, extent.coff))
@@ -81,12 +98,15 @@ class Content:
         self._account(ino, row[0], added - freed)
 
     async def truncate(self, ino: int, size: int) -> None:
-        """Drop what lies beyond `size`, inline data included. The column `size` is the caller's to set."""
+        """Drop what lies beyond `size`, inline data included: at once, or when it is much by way of `trash`.
+
+        The column `size` is the caller's to set.
+        """
         row = self._one("SELECT alloc, data FROM inode WHERE ino = ?", (ino,))
         if row is None:
             raise StaleInode(f"inode {ino} is gone")
         alloc, data = row
-        freed = self._cut(ino, size, END)
+        freed = self._drop_from(ino, size)
         if data is not None and len(data) > size:
             self._run("UPDATE inode SET data = ? WHERE ino = ?", (data[:size], ino))
             freed += len(data) - size
@@ -97,7 +117,7 @@ class Content:
         row = self._one("SELECT alloc FROM inode WHERE ino = ?", (ino,))
         if row is None:
             raise StaleInode(f"inode {ino} is gone")
-        self._cut(ino, 0, END)
+        self._drop_from(ino, 0)
         self._engine.counters.used_bytes -= row[0]
 
     def account_inline(self, ino: int, data: bytes | None) -> None:
@@ -144,7 +164,7 @@ class Content:
                     return end - start
                 freed = stop - start
         if len(rows) >= _FEW:
-            return freed + self._cut_many(ino, start, end)
+            return freed + self._cut_many(ino, start, end)[1]
         for off, length, chunk, coff in rows:
             self._run(_DELETE, (ino, off))
             if off + length > end:
@@ -160,7 +180,8 @@ class Content:
         self._run(_INSERT, (ino, end, off + length - end, chunk, coff + end - off))
         return int(end - off)
 
-    def _cut_many(self, ino: int, start: int, end: int) -> int:
+    def _cut_many(self, ino: int, start: int, end: int) -> tuple[int, int]:
+        """(rows, bytes) that went, by a few statements over the whole range. No extent may reach into it from below."""
         freed, whole = 0, end
         last = self._one(_LAST, (ino, start, end))
         if last and last[0] + last[1] > end:
@@ -171,8 +192,61 @@ class Content:
         assert found is not None
         if self._run(_UNREF_RANGE, (ino, start, whole)) != found[1]:
             raise self._engine.fail(Damaged(f"inode {ino} names chunks that do not exist: run fsck"))
-        self._run(_DELETE_RANGE, (ino, start, whole))
-        return int(freed + found[0])
+        return self._run(_DELETE_RANGE, (ino, start, whole)), int(freed + found[0])
+
+    # ------------------------------------------------------------ trash
+
+    @property
+    def has_trash(self) -> bool:
+        return bool(self._trash)
+
+    def sweep(self) -> int:
+        """Drop the next limits.sweep_rows extents (at most) that are of no file; how many it were, 0 only when nothing is left."""
+        row = self._one("SELECT ino, off, stop FROM trash LIMIT 1")
+        if row is None:
+            return 0
+        ino, off, stop = row
+        self._run("DELETE FROM trash WHERE ino = ? AND off = ?", (ino, off))
+        rest = self._one("SELECT off FROM extent WHERE ino = ? AND off >= ? AND off < ? ORDER BY off LIMIT 1 OFFSET ?",
+                         (ino, off, stop, self._step))
+        if rest:
+            self._run("INSERT INTO trash VALUES (?, ?, ?)", (ino, rest[0], stop))
+        elif not self._one("SELECT 1 FROM trash WHERE ino = ?", (ino,)):
+            self._trash.discard(ino)
+        rows, freed = self._cut_many(ino, off, rest[0] if rest else stop)
+        inode = self._one("SELECT alloc FROM inode WHERE ino = ?", (ino,))
+        if inode is not None:
+            self._account(ino, inode[0], -freed)
+        return rows or 1
+
+    def _drop_from(self, ino: int, size: int) -> int:
+        """No extent of the file lies beyond `size` afterwards. The bytes of those that went at once."""
+        start, end = size, END
+        many = self._one("SELECT 1 FROM extent WHERE ino = ? AND off >= ? LIMIT 1 OFFSET ?", (ino, size, self._step))
+        if many:
+            first = self._one("SELECT off FROM extent WHERE ino = ? AND off >= ? ORDER BY off LIMIT 1", (ino, size))
+            assert first is not None
+            end = first[0]                           # of what reaches beyond `size` from below, and is cut
+        freed = self._cut(ino, start, end)
+        self._reclaim(ino, start, END)
+        if many:
+            self._run("INSERT INTO trash VALUES (?, ?, ?)", (ino, end, END))
+            self._trash.add(ino)
+            self.on_trash()
+        return freed
+
+    def _reclaim(self, ino: int, start: int, end: int) -> None:
+        """[start, end) is the file's again: its extents there were just cut."""
+        if ino not in self._trash:
+            return
+        for off, stop in self._all("SELECT off, stop FROM trash WHERE ino = ? AND off < ? AND stop > ?", (ino, end, start)):
+            self._run("DELETE FROM trash WHERE ino = ? AND off = ?", (ino, off))
+            if off < start:
+                self._run("INSERT INTO trash VALUES (?, ?, ?)", (ino, off, start))
+            if stop > end:
+                self._run("INSERT INTO trash VALUES (?, ?, ?)", (ino, end, stop))
+        if not self._one("SELECT 1 FROM trash WHERE ino = ?", (ino,)):
+            self._trash.discard(ino)
 
     # ------------------------------------------------------------ chunks
 
@@ -209,8 +283,7 @@ class Content:
     async def users_of(self, chunk: int, limit: int = 1000) -> list[tuple[int, Extent]]:
         """(ino, extent) that name the chunk. Reads all extents: for messages and fsck."""
         return [(row[0], Extent(*row[1:])) for row in self._all(
-            "SELECT ino, off, len, chunk, coff FROM extent WHERE chunk = ? LIMIT ?", (chunk, limit))]
-
+            f"SELECT ino, off, len, chunk, coff FROM extent AS e WHERE chunk = ? AND NOT EXISTS ({TRASH}) LIMIT ?", (chunk, limit))]
 
     def mark_bad(self, id: int) -> None:
         """Local: deduplication never points at it again. Not async, for a callback in the middle of a read."""
@@ -227,11 +300,13 @@ class Content:
         id = self._engine.counters.next_pack
         self._run("INSERT INTO pack VALUES (?, ?, NULL, 0, 'open')", (id, epoch))
         self._engine.counters.next_pack = id + 1
+        self._engine.open_packs.add(id)
         return id
 
     async def close_pack(self, id: int, name: PackName, size: int) -> None:
         if not self._run("UPDATE pack SET name = ?, size = ?, state = 'closed' WHERE id = ? AND state = 'open'", (name, size, id)):
             raise ValueError(f"pack {id} is not open")
+        self._engine.open_packs.discard(id)
 
     async def drop_pack(self, id: int) -> None:
         """An open pack that holds nothing: nobody may name it."""
@@ -239,6 +314,7 @@ class Content:
             raise ValueError(f"pack {id} still holds chunks")
         if not self._run("DELETE FROM pack WHERE id = ?", (id,)):
             raise ValueError(f"there is no pack {id}")
+        self._engine.open_packs.discard(id)
 
     def pack_of(self, id: int) -> Pack:
         """Damaged when there is no such pack. Not async: the way of a read asks in the middle of its own step."""

@@ -84,6 +84,7 @@ class Engine:
         self.doors, self.path, self.key = doors, path, key
         self.failed: S3cfsError | None = None
         self.snapshots: set[int] = set()        # open ones; they hold the WAL
+        self.open_packs: set[int] = set()       # begun by this process and not closed: content.py keeps it
         self._wal_pages = self._copied_pages = 0
         self._helping = threading.Lock()
         self._helper: apsw.Connection | None = None
@@ -108,6 +109,7 @@ class Engine:
             raise NewerFormat(f"{self.path} was written by a newer s3cfs (schema {version})")
         if version != schema.SCHEMA_VERSION:
             raise Damaged(f"{self.path} holds no metadata this s3cfs knows (schema {version})")
+        _bring_up(connection)
         connection.set_wal_hook(self._wal_hook)
         self._begin()
         self.load_counters()
@@ -185,6 +187,7 @@ class Engine:
     def new_session(self) -> None:
         """Begin to record. The one before must have been closed. Only right after COMMIT, or after a change that must not be replicated."""
         self.session = apsw.Session(self.connection, "main")
+        self.session.config(apsw.SQLITE_SESSION_OBJCONFIG_SIZE, 1)
         for table in schema.REPLICATED:
             self.session.attach(table.name)
 
@@ -200,6 +203,11 @@ class Engine:
     def dirty(self) -> bool:
         """Replicated rows were touched since the last commit()."""
         return not self.session.is_empty
+
+    @property
+    def open_bytes(self) -> int:
+        """Of the changeset that commit() would make now, at most (counters apart). SQLite keeps the sum, so asking is cheap."""
+        return int(self.session.changeset_size)
 
     def commit(self) -> Transaction | None:
         if self.failed:
@@ -237,8 +245,10 @@ class Engine:
         changeset = self.session.changeset()
         if not changeset:
             return None                                             # touched, and put back as it was
-        self.connection.execute("INSERT INTO outbox (time_ns, changeset) VALUES (?, ?)", (self.doors.clock.time_ns(), changeset))
-        return Transaction(self.connection.last_insert_rowid(), len(changeset))
+        complete = not self.open_packs
+        self.connection.execute("INSERT INTO outbox (time_ns, packs, changeset) VALUES (?, ?, ?)",
+                                (self.doors.clock.time_ns(), self.counters.next_pack - 1 if complete else None, changeset))
+        return Transaction(self.connection.last_insert_rowid(), len(changeset), complete)
 
     # ------------------------------------------------------------ the WAL
 
@@ -328,6 +338,14 @@ def _create(doors: Doors, path: str, key: bytes | None) -> None:
         file.close()
     disk.rename(new, path)
     disk.sync_dir(path.rpartition("/")[0])
+
+
+def _bring_up(connection: apsw.Connection) -> None:
+    """What came to version 0 of the schema after databases had been made with it."""
+    for table in schema.REPLICATED:
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {table.name} {schema.REPLICATED_SQL[table.name]}")
+    if not connection.execute("SELECT 1 FROM pragma_table_info('outbox') WHERE name = 'packs'").fetchone():
+        connection.execute("ALTER TABLE outbox ADD COLUMN packs INTEGER")
 
 
 def _check_header(doors: Doors, path: str, key: bytes | None) -> None:

@@ -5,7 +5,7 @@ event-loop thread, but for `sync_wal`, `checkpoint_wal` and `Snapshot.changesets
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from s3cfs.doors import Doors
@@ -31,9 +31,9 @@ class Meta:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        content = Content(engine)
+        self._content = content = Content(engine)
         tree = Tree(engine, content)
-        changes = Changes(engine)
+        changes = Changes(engine, content.reload)
         local = Local(engine)
         reverse = Reverse(engine)
         self.audit = Audit(engine)
@@ -56,7 +56,10 @@ class Meta:
         self.users_of_many, self.names_of_many = reverse.users_of_many, reverse.names_of_many
         self.chunks_of_many, self.drop_chunk = reverse.chunks_of_many, reverse.drop_chunk
 
+        self.sweep = content.sweep
+
         self.apply, self.outbox = changes.apply, changes.outbox
+        self.outbox_slice, self.void_cuts = changes.outbox_slice, changes.void_cuts
         self.merge_outbox, self.drop_outbox, self.last_outbox_id = changes.merge_outbox, changes.drop_outbox, changes.last_outbox_id
 
         self.local_get, self.local_set, self.local_delete = local.local_get, local.local_set, local.local_delete
@@ -68,6 +71,20 @@ class Meta:
     def dirty(self) -> bool:
         """Replicated changes since the last commit()."""
         return self._engine.dirty
+
+    @property
+    def open_bytes(self) -> int:
+        """Upper bound of the changeset that commit() would make now; cheap."""
+        return self._engine.open_bytes
+
+    @property
+    def has_trash(self) -> bool:
+        """Whether sweep() has something to do."""
+        return self._content.has_trash
+
+    def when_trash_comes(self, tell: Callable[[], None]) -> None:
+        """`tell` is called whenever a removal leaves something to sweep."""
+        self._content.on_trash = tell
 
     @property
     def failed(self) -> S3cfsError | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 
+from s3cfs.meta.content import TRASH
 from s3cfs.meta.engine import Engine
 from s3cfs.meta.types import Chunk, Extent
 
@@ -19,7 +20,8 @@ class Reverse:
     async def users_of_many(self, chunks: Collection[int], limit: int) -> list[tuple[int, Extent]]:
         """(ino, extent) that name any of the chunks, in the order of inode and offset."""
         return [(row[0], Extent(*row[1:])) for row in self._all(
-            "SELECT ino, off, len, chunk, coff FROM extent WHERE chunk IN (SELECT value FROM json_each(?)) ORDER BY ino, off LIMIT ?",
+            f"SELECT ino, off, len, chunk, coff FROM extent AS e WHERE chunk IN (SELECT value FROM json_each(?)) AND NOT EXISTS ({TRASH}) "
+            "ORDER BY ino, off LIMIT ?",
             (json.dumps(list(chunks)), limit))]
 
     async def names_of_many(self, inos: Collection[int]) -> dict[int, list[tuple[int, bytes]]]:

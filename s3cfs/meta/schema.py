@@ -12,6 +12,9 @@ Replicated tables travel as SQLite session changesets, local ones never leave th
 in a hash table whose hash takes the low bits of the key's integers as they are, so 100,000 extents at multiples of 4 KiB of
 one inode would share some twenty buckets. Measured: dropping 262,144 scattered pages 22 s, with `chunk` in the key 0.4 s.
 
+`trash` has ranges of files whose extents are of no file any more and go in steps (content.py). `outbox.packs`: the
+highest pack that existed when the transaction ended, if none was open, so that a record may end with it; else NULL.
+
 INITIAL is the same on every replica: the log's first record, and every snapshot, is a change *from this state*. The root
 inode has times 0 and belongs to root until mkfs says otherwise in an ordinary transaction.
 """
@@ -41,6 +44,7 @@ REPLICATED = (
     Table("pack", ("id",), 5),
     Table("xattr", ("ino", "name"), 3),
     Table("orphan", ("ino",), 1),
+    Table("trash", ("ino", "off"), 3),
 )
 
 REPLICATED_SQL = {
@@ -61,10 +65,13 @@ REPLICATED_SQL = {
     "xattr": """(ino INTEGER NOT NULL, name BLOB NOT NULL, value BLOB NOT NULL,
         PRIMARY KEY (ino, name)) STRICT, WITHOUT ROWID""",
     "orphan": "(ino INTEGER NOT NULL PRIMARY KEY) STRICT",
+    "trash": """(ino INTEGER NOT NULL, off INTEGER NOT NULL, stop INTEGER NOT NULL,
+        PRIMARY KEY (ino, off)) STRICT, WITHOUT ROWID""",
 }
 
 LOCAL_SQL = (
-    "CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, time_ns INTEGER NOT NULL, changeset BLOB NOT NULL) STRICT",
+    """CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, time_ns INTEGER NOT NULL, packs INTEGER,
+        changeset BLOB NOT NULL) STRICT""",
     "CREATE TABLE local (key TEXT NOT NULL PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID",
     "CREATE TABLE bad_chunk (id INTEGER NOT NULL PRIMARY KEY) STRICT",
     "CREATE TABLE pack_file (pack INTEGER NOT NULL PRIMARY KEY, state TEXT NOT NULL) STRICT",

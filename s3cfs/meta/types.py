@@ -80,6 +80,17 @@ class Transaction(NamedTuple):
 
     id: int
     changeset_bytes: int
+    complete: bool              # no pack was open: a record may end here
+
+
+class OutboxSlice(NamedTuple):
+    """What one record may carry: changes up to and with a complete transaction."""
+
+    upto: int                   # last row of the outbox that is in it
+    changesets: list[bytes]     # of each transaction, oldest first
+    bytes: int                  # their sum; merged it is no more
+    packs: int                  # the highest pack that they may name
+    more: bool                  # complete transactions follow
 
 
 @dataclass(slots=True)

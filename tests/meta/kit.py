@@ -10,6 +10,7 @@ import apsw
 
 from s3cfs.doors import Doors, SystemClock, SystemDisk, SystemRandomness, TrioThreads
 from s3cfs.ids import ChunkId, PackName
+from s3cfs.limits import DEFAULTS, Limits
 from s3cfs.meta import Extent, Meta
 
 T = TypeVar("T")
@@ -32,12 +33,12 @@ class Disk(SystemDisk):
         self.sqlite_vfs = vfs
 
 
-def doors(root: Path | str, vfs: str | None = None) -> Doors:
-    return Doors(SystemClock(), SystemRandomness(), TrioThreads(1), Disk(str(root), vfs))
+def doors(root: Path | str, vfs: str | None = None, limits: Limits = DEFAULTS) -> Doors:
+    return Doors(SystemClock(), SystemRandomness(), TrioThreads(1), Disk(str(root), vfs), limits)
 
 
-def open_meta(root: Path | str, key: bytes | None = KEY, name: str = "meta.db", vfs: str | None = None) -> Meta:
-    return Meta.open(doors(root, vfs), name, key)
+def open_meta(root: Path | str, key: bytes | None = KEY, name: str = "meta.db", vfs: str | None = None, limits: Limits = DEFAULTS) -> Meta:
+    return Meta.open(doors(root, vfs, limits), name, key)
 
 
 async def add_file(meta: Meta, name: bytes, content: bytes = b"x" * 4096, parent: int = 1, pack: int | None = None) -> int:

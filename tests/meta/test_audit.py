@@ -32,6 +32,8 @@ BREAKAGE = {
     "beyond the size": ("UPDATE inode SET size = 100 WHERE ino = 4", {"extent beyond the size"}, True),
     "all beyond the size": ("UPDATE inode SET size = 0 WHERE ino = 4", {"extent beyond the size"}, True),
     "inline and extents": ("UPDATE inode SET data = x'61' WHERE ino = 4", {"inline and extents", "allocated bytes"}, False),
+    "trash": ("INSERT INTO trash VALUES (4, 100, 200)", {"range of trash"}, False),
+    "trash twice": ("INSERT INTO trash VALUES (99, 0, 200), (99, 100, 300)", {"range of trash"}, False),
     "pack missing": ("DELETE FROM pack WHERE id = 1", {"missing pack"}, False),
     "references": ("UPDATE chunk SET refs = 9 WHERE id = 2", {"references"}, True),
     "allocated": ("UPDATE inode SET alloc = 9 WHERE ino = 4", {"allocated bytes", "counter"}, True),

@@ -8,7 +8,9 @@ import apsw
 import pytest
 
 from s3cfs.errors import Damaged, Diverged
-from s3cfs.meta import Meta
+from s3cfs.ids import PackName
+from s3cfs.meta import Meta, merge_changesets
+from s3cfs.meta.changes import STREAM_BYTES
 from s3cfs.meta.schema import REPLICATED
 
 from .kit import Vfs, add_file, add_folder, open_meta, populate, run, sql
@@ -37,6 +39,8 @@ async def every_table(meta: Meta) -> None:
     await add_file(meta, b"x", parent=folder)
     await meta.move_name(folder, b"x", 1, b"moved")
     meta.fsmeta_set("label", b"home")
+    gone = await add_file(meta, b"large", b"")
+    meta._engine.run("INSERT INTO trash VALUES (?, 4096, 8192)", (gone,))
 
 
 def test_every_table_is_replicated(meta: Meta, replica: Meta) -> None:
@@ -159,6 +163,68 @@ def test_merging_the_outbox(meta: Meta, replica: Meta) -> None:
     meta.commit()
     merged = meta.merge_outbox(1 << 20)
     assert merged and merged[1:] == (b"", 2)                # they undo each other
+
+
+def test_a_record_ends_with_a_complete_transaction(meta: Meta, replica: Meta) -> None:
+    """Where a pack is open its name is not known: no record may end there."""
+    assert meta.outbox_slice(1 << 30) is None
+    sizes: list[int] = []
+    complete: list[bool] = []
+    pack = 0
+    for number in range(12):
+        if number % 4 == 1:
+            pack = run(meta.new_pack(1))
+        if number % 4 == 3:
+            run(meta.close_pack(pack, PackName(f"1-{pack:064x}"), 100))
+        run(add_file(meta, b"%d" % number))
+        made = meta.commit()
+        assert made
+        sizes.append(made.changeset_bytes)
+        complete.append(made.complete)
+    assert complete == [True, False, False, True] * 3
+    first = meta.outbox_slice(1)
+    assert first and (first.upto, len(first.changesets), first.bytes, first.more) == (1, 1, sizes[0], True)      # at least one
+    assert (found := meta.outbox_slice(sum(sizes[:4]) - 1)) and found.upto == 1
+    assert (found := meta.outbox_slice(sum(sizes[:6]))) and (found.upto, found.more, found.packs) == (5, True, 6)
+    assert (found := meta.outbox_slice(sum(sizes))) and found.upto == 12 and not found.more and found.bytes == sum(sizes)
+    meta.drop_outbox(1)
+    assert (found := meta.outbox_slice(1)) and (found.upto, found.packs) == (4, 5)   # more than 1: the least there is
+    meta.void_cuts()
+    assert meta.outbox_slice(1 << 30) is None
+    meta.drop_outbox(12)
+    run(meta.new_pack(1))
+    meta.commit()
+    assert meta.outbox()[0] == 1 and meta.outbox_slice(1 << 30) is None
+
+
+def test_merging_in_pieces_is_merging(meta: Meta) -> None:
+    run(populate(meta, 900))
+    meta.commit()
+    for round in range(30):
+        run(meta.update_inode(1, mtime_ns=round))
+        run(add_file(meta, b"again-%d" % round))
+        meta.commit()
+    part, merged = meta.outbox_slice(1 << 30), meta.merge_outbox(1 << 30)
+    assert part and merged and part.bytes > 3 * STREAM_BYTES
+    assert merge_changesets(part.changesets) == merged[1]
+    run(meta.update_inode(1, mode=0o040700))
+    meta.commit()
+    run(meta.update_inode(1, mode=0o040755))
+    meta.commit()
+    assert (found := meta.outbox_slice(1 << 30)) and merge_changesets(found.changesets[-2:]) == b""
+
+
+def test_the_size_of_the_open_transaction_is_known(meta: Meta) -> None:
+    assert meta.open_bytes == 0
+    last = 0
+    for number in range(50):
+        run(add_file(meta, b"%d" % number))
+        for _ in range(3):
+            run(meta.update_inode(1, mtime_ns=number))                         # one row, however often
+        assert last < meta.open_bytes < last + 600
+        last = meta.open_bytes
+    made = meta.commit()
+    assert made and made.changeset_bytes - 200 <= last <= 1.5 * made.changeset_bytes and meta.open_bytes == 0
 
 
 @pytest.mark.parametrize("max_bytes", [1, 3000, 1 << 20])

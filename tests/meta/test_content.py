@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from s3cfs.errors import Damaged, StaleInode
 from s3cfs.ids import ChunkId, PackName
-from s3cfs.meta import Chunk, ChunkGone, Extent, Meta
+from s3cfs.limits import Limits
+from s3cfs.meta import Chunk, ChunkGone, Extent, Meta, merge_changesets
 
 from .kit import FILE, add_file, open_meta, run, sql
 
@@ -40,12 +41,12 @@ def replacements(draw: st.DrawFn) -> tuple[int, int, list[tuple[int, int, int, i
 
 
 class Files(RuleBasedStateMachine):
-    """Three files over ten chunks, and a replica that is fed the outbox."""
+    """Three files over ten chunks, and a replica that is fed the outbox. A removal of more than four extents goes by way of the trash."""
 
     @initialize()
     def begin(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        self.meta = open_meta(self.folder.name, None)
+        self.meta = open_meta(self.folder.name, None, limits=Limits(sweep_rows=4))
         self.replica = open_meta(self.folder.name, None, "replica.db")
         pack = run(self.meta.new_pack(1))
         run(self.meta.close_pack(pack, PackName(f"1-{1:064x}"), 99))
@@ -98,6 +99,13 @@ class Files(RuleBasedStateMachine):
         assert {a: v for a, v in found.items() if start <= a < start + length} == {
             a: v for a, v in self.files[ino].items() if start <= a < start + length}
 
+    @rule(steps=st.integers(1, 20))
+    def sweep(self, steps: int) -> None:
+        for _ in range(steps):
+            if not self.meta.sweep():
+                assert not self.meta.has_trash and not sql(self.meta, "SELECT 1 FROM trash")
+                break
+
     @rule()
     def commit(self) -> None:
         self.meta.commit()
@@ -106,11 +114,11 @@ class Files(RuleBasedStateMachine):
     @rule(limit=st.sampled_from([1, 500, 1 << 20]))
     def replicate(self, limit: int) -> None:
         self.meta.commit()
-        while merged := self.meta.merge_outbox(limit):
-            self.replica.apply(merged[1])
-            self.meta.drop_outbox(merged[0])
+        while part := self.meta.outbox_slice(limit):
+            self.replica.apply(merge_changesets(part.changesets))
+            self.meta.drop_outbox(part.upto)
         assert self.replica.fingerprint() == self.meta.fingerprint()
-        assert self.replica.counters == self.meta.counters
+        assert self.replica.counters == self.meta.counters and self.replica.has_trash == self.meta.has_trash
 
     @invariant()
     def as_the_model(self) -> None:
@@ -125,12 +133,13 @@ class Files(RuleBasedStateMachine):
                 uses[extent.chunk] += 1
             assert found == model
             inode = run(self.meta.get(ino))
-            assert inode and inode.alloc == len(model)
-            used += len(model)
+            swept = not sql(self.meta, "SELECT 1 FROM trash WHERE ino = ?", ino)
+            assert inode and (inode.alloc == len(model) if swept else inode.alloc >= len(model))
+            used += inode.alloc
         assert self.meta.counters.used_bytes == used
         for chunk in self.chunks:
             row = run(self.meta.chunk(chunk))
-            assert row and row.refs == uses[chunk]
+            assert row and (row.refs >= uses[chunk] if self.meta.has_trash else row.refs == uses[chunk])
 
     def teardown(self) -> None:
         if hasattr(self, "meta"):
@@ -312,3 +321,59 @@ def test_bad_chunks_are_remembered_and_stay_local(tmp_path: Path) -> None:
     meta.local_set("k", b"1")
     meta.local_delete("k")
     assert meta.local_get("k") is None
+
+
+async def large_file(meta: Meta, rows: int, name: bytes = b"large") -> int:
+    """A file of `rows` extents of 10 bytes, each of a chunk of its own."""
+    pack = await meta.new_pack(1)
+    await meta.close_pack(pack, PackName(f"1-{pack:064x}"), 99)
+    ino = await add_file(meta, name, b"")
+    for first in range(0, rows, 1000):
+        many = range(first, min(first + 1000, rows))
+        chunks = [await meta.add_chunk(ChunkId(b"%032d" % n), pack, n, 1, 10) for n in many]
+        await meta.replace(ino, 10 * first, 10 * (first + len(many)), [Extent(10 * n, 10, chunk, 0)
+                                                                      for n, chunk in zip(many, chunks, strict=True)])
+    await meta.update_inode(ino, size=10 * rows)
+    return ino
+
+
+@pytest.mark.parametrize("way", ["removed", "emptied", "shortened"])
+def test_a_large_removal_goes_in_bounded_transactions(tmp_path: Path, way: str) -> None:
+    """Whatever goes, no changeset has more than sweep_rows of its rows; and it goes on after a crash."""
+    limits = Limits(sweep_rows=1000)
+    meta, replica = open_meta(tmp_path, None, limits=limits), open_meta(tmp_path, None, "replica.db")
+    rows = 5 * limits.sweep_rows // 2
+    ino = run(large_file(meta, rows))
+    made = meta.commit()
+    assert made and made.changeset_bytes > 250_000
+    told: list[int] = []
+    meta.when_trash_comes(lambda: told.append(1))
+    left = 0
+    if way == "removed":
+        run(meta.unlink_name(1, b"large"))
+        run(meta.drop_inode(ino))
+    else:
+        left = 0 if way == "emptied" else 15
+        run(meta.truncate(ino, left))
+        run(meta.update_inode(ino, size=left))
+        run(meta.replace(ino, 1000, 1010, [Extent(1000, 10, 1, 0)]))     # it goes on being written
+        run(meta.update_inode(ino, size=1010))
+    made = meta.commit()
+    assert told and made and made.changeset_bytes < 2000 and list(meta.audit.problems()) == []
+    meta.close()
+    meta = open_meta(tmp_path, None, limits=limits)
+    steps = 0
+    while meta.sweep():
+        made = meta.commit()
+        assert made and made.changeset_bytes < 200 * limits.sweep_rows
+        steps += 1
+    assert 3 <= steps <= 4 and list(meta.audit.problems()) == []
+    wanted = {"removed": [], "emptied": [(1000, 10)], "shortened": [(0, 10), (10, 5), (1000, 10)]}[way]
+    assert [(extent.off, extent.len) for extent, _ in run(meta.extents(ino, 0, 1 << 40))] == wanted
+    assert meta.counters.used_bytes == sum(length for _, length in wanted)
+    while part := meta.outbox_slice(1 << 20):
+        replica.apply(merge_changesets(part.changesets))
+        meta.drop_outbox(part.upto)
+    assert replica.fingerprint() == meta.fingerprint()
+    meta.close()
+    replica.close()
