@@ -15,14 +15,13 @@ from s3cfs import ids, limits
 from s3cfs.blocks.handles import read_fully
 from s3cfs.check.context import Context
 from s3cfs.check.examine import Findings, chunk_trouble, examine
-from s3cfs.check.paths import Hit, Paths, hits
-from s3cfs.check.problems import Problem, Severity
+from s3cfs.check.problems import Problem, Range, Severity
 from s3cfs.check.repairs import RewritePack
 from s3cfs.doors import Disk
 from s3cfs.errors import NotFound
 from s3cfs.formats.chunk import ChunkCodec
 from s3cfs.ids import PackName, pack_key
-from s3cfs.meta import Chunk, Meta, Pack
+from s3cfs.meta import Chunk, Hit, Meta, Pack, Paths, hits
 
 NAME = "packs"
 PREFIX = "pack/"
@@ -196,7 +195,7 @@ async def _hits(ctx: Context, meta: Meta, paths: Paths, suspects: Sequence[Suspe
     if not bad or ctx.ranges_left <= 0:
         return {}
     where: dict[int, list[Hit]] = {}
-    for hit in await hits(meta, paths, bad, ctx.ranges_left):
+    for hit in await hits(meta, bad, ctx.ranges_left, paths):
         where.setdefault(hit.chunk, []).append(hit)
         ctx.ranges_left -= 1
     return where
@@ -219,8 +218,8 @@ def _problems(ctx: Context, suspect: Suspect, where: dict[int, list[Hit]]) -> It
             unused.append(f"{suspect.word}: {name}: {suspect.bad[row.id]}; no file uses it")
         unlisted += bool(row.refs and row.id not in where)
         for hit in where.get(row.id, []):
-            yield Problem(NAME, f"{suspect.word}: {hit.range.path} bytes {hit.range.start}-{hit.range.end - 1} ({name})",
-                          object=place, file=hit.range, chunk=row.id, repair=repair)
+            yield Problem(NAME, f"{suspect.word}: {hit.path} bytes {hit.start}-{hit.end - 1} ({name})",
+                          object=place, file=Range(hit.path, hit.start, hit.end), chunk=row.id, repair=repair)
     if unlisted:
         yield Problem(NAME, f"{suspect.word}: {unlisted} further chunks of pack {short}; the files that use them are too many to list",
                       object=place, repair=repair)
@@ -232,7 +231,7 @@ def _problems(ctx: Context, suspect: Suspect, where: dict[int, list[Hit]]) -> It
 
 
 def _first(found: Sequence[Hit]) -> tuple[str, int]:
-    return (found[0].range.path, found[0].range.start) if found else ("", 0)
+    return (found[0].path, found[0].start) if found else ("", 0)
 
 
 async def _without_rows(ctx: Context, stored: dict[str, int]) -> AsyncGenerator[Problem, None]:

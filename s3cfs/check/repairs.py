@@ -78,7 +78,7 @@ class RewritePack:
                 lost.append(row)
         move = [*whole, *healed] if not lost else healed          # a pack with losses stays: its row says where they were
         await _move(shop, pack, stored, sorted(move, key=lambda row: row.off))
-        for row in healed:
+        for row in [*whole, *healed]:
             shop.meta.unmark_bad(row.id)
         name = pack.name or str(pack.id)
         if not lost:
@@ -86,7 +86,7 @@ class RewritePack:
         await shop.flush()
         if lost:
             text = f"{len(lost)} of {len(rows)} chunks are lost (no intact copy in the store, the journal or the cache)"
-            return Outcome(False, f"pack {name}: {text}; new files of this machine will not use them", frozenset(row.id for row in lost))
+            return Outcome(False, f"pack {name}: {text}; new files will not use them", frozenset(row.id for row in lost))
         return Outcome(True, f"pack {name}: " + (f"{len(move)} chunks are whole in a new pack" if move else "no file needs it any more"))
 
     async def _repoint(self, shop: Workshop, row: Chunk) -> bool:

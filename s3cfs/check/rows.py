@@ -10,11 +10,10 @@ import contextlib
 from collections.abc import AsyncGenerator
 
 from s3cfs.check.context import Context
-from s3cfs.check.paths import Paths
 from s3cfs.check.problems import Problem, Repair, Severity
 from s3cfs.check.repairs import DropLocalState, MendRows
 from s3cfs.errors import Damaged, Diverged, ObjectMissing, RolledBack
-from s3cfs.meta import Meta
+from s3cfs.meta import Meta, Paths
 from s3cfs.meta import Problem as RowProblem
 
 NAME = "rows"

@@ -177,6 +177,8 @@ CHECKS = (
     Check("references", """SELECT c.id, c.refs, coalesce(e.n, 0) FROM chunk AS c
           LEFT JOIN (SELECT chunk, count(*) AS n FROM extent GROUP BY chunk) AS e ON e.chunk = c.id WHERE c.refs <> coalesce(e.n, 0)""",
           "chunk {0} counts {1} references and has {2}", _set("UPDATE chunk SET refs = ? WHERE id = ?")),
+    Check("mark of nothing", "SELECT id FROM bad_chunk WHERE id NOT IN (SELECT id FROM chunk)",
+          "chunk {0} is marked as damaged, and does not exist", _doing("DELETE FROM bad_chunk WHERE id = ?")),
     Check("allocated bytes", """SELECT i.ino, i.alloc, coalesce(e.n, 0) + coalesce(length(i.data), 0) AS n FROM inode AS i
           LEFT JOIN (SELECT ino, sum(len) AS n FROM extent GROUP BY ino) AS e USING (ino)
           WHERE i.alloc <> coalesce(e.n, 0) + coalesce(length(i.data), 0)""",

@@ -286,13 +286,20 @@ class Content:
             f"SELECT ino, off, len, chunk, coff FROM extent AS e WHERE chunk = ? AND NOT EXISTS ({TRASH}) LIMIT ?", (chunk, limit))]
 
     def mark_bad(self, id: int) -> None:
-        """Local: deduplication never points at it again. Not async, for a callback in the middle of a read."""
-        self._run("INSERT OR IGNORE INTO bad_chunk VALUES (?)", (id,))
-        self._bad |= {id}
+        """Deduplication never points at it again, on no machine. Not async, for a callback in the middle of a read."""
+        if id not in self._bad:
+            self._run("INSERT INTO bad_chunk VALUES (?)", (id,))
+            self._bad |= {id}
 
     def unmark_bad(self, id: int) -> None:
-        self._run("DELETE FROM bad_chunk WHERE id = ?", (id,))
-        self._bad -= {id}
+        """It is whole after all, or gone."""
+        if id in self._bad:
+            self._run("DELETE FROM bad_chunk WHERE id = ?", (id,))
+            self._bad -= {id}
+
+    def bad_chunks(self) -> frozenset[int]:
+        """Those that are marked."""
+        return self._bad
 
     # ------------------------------------------------------------ packs
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 
-from s3cfs.meta.content import TRASH
+from s3cfs.meta.content import TRASH, Content
 from s3cfs.meta.engine import Engine
 from s3cfs.meta.types import Chunk, Extent
 
 
 class Reverse:
-    def __init__(self, engine: Engine) -> None:
-        self._all, self._run = engine.all, engine.run
+    def __init__(self, engine: Engine, content: Content) -> None:
+        self._all, self._run, self._content = engine.all, engine.run, content
 
     async def users_of_many(self, chunks: Collection[int], limit: int) -> list[tuple[int, Extent]]:
         """(ino, extent) that name any of the chunks, in the order of inode and offset."""
@@ -41,5 +41,8 @@ class Reverse:
         return found
 
     async def drop_chunk(self, id: int) -> bool:
-        """Forget a chunk that no file uses; False when one does."""
-        return bool(self._run("DELETE FROM chunk WHERE id = ?1 AND refs = 0 AND NOT EXISTS (SELECT 1 FROM extent WHERE chunk = ?1)", (id,)))
+        """Forget a chunk that no file uses, and its mark; False when one does."""
+        gone = self._run("DELETE FROM chunk WHERE id = ?1 AND refs = 0 AND NOT EXISTS (SELECT 1 FROM extent WHERE chunk = ?1)", (id,))
+        if gone:
+            self._content.unmark_bad(id)
+        return bool(gone)

@@ -45,6 +45,7 @@ REPLICATED = (
     Table("xattr", ("ino", "name"), 3),
     Table("orphan", ("ino",), 1),
     Table("trash", ("ino", "off"), 3),
+    Table("bad_chunk", ("id",), 1),
 )
 
 REPLICATED_SQL = {
@@ -67,13 +68,13 @@ REPLICATED_SQL = {
     "orphan": "(ino INTEGER NOT NULL PRIMARY KEY) STRICT",
     "trash": """(ino INTEGER NOT NULL, off INTEGER NOT NULL, stop INTEGER NOT NULL,
         PRIMARY KEY (ino, off)) STRICT, WITHOUT ROWID""",
+    "bad_chunk": "(id INTEGER NOT NULL PRIMARY KEY) STRICT",       # known not to be whole in the store: no new file is to use it
 }
 
 LOCAL_SQL = (
     """CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, time_ns INTEGER NOT NULL, packs INTEGER,
         changeset BLOB NOT NULL) STRICT""",
     "CREATE TABLE local (key TEXT NOT NULL PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID",
-    "CREATE TABLE bad_chunk (id INTEGER NOT NULL PRIMARY KEY) STRICT",
     "CREATE TABLE pack_file (pack INTEGER NOT NULL PRIMARY KEY, state TEXT NOT NULL) STRICT",
 )
 

@@ -36,6 +36,7 @@ BREAKAGE = {
     "trash twice": ("INSERT INTO trash VALUES (99, 0, 200), (99, 100, 300)", {"range of trash"}, False),
     "pack missing": ("DELETE FROM pack WHERE id = 1", {"missing pack"}, False),
     "references": ("UPDATE chunk SET refs = 9 WHERE id = 2", {"references"}, True),
+    "mark of nothing": ("INSERT INTO bad_chunk VALUES (999)", {"mark of nothing"}, True),
     "allocated": ("UPDATE inode SET alloc = 9 WHERE ino = 4", {"allocated bytes", "counter"}, True),
     "next_ino": ("UPDATE counter SET value = 3 WHERE name = 'next_ino'", {"counter"}, True),
     "next_chunk": ("UPDATE counter SET value = 1 WHERE name = 'next_chunk'", {"counter"}, True),

@@ -41,6 +41,7 @@ async def every_table(meta: Meta) -> None:
     meta.fsmeta_set("label", b"home")
     gone = await add_file(meta, b"large", b"")
     meta._engine.run("INSERT INTO trash VALUES (?, 4096, 8192)", (gone,))
+    meta.mark_bad(1)
 
 
 def test_every_table_is_replicated(meta: Meta, replica: Meta) -> None:

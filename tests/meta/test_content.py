@@ -302,12 +302,8 @@ def test_chunks_and_packs(meta: Meta) -> None:
     assert (totals.inodes, totals.file_bytes, totals.chunks, totals.chunk_bytes, totals.sealed_bytes) == (2, 3, 1, 3, 90)
 
 
-def test_bad_chunks_are_remembered_and_stay_local(tmp_path: Path) -> None:
+def test_what_is_known_of_pack_files_stays_local(tmp_path: Path) -> None:
     meta = open_meta(tmp_path, None)
-    run(add_file(meta, b"a"))
-    hash = ChunkId(b"a".ljust(32, b"."))
-    meta.commit()
-    meta.mark_bad(1)
     meta.set_pack_file(1, "journal")
     meta.set_pack_file(2, "journal")
     meta.set_pack_file(1, "uploaded")
@@ -317,7 +313,7 @@ def test_bad_chunks_are_remembered_and_stay_local(tmp_path: Path) -> None:
     assert not meta.dirty and meta.commit() is None
     meta.close()
     meta = open_meta(tmp_path, None)
-    assert run(meta.find_chunk(hash)) is None and meta.pack_files() == {1: "uploaded"}
+    assert meta.pack_files() == {1: "uploaded"}
     meta.local_set("k", b"1")
     meta.local_delete("k")
     assert meta.local_get("k") is None
@@ -377,3 +373,41 @@ def test_a_large_removal_goes_in_bounded_transactions(tmp_path: Path, way: str) 
     assert replica.fingerprint() == meta.fingerprint()
     meta.close()
     replica.close()
+
+
+def test_marks_of_bad_chunks_reach_every_machine(tmp_path: Path) -> None:
+    here, there = open_meta(tmp_path, None, "here"), open_meta(tmp_path, None, "there")
+    run(add_file(here, b"a"))
+    hash = ChunkId(b"a".ljust(32, b"."))
+
+    def send() -> None:
+        here.commit()
+        found = here.outbox_slice(1 << 20)
+        assert found is not None
+        there.apply(merge_changesets(found.changesets))
+        there.commit()
+        here.drop_outbox(found.upto)
+        here.commit()
+
+    send()
+    assert run(there.find_chunk(hash)) is not None
+    here.mark_bad(1)
+    here.mark_bad(1)
+    assert here.dirty
+    send()
+    assert run(there.find_chunk(hash)) is None and there.bad_chunks() == {1} == here.bad_chunks()
+    assert list(there.audit.problems()) == []
+    there.close()
+    there = open_meta(tmp_path, None, "there")
+    assert there.bad_chunks() == {1}
+    here.unmark_bad(1)
+    here.unmark_bad(1)
+    send()
+    assert run(there.find_chunk(hash)) is not None and there.bad_chunks() == frozenset()
+    here.mark_bad(1)
+    run(here.truncate(2, 0))
+    assert run(here.drop_chunk(1)) and here.bad_chunks() == frozenset()
+    send()
+    assert there.bad_chunks() == frozenset() and list(there.audit.problems()) == []
+    here.close()
+    there.close()

@@ -1,12 +1,12 @@
-"""From chunks to the files they are in: names and byte ranges, for messages."""
+"""From chunks to the files they are in, and from inodes to their paths, for messages. No index serves such questions: each is one pass
+over the names or the extents, whatever the number of things asked about."""
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from s3cfs.check.problems import Range
 from s3cfs.ids import ROOT_INO
-from s3cfs.meta import Meta
+from s3cfs.meta.facade import Meta
 
 NAMES_MAX = 20                 # of one file with hard links
 DEPTH_MAX = 10_000
@@ -14,8 +14,12 @@ DEPTH_MAX = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Hit:
+    """Bytes [start, end) of the file at `path` are bytes of the chunk."""
+
     chunk: int
-    range: Range
+    path: str
+    start: int
+    end: int
 
 
 class Paths:
@@ -64,14 +68,14 @@ def text(name: bytes) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decoded)
 
 
-async def hits(meta: Meta, paths: Paths, chunks: Collection[int], limit: int) -> list[Hit]:
+async def hits(meta: Meta, chunks: Collection[int], limit: int, paths: Paths | None = None) -> list[Hit]:
     """Where the chunks are used, in the order of file and offset; neighbours in one chunk are joined. Not more than `limit`."""
     users = await meta.users_of_many(chunks, limit)
-    names = await paths.of({ino for ino, _ in users})
+    names = await (paths or Paths(meta)).of({ino for ino, _ in users})
     joined: list[tuple[int, int, int, int]] = []
     for ino, extent in users:
         if joined and joined[-1][:2] == (ino, extent.chunk) and joined[-1][3] == extent.off:
             joined[-1] = (ino, extent.chunk, joined[-1][2], extent.off + extent.len)
         else:
             joined.append((ino, extent.chunk, extent.off, extent.off + extent.len))
-    return [Hit(chunk, Range(path, start, end)) for ino, chunk, start, end in joined for path in names[ino]][:limit]
+    return [Hit(chunk, path, start, end) for ino, chunk, start, end in joined for path in names[ino]][:limit]
