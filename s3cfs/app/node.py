@@ -17,6 +17,7 @@ from s3cfs import ids, limits
 from s3cfs.backends.base import Backend
 from s3cfs.blocks.blockstore import BlockStore
 from s3cfs.blocks.cache import PackCache
+from s3cfs.blocks.damage import Damage
 from s3cfs.blocks.journal import Journal
 from s3cfs.doors import Doors
 from s3cfs.errors import CacheUnusable, Diverged, NotFound, ObjectMissing, RolledBack, S3cfsError
@@ -32,7 +33,7 @@ from s3cfs.history.commits import Options as CommitOptions
 from s3cfs.history.log import Tip, list_log
 from s3cfs.history.office import Host, Tier, Writer
 from s3cfs.history.replica import Progress, Replica, StartOver
-from s3cfs.meta import Chunk, Meta
+from s3cfs.meta import Meta
 from s3cfs.remote import Remote
 from s3cfs.vfs.core import Vfs
 from s3cfs.vfs.cutting import Cutter
@@ -81,6 +82,7 @@ class Node:
     journal: Journal
     cache: PackCache
     blocks: BlockStore
+    damage: Damage
     files: Files
     stager: Stager | None
     spool: Spool
@@ -214,6 +216,7 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
                 nursery.start_soon(node.files.run)
             await nursery.start(node.commits.run)
             nursery.start_soon(_save_cache_table, node)
+            nursery.start_soon(node.damage.run)
             if writer is not None and await meta.orphans():
                 node.commits.check_writable()
                 await node.vfs.recover_orphans()
@@ -247,14 +250,12 @@ async def _leave(node: Node) -> None:
 
 def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superblock, meta: Meta, writer: Writer | None, tip: Tip,
               epoch: int, options: NodeOptions) -> Node:
-    def on_bad(chunk: Chunk) -> None:
-        meta.mark_bad(chunk.id)
-
     codec = ChunkCodec(keyring, epoch, options.level)
     journal = Journal(doors, keyring.sealer("index", epoch), epoch, short_sync_s=options.commits.short_sync_s)
     cache = PackCache(doors, options.cache_bytes)
     cache.load()
-    blocks = BlockStore(doors, remote, journal, cache, codec, meta.pack, chunk_of=meta.chunk, on_bad=on_bad,
+    damage = Damage(doors, meta)
+    blocks = BlockStore(doors, remote, journal, cache, codec, meta.pack, chunk_of=meta.chunk, finds=damage,
                         decoded_bytes=options.decoded_bytes)
     spool = Spool(doors.disk, keyring)
     files = Files(doors, meta, blocks, spool, kernel_times=options.kernel_times, pool_bytes=options.pool_bytes,
@@ -269,8 +270,10 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
     commits = Commits(doors, meta, journal, blocks, remote, writer, files, stager.apply_lock, options.commits, make_room,
                       checkpoints if writer is not None else None)
     files.use(stager, commits.durable, commits.check_writable)
+    damage.use(commits.check_writable)
     vfs = Vfs(meta, files, commits, doors.clock, read_only=options.read_only)
-    return Node(doors, superblock, keyring, remote, meta, writer, journal, cache, blocks, files, stager, spool, commits, vfs, tip, options)
+    return Node(doors, superblock, keyring, remote, meta, writer, journal, cache, blocks, damage, files, stager, spool, commits, vfs, tip,
+                options)
 
 
 async def _date_the_root(node: Node) -> None:

@@ -4,8 +4,9 @@
 
 One chunk is obtained once however many ask (a flight); the flight belongs to the first that asked, and if that one is cancelled another
 takes over. Sealed bytes verify themselves when they are opened: what fails is forgotten, fetched once more past the cache, and only then
-reported (`on_bad`) and answered with DataError, for this chunk alone. A pack that is absent is looked up again, since a pack may
-be rewritten and its chunks move, before it is an error.
+reported as damage and answered with DataError, for this chunk alone. A pack that is absent is looked up again, since a pack may
+be rewritten and its chunks move, before it is an error. An error of the local disk says nothing about a chunk: reads of the journal are
+tried a few times and then fail, those of the cache go to the store.
 
 Bounded in bytes: decoded chunks (`decoded_bytes`), read-ahead under way (`readahead_max_bytes`), fetches (see fetch.py).
 Event-loop thread only, but for decoding: sealed pieces above INLINE_BYTES are read and opened in threads, several at once.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -37,6 +38,19 @@ INLINE_BYTES = 64 * KIB            # sealed; smaller ones that are local are rea
 INLINE_PLAIN_BYTES = 256 * KIB     # and do not unpack to more than this
 NAMES_MAX = 4096                   # pack names remembered
 ENTRY_BYTES = 256                  # what a decoded chunk costs beside its bytes
+AHEAD_MAX = 4096                   # chunks that read-ahead is at, however small
+LOCAL_TRIES = 4                    # of a read from the journal: a process may be short of descriptors for a moment
+LOCAL_PAUSE_S = 0.05               # before the second; doubled each time
+
+
+class Finds(Protocol):
+    """Who is told what reads find out about chunks (blocks/damage.py)."""
+
+    def bad(self, chunk: Chunk, name: PackName | None, what: str, text: str) -> None:
+        """Neither journal nor store has it whole."""
+
+    def whole(self, chunk: Chunk) -> None:
+        """The journal or the store has it whole. Called for every read from there."""
 
 
 class _Flight:
@@ -60,16 +74,16 @@ class BlockStore:
         pack_of: Callable[[int], Awaitable[Pack | None]],
         *,
         chunk_of: Callable[[int], Awaitable[Chunk | None]] | None = None,
-        on_bad: Callable[[Chunk], None] | None = None,
+        finds: Finds | None = None,
         decoded_bytes: int | None = None,
         readahead_bytes: int | None = None,
         downloads: int | None = None,
     ) -> None:
-        """`pack_of` and `chunk_of` look up rows (Meta.pack, which may also say Damaged; Meta.chunk). `on_bad` learns of chunks that
-        the store does not hold whole. The bounds are those of `doors.limits` where they are not given."""
+        """`pack_of` and `chunk_of` look up rows (Meta.pack, which may also say Damaged; Meta.chunk). The bounds are those of
+        `doors.limits` where they are not given."""
         bounds = doors.limits
         self._doors, self._journal, self._cache, self._codec = doors, journal, cache, codec
-        self._pack_of, self._chunk_of, self._on_bad = pack_of, chunk_of, on_bad
+        self._pack_of, self._chunk_of, self._finds = pack_of, chunk_of, finds
         self.stats = ReadStats()
         self._fetcher = Fetcher(remote, cache, doors.clock, self.stats, bounds, downloads)
         self._decoded: OrderedDict[int, bytes] = OrderedDict()
@@ -169,7 +183,8 @@ class BlockStore:
         if chunk.clen > INLINE_BYTES or chunk.len > INLINE_PLAIN_BYTES:
             return None
         try:
-            if self._journal.has(chunk.pack):
+            in_journal = self._journal.has(chunk.pack)
+            if in_journal:
                 sealed: bytes | None = self._journal.read(chunk.pack, chunk.off, chunk.clen)
             else:
                 known = self._packs.get(chunk.pack)      # of a pack not met yet the long way asks for the name, once
@@ -179,6 +194,8 @@ class BlockStore:
             data = self._codec.decode(chunk.hash, sealed, chunk.len)
         except (OSError, Damaged):
             return None
+        if in_journal:
+            self._whole(chunk)
         self.stats.local += 1
         self.put_decoded(chunk.id, data)
         return data
@@ -188,14 +205,15 @@ class BlockStore:
             flight = self._flights.get(chunk.id)
             if flight is None:
                 break
-            if urgent and not flight.urgent:
+            first = urgent and not flight.urgent         # to wait for it: the flight counts as a miss or a local one, not as a hit
+            if first:
                 flight.urgent = True
                 known = self._packs.get(chunk.pack)
                 if known is not None:
                     self._fetcher.promote(known[0], chunk.off, chunk.clen)
             await flight.done.wait()
             if flight.data is not None:
-                self.stats.hits += 1
+                self.stats.hits += urgent and not first
                 return flight.data
             if flight.error is not None:
                 raise DataError(flight.error)
@@ -216,11 +234,13 @@ class BlockStore:
         problem: S3cfsError | None = None
         place = chunk                                    # where it lies; `chunk` stays what was asked for
         fresh = looked_again = False
+        failures = 0                                     # of the local disk
         while True:
             name: PackName | None = None
             try:
                 if self._journal.has(place.pack):
-                    data = await self._local(place, self._journal.lease(place.pack), self._journal.give_back)
+                    data = await self._local(place, self._journal.lease(place.pack), self._journal.give_back, flight)
+                    self._whole(place)
                 else:
                     name, size = await self._name(place)
                     data = await self._stored(place, name, size, flight, fresh)
@@ -228,13 +248,20 @@ class BlockStore:
                     self.stats.healed += 1
                     log.warning("%s: %s; whole at the second try", _what(place, name), problem)
                 return data
-            except (Damaged, OSError) as error:
+            except Damaged as error:
                 if name is not None:
                     self._cache.invalidate(name, place.off, place.clen)
                 if fresh:
                     raise self._bad(place, name, error) from error
-                problem = error if isinstance(error, S3cfsError) else Damaged(str(error))
-                fresh = True
+                problem, fresh = error, True
+            except OSError as error:
+                failures += 1
+                if name is not None:
+                    self._cache.invalidate(name, place.off, place.clen)
+                elif failures == LOCAL_TRIES:
+                    raise DataError(f"{_what(place, name)}: the local disk: {error}") from error
+                else:
+                    await self._doors.clock.sleep(LOCAL_PAUSE_S * 2 ** (failures - 1))
             except NotFound as error:
                 if looked_again:
                     raise self._bad(place, name, error) from error
@@ -250,20 +277,23 @@ class BlockStore:
     async def _stored(self, chunk: Chunk, name: PackName, size: int, flight: _Flight, fresh: bool) -> bytes:
         handle = None if fresh else self._cache.lease(name, chunk.off, chunk.clen)
         if handle is not None:
-            return await self._local(chunk, handle, self._cache.give_back)
+            return await self._local(chunk, handle, self._cache.give_back, flight)
         sealed = await self._fetcher.get(name, size, chunk.off, chunk.clen, urgent=flight.urgent, fresh=fresh)
-        self.stats.misses += 1
+        self.stats.misses += flight.urgent
         if chunk.clen <= INLINE_BYTES and chunk.len <= INLINE_PLAIN_BYTES:
-            return self._codec.decode(chunk.hash, sealed, chunk.len)
-        return await self._doors.threads.run(self._codec.decode, chunk.hash, sealed, chunk.len)
+            data = self._codec.decode(chunk.hash, sealed, chunk.len)
+        else:
+            data = await self._doors.threads.run(self._codec.decode, chunk.hash, sealed, chunk.len)
+        self._whole(chunk)
+        return data
 
-    async def _local(self, chunk: Chunk, handle: Handle, give_back: Callable[[Handle], None]) -> bytes:
+    async def _local(self, chunk: Chunk, handle: Handle, give_back: Callable[[Handle], None], flight: _Flight) -> bytes:
         try:
             with trio.CancelScope(shield=True):          # ms; the file stays open while the thread reads it
                 data = await self._doors.threads.run(self._open_in_thread, handle.file, chunk)
         finally:
             give_back(handle)
-        self.stats.local += 1
+        self.stats.local += flight.urgent
         return data
 
     def _open_in_thread(self, file: DiskFile, chunk: Chunk) -> bytes:
@@ -275,9 +305,13 @@ class BlockStore:
             pack = await self._pack_of(chunk.pack)
             if pack is None or pack.name is None:
                 raise NotFound("get", f"pack {chunk.pack}", "it is not in the journal, and was never given a name")
-            known = self._packs[chunk.pack] = (pack.name, pack.size)
-            if len(self._packs) > NAMES_MAX:
-                self._packs.popitem(last=False)
+            known = self._remember(pack.id, pack.name, pack.size)
+        return known
+
+    def _remember(self, pack_id: int, name: PackName, size: int) -> tuple[PackName, int]:
+        known = self._packs[pack_id] = (name, size)
+        if len(self._packs) > NAMES_MAX:
+            self._packs.popitem(last=False)
         return known
 
     async def _moved(self, place: Chunk, name: PackName | None) -> Chunk | None:
@@ -294,13 +328,16 @@ class BlockStore:
             return None
         return found if pack is not None and pack.name is not None and pack.name != name else None
 
+    def _whole(self, chunk: Chunk) -> None:
+        if self._finds is not None:
+            self._finds.whole(chunk)
+
     def _bad(self, chunk: Chunk, name: PackName | None, error: Exception) -> DataError:
         self.stats.bad += 1
-        if self._on_bad is not None:
-            self._on_bad(chunk)
-        kind = "missing" if isinstance(error, NotFound) else "damaged"
-        text = f"{_what(chunk, name)}: {kind}: {error}"
-        log.error("%s", text)
+        what = "missing" if isinstance(error, NotFound) else "damaged"
+        text = f"{_what(chunk, name)}: {what}: {error}"
+        if self._finds is not None:
+            self._finds.bad(chunk, name, what, text)
         return DataError(text)
 
     # ------------------------------------------------------------ read-ahead
@@ -316,7 +353,7 @@ class BlockStore:
             plain += chunk.len
             if chunk.id in self._decoded or chunk.id in self._flights or chunk.id in self._ahead:
                 continue
-            if self._ahead and self._ahead_bytes + chunk.len > self._ahead_limit:
+            if self._ahead and (self._ahead_bytes + chunk.len > self._ahead_limit or len(self._ahead) >= AHEAD_MAX):
                 return count
             decode = plain <= self._decoded_limit // 2
             if not decode and not self._cache.takes(chunk.clen):
@@ -346,7 +383,7 @@ class BlockStore:
     async def uploaded(self, pack: ClosedPack) -> None:
         """The pack is in the store and its commit too, and the database says so: its file becomes part of the cache."""
         if self._journal.has(pack.pack_id):
-            self._packs[pack.pack_id] = (pack.name, pack.size)
+            self._remember(pack.pack_id, pack.name, pack.size)
             self._cache.adopt(pack.name, self._journal.path(pack.pack_id), pack.size)
             self._journal.forget(pack.pack_id)
             await self._cache.trim()

@@ -7,6 +7,9 @@ when slots are free they wait for one pass of the scheduler, so that readers wok
 
 A second miss in one pack soon after the first takes the neighbourhood with it: files written together lie together and are read together.
 
+Whoever waits gets Temporary when the store has answered no GET for `store_deadline_s` since it asked, in the queue as well as in a
+request: an outage is two minutes for the thousandth reader too, and a slow link that answers may take its time.
+
 A want whose last waiter was cancelled leaves the queue; a GET under way is finished for the cache. Bytes in memory are bounded by slots x
 `fetch_max_bytes`: a slot is free again only when its bytes are in the cache. Event-loop thread only.
 """
@@ -20,7 +23,7 @@ import trio
 
 from s3cfs.blocks.cache import PackCache
 from s3cfs.doors import Clock
-from s3cfs.errors import Damaged, S3cfsError, StoreError
+from s3cfs.errors import Damaged, S3cfsError, StoreError, Temporary
 from s3cfs.ids import PackName, pack_key
 from s3cfs.limits import DEFAULTS, KIB, Limits
 from s3cfs.remote import Remote
@@ -33,7 +36,8 @@ RECENT_PACKS = 1024
 
 @dataclass(slots=True)
 class ReadStats:
-    """Since the start. `hits` counts decoded chunks found in memory, `local` those opened from the disk, `misses` those fetched."""
+    """Since the start. Of the chunks that a reader asked for (read-ahead's own not counted) `hits` were in memory, `local` on the disk,
+    `misses` in the store."""
 
     hits: int = 0
     local: int = 0
@@ -80,6 +84,8 @@ class Fetcher:
         self._queue: list[_Want] = []
         self._running: dict[PackName, list[_Fetch]] = {}
         self._busy = 0
+        self._answered = float("-inf")                                 # monotonic time of the store's last answer to a GET
+        self._deadline_s = bounds.store_deadline_s
         self._recent: OrderedDict[PackName, float] = OrderedDict()     # pack -> monotonic time of its last urgent miss
         self._nursery: trio.Nursery | None = None
         self._pumping = False
@@ -105,19 +111,13 @@ class Fetcher:
 
         Raises what Remote raises, and Damaged when the object is shorter than it should be.
         """
-        fetch = None if fresh else self._covering(name, offset, offset + size)
-        if fetch is None:
-            want = self._want(name, pack_size, offset, size, urgent, fresh)
-            want.waiters += 1
-            try:
-                await want.started.wait()
-            finally:
-                want.waiters -= 1
-                if want.waiters == 0 and want.fetch is None:
-                    self._queue.remove(want)
-            fetch = want.fetch
-            assert fetch is not None
-        await fetch.done.wait()
+        asked = self._clock.monotonic()
+        joined = None if fresh else self._covering(name, offset, offset + size)
+        fetch = joined or await self._started(self._want(name, pack_size, offset, size, urgent, fresh), asked)
+        await self._wait(fetch.done, name, asked)
+        if joined and isinstance(joined.error, StoreError) and joined.error.retryable:        # its patience is not ours
+            fetch = await self._started(self._want(name, pack_size, offset, size, urgent, fresh), asked)
+            await self._wait(fetch.done, name, asked)
         if fetch.error is not None:
             raise copy.copy(fetch.error)                 # each waiter its own: a traceback is not to be shared
         assert fetch.data is not None
@@ -125,6 +125,25 @@ class Fetcher:
         if len(data) != size:
             raise Damaged(f"{pack_key(name)} ends before byte {offset + size}")
         return data
+
+    async def _started(self, want: _Want, asked: float) -> _Fetch:
+        want.waiters += 1
+        try:
+            await self._wait(want.started, want.name, asked)
+        finally:
+            want.waiters -= 1
+            if want.waiters == 0 and want.fetch is None:
+                self._queue.remove(want)
+        assert want.fetch is not None
+        return want.fetch
+
+    async def _wait(self, event: trio.Event, name: PackName, asked: float) -> None:
+        while not event.is_set():
+            left = max(asked, self._answered) + self._deadline_s - self._clock.monotonic()
+            if left <= 0:
+                raise Temporary("get", pack_key(name), f"the store has not answered for {self._deadline_s:.0f} s")
+            with trio.move_on_after(left):
+                await event.wait()
 
     def promote(self, name: PackName, offset: int, size: int) -> None:
         """Somebody waits now for what was wanted for later."""
@@ -148,7 +167,9 @@ class Fetcher:
         end = min(-(-(offset + size) // self._align) * self._align, max(pack_size, offset + size))
         for want in self._queue:
             if want.name == name and want.start <= start and end <= want.end:      # also if fresh: it has not begun
-                want.urgent |= urgent
+                if urgent and not want.urgent:
+                    want.urgent = True
+                    self._pump_soon()                    # slots that are kept from read-ahead may be free
                 return want
         want = _Want(name, pack_size, start, end, urgent, fresh)
         self._queue.append(want)
@@ -229,6 +250,8 @@ class Fetcher:
             except S3cfsError as error:
                 fetch.error = error
             finally:
+                if fetch.data is not None or isinstance(fetch.error, StoreError) and not fetch.error.retryable:
+                    self._answered = self._clock.monotonic()
                 if fetch.data is None:
                     fetch.error = fetch.error or _stopped(fetch.name)
                     running.remove(fetch)                # whoever asks next tries anew

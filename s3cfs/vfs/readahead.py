@@ -31,5 +31,9 @@ class ReadAhead:
         state.readahead_bytes = min(max(FIRST_BYTES, 2 * state.readahead_bytes), self._max_bytes)
         low, high = max(state.read_end, state.readahead_to), min(state.read_end + state.readahead_bytes, state.size)
         if low < high:
-            state.readahead_to = high
-            await self._blocks.prefetch([chunk for _, chunk in await self._meta.extents(state.ino, low, high)])
+            state.readahead_to = high                    # before anything is awaited: reads overtake each other
+            found = await self._meta.extents(state.ino, low, high)
+            taken = await self._blocks.prefetch([chunk for _, chunk in found])
+            if taken < len(found):                       # asked for again when half of what is on its way was read
+                state.readahead_to = max(low, found[taken][0].off)
+                state.readahead_bytes = max(0, state.readahead_to - state.read_end)

@@ -18,7 +18,7 @@ from s3cfs.doors import DiskFile, Doors, SystemDisk, SystemRandomness, TrioThrea
 from s3cfs.errors import Damaged, NotFound, Temporary
 from s3cfs.formats.chunk import ChunkCodec
 from s3cfs.formats.keys import KeyRing
-from s3cfs.ids import ChunkId, pack_key
+from s3cfs.ids import ChunkId, PackName, pack_key
 from s3cfs.limits import GIB
 from s3cfs.meta.types import Chunk, Pack
 from s3cfs.remote import Remote
@@ -30,7 +30,8 @@ class HandClock:
     """Stands still until the test moves it."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now, self.slept = 1000.0, 0.0
+        self.on_sleep: Callable[[], None] = lambda: None
 
     def time_ns(self) -> int:
         return int(self.now * 1e9)
@@ -41,6 +42,8 @@ class HandClock:
     async def sleep(self, seconds: float) -> None:
         await trio.lowlevel.checkpoint()
         self.now += seconds
+        self.slept += seconds
+        self.on_sleep()
 
 
 class ForgetfulFile:
@@ -48,6 +51,7 @@ class ForgetfulFile:
         self.disk, self.node = disk, disk.names[path]
 
     def pread(self, size: int, offset: int) -> bytes:
+        self.disk.may_fail("pread")
         return bytes(self.node["now"][offset:offset + size])
 
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> None:
@@ -147,6 +151,7 @@ class CountingStore(Backend):
         self.gate.set()
         self.at_once = self.most_at_once = 0
         self.away = False
+        self.once_back = 0                       # 1: back after the next error
         self.flip_next = 0                       # so many answers get a flipped bit in the middle of each 4 KiB: a bad transfer
         self._lock = threading.Lock()
 
@@ -168,6 +173,7 @@ class CountingStore(Backend):
         try:
             assert self.gate.wait(20)
             if self.away:
+                self.away = self.once_back != 1
                 raise Temporary("get", key, "no route to host")
             if key not in self.objects:
                 raise NotFound("get", key)
@@ -196,12 +202,26 @@ class CountingStore(Backend):
         return False
 
 
+class Finds:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.damaged: list[Chunk] = []
+        self.sound: list[Chunk] = []
+
+    def bad(self, chunk: Chunk, name: PackName | None, what: str, text: str) -> None:
+        self.damaged.append(chunk)
+
+    def whole(self, chunk: Chunk) -> None:
+        self.sound.append(chunk)
+
+
 class House:
     """Journal, cache and block store on one disk and one store, with the rows a database would keep."""
 
     def __init__(self, disk: SystemDisk | ForgetfulDisk, *, epoch: int = 1, cache_bytes: int = GIB, decoded_bytes: int = 64 << 20,
-                 store: CountingStore | None = None, downloads: int = 8) -> None:
-        self.disk, self.store, self.clock = disk, store or CountingStore(), HandClock()
+                 store: CountingStore | None = None, downloads: int = 8, clock: HandClock | None = None) -> None:
+        self.disk, self.store, self.clock = disk, store or CountingStore(), clock or HandClock()
         self.doors = Doors(self.clock, SystemRandomness(), TrioThreads(), disk)
         keys = KeyRing(FS_ID, MASTER, self.doors.random)
         self.keys, self.index_sealer = keys, keys.sealer("index", epoch)
@@ -211,11 +231,11 @@ class House:
         self.cache.load()
         self.packs: dict[int, Pack] = {}
         self.rows: dict[int, Chunk] = {}
-        self.bad: list[Chunk] = []
+        self.finds = Finds()
         self.epoch, self.next_pack = epoch, 1
         self.remote = Remote(self.store, self.doors.threads, self.clock, 6, 8)
         self.blocks = BlockStore(self.doors, self.remote, self.journal, self.cache, self.codec, self.pack_of, chunk_of=self.chunk_of,
-                                 on_bad=self.bad.append, decoded_bytes=decoded_bytes, downloads=downloads)
+                                 finds=self.finds, decoded_bytes=decoded_bytes, downloads=downloads)
 
     async def pack_of(self, pack_id: int) -> Pack:
         if pack_id not in self.packs:

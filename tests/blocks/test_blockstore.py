@@ -159,7 +159,7 @@ def test_a_flip_in_the_cache_is_healed(tmp_path: Path, size: int) -> None:
         await house.commit()
         flip(house, rows[1], "cache")
         assert await house.blocks.chunks(rows) == [noise(size, seed) for seed in range(4)]
-        assert len(house.store.gets) == 1 and house.blocks.stats.healed == 1 and house.bad == []
+        assert len(house.store.gets) == 1 and house.blocks.stats.healed == 1 and house.finds.damaged == []
         house.blocks.drop_decoded()
         assert await house.blocks.chunk(rows[1]) == noise(size, 1) and len(house.store.gets) == 1      # the cache is whole again
 
@@ -188,7 +188,7 @@ def test_a_flip_in_the_store_is_an_error_for_this_chunk_alone(tmp_path: Path, si
         for _ in range(2):
             with pytest.raises(DataError, match=f"chunk {rows[1].id} .*{rows[1].hash.hex()[:16]}.*{pack.name}.*damaged"):
                 await house.blocks.chunk(rows[1])
-        assert house.bad == [rows[1], rows[1]]
+        assert house.finds.damaged == [rows[1], rows[1]]
         for number in (0, 2, 3):
             assert await house.blocks.chunk(rows[number]) == noise(size, number)
 
@@ -203,7 +203,7 @@ def test_a_flip_in_the_journal_is_an_error_for_this_chunk_alone(tmp_path: Path) 
         file.close()
         with pytest.raises(DataError, match="in pack 1: damaged"):
             await house.blocks.chunk(rows[1])
-        assert house.bad == [rows[1]] and await house.blocks.chunk(rows[2]) == noise(100_000, 2)
+        assert house.finds.damaged == [rows[1]] and await house.blocks.chunk(rows[2]) == noise(100_000, 2)
 
     play(test, House(disk_in(tmp_path)))
 
@@ -233,10 +233,10 @@ def test_an_absent_pack_is_looked_up_again_before_it_is_an_error(tmp_path: Path)
         await house.commit(keep=False)
         house.rows[row.id] = Chunk(row.id, row.hash, moved[0].pack, moved[0].off, moved[0].clen, row.len, 1)
         house.store.delete(pack_key(old.name))
-        assert await house.blocks.chunk(row) == noise(30_000) and house.bad == []
+        assert await house.blocks.chunk(row) == noise(30_000) and house.finds.damaged == []
         with pytest.raises(DataError, match=f"{old.name}: missing"):
             await house.blocks.chunk(other)
-        assert house.bad == [other]
+        assert house.finds.damaged == [other]
 
     play(test, House(disk_in(tmp_path)))
 
@@ -268,7 +268,7 @@ def test_a_store_that_is_away_is_an_error_that_passes(tmp_path: Path) -> None:
             await house.blocks.chunks(rows)
         house.store.away = False
         assert await house.blocks.chunks(rows) == [noise(30_000), noise(400_000, 1)]
-        assert house.bad == []
+        assert house.finds.damaged == []
 
     play(test, House(disk_in(tmp_path)))
 
