@@ -39,6 +39,7 @@ class ExitCode(enum.IntEnum):
     STORE_FULL = 30
     UNSUPPORTED = 31          # this store or system cannot do what was asked
     MOUNT_FAILED = 32
+    NO_ANSWER = 33            # the process behind a mount is there and says nothing
 
 
 class S3cfsError(Exception):

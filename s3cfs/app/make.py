@@ -1,6 +1,7 @@
 """mkfs: a superblock, written once. Everything else begins with the first mount."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from s3cfs import ids
@@ -20,8 +21,11 @@ class MkfsResult:
     location: str
 
 
-def mkfs(settings: Settings, *, label: str, plain: bool, passphrase: Secret | None) -> MkfsResult:
-    """Make a filesystem in an existing bucket or folder. FilesystemExists when there is one already."""
+def mkfs(settings: Settings, *, label: str, plain: bool, passphrase: Secret | None, show: Callable[[MkfsResult], None]) -> MkfsResult:
+    """Make a filesystem in an existing bucket or folder. FilesystemExists when there is one already.
+
+    `show` is called before anything is written, and what it raises ends this: no filesystem whose recovery key nobody has seen.
+    """
     backend = impatient(open_store(settings, timeout_s=FIRST_TIMEOUT_S))
     try:
         backend.create()
@@ -34,10 +38,13 @@ def mkfs(settings: Settings, *, label: str, plain: bool, passphrase: Secret | No
         made, _, recovery_key = superblock.create(
             label, SystemRandomness(), plain, DEFAULTS.chunk_min_bytes, DEFAULTS.chunk_avg_bytes, DEFAULTS.chunk_max_bytes,
             passphrase.reveal() if passphrase else None, now_ns=SystemClock().time_ns())
+        result = MkfsResult(made.fs_id.hex(), recovery_key, backend.location)
+        create_only = backend.probe_create_only()
+        show(result)
         try:
-            backend.put(ids.super_key(made.n), superblock.encode(made), only_if_absent=backend.probe_create_only())
+            backend.put(ids.super_key(made.n), superblock.encode(made), only_if_absent=create_only)
         except Exists:
             raise FilesystemExists(taken) from None
-        return MkfsResult(made.fs_id.hex(), recovery_key, backend.location)
+        return result
     finally:
         backend.close()

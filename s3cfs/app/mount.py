@@ -22,6 +22,7 @@ from s3cfs.config import MountOptions, Settings
 from s3cfs.control import Handler, Progress, control_server, register, unregister
 from s3cfs.doors import Doors, SystemClock, SystemDisk, SystemRandomness, TrioThreads
 from s3cfs.errors import ConfigError, ExitCode, S3cfsError, StoreError, UsageError
+from s3cfs.formats.chunker import SLOW
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.superblock import Superblock
 from s3cfs.fuse import mountpoint as mountpoints
@@ -52,11 +53,15 @@ def mount(settings: Settings, mountpoint: str, options: MountOptions) -> int:
     found = read_superblock(first)
     keyring = unlock(found, settings)
     first.close()                                   # connections and their threads do not survive a fork
+    if SLOW:
+        _say(SLOW)
     disk = open_folder(options.cachedir, folder_name(found, settings.url))
     log_path = Path(options.log_file) if options.log_file else Path(disk.root, "log")
 
     def run(report: Report) -> None:
         _set_up_logging(options, None if options.foreground else log_path)
+        if SLOW:
+            log.warning("%s", SLOW)
         bound_the_allocator()
         with locked(disk, "mounted", report.progress if not options.foreground else _say) as lock:
             trio.run(_Daemon(settings, path, options, found, keyring, disk, lock, report).run)
@@ -78,7 +83,8 @@ def _set_up_logging(options: MountOptions, path: Path | None) -> None:
     else:
         try:
             os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
-            handler = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_MAX_BYTES, backupCount=LOG_FILES)
+            handler = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_MAX_BYTES, backupCount=LOG_FILES,
+                                                           encoding="utf-8", errors="backslashreplace")
         except OSError as exc:
             raise ConfigError(f"log file {path}: {exc.strerror}") from None
     stamp = "" if path is None and os.environ.get("JOURNAL_STREAM") else "%(asctime)s "
@@ -198,12 +204,15 @@ class _Daemon:
 
     def _handlers(self) -> dict[str, Handler]:
         return {"stat": self._stat, "flush": self._flush, "drop-cache": self._drop_cache, "log-level": self._log_level,
-                "wait": self._wait}
+                "wait": self._wait, "ping": self._ping}
 
     def _running(self) -> Node:
         if self.node is None:
             raise S3cfsError("the mount is still starting")
         return self.node
+
+    async def _ping(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        return {"pid": os.getpid()}
 
     async def _stat(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
         return status(self._running(), url=self.settings.url, mountpoint=self.path, started=self.started)

@@ -6,6 +6,7 @@ from typing import Any
 
 from s3cfs import __version__
 from s3cfs.errors import S3cfsError
+from s3cfs.formats.chunker import SLOW
 from s3cfs.history.health import State
 from s3cfs.history.replica import LocalTip
 from s3cfs.meta import Totals
@@ -26,7 +27,8 @@ def status(node: Node, *, url: str, mountpoint: str, started: float) -> dict[str
     return {
         "schema": SCHEMA, "pid": os.getpid(), "url": url, "mountpoint": mountpoint, "label": node.superblock.label,
         "fs_id": node.superblock.fs_id.hex(), "version": __version__, "read_only": node.options.read_only,
-        "state": state, "message": message, "uptime_s": round(node.doors.clock.monotonic() - started, 1),
+        "state": state, "message": message, "warnings": [SLOW] if SLOW else [],
+        "uptime_s": round(node.doors.clock.monotonic() - started, 1),
         "files": {"inodes": totals.inodes, "logical_bytes": logical},
         "data": {"unique_bytes": unique, "stored_bytes": stored, "packs": totals.packs, "pack_bytes": totals.pack_bytes,
                  "chunks": totals.chunks, "dedup_ratio": _ratio(logical, unique), "compression_ratio": _ratio(unique, stored)},

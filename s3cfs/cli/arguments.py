@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from s3cfs.cli.run import say
 from s3cfs.config import OPTIONS, Secret
 from s3cfs.config.options import BY_NAME
+from s3cfs.config.settings import checked_secret
 from s3cfs.errors import ConfigError, UsageError
 
 
@@ -98,24 +100,32 @@ def asker(prompt: str = "Passphrase: ") -> Callable[[], Secret] | None:
     if not _interactive():
         return None
 
-    def ask() -> Secret:
-        text = getpass.getpass(prompt)
-        if not text:
-            raise ConfigError("no passphrase was given")
-        return Secret(text)
-    return ask
+    return lambda: _typed(prompt)
 
 
 def ask_twice() -> Secret | None:
     """A new passphrase; None when there is no terminal."""
     if not _interactive():
         return None
-    first = getpass.getpass("New passphrase: ")
-    if not first:
-        raise ConfigError("no passphrase was given")
-    if getpass.getpass("The same again: ") != first:
+    first = _typed("New passphrase: ")
+    if _typed("The same again: ") != first:
         raise ConfigError("the two passphrases differ")
-    return Secret(first)
+    return first
+
+
+def _typed(prompt: str) -> Secret:
+    try:
+        text = getpass.getpass(prompt)
+    except BaseException as error:
+        say("")                                # the prompt's line is not ended
+        if isinstance(error, UnicodeDecodeError):
+            raise ConfigError("the passphrase that was typed is not UTF-8") from None
+        if not isinstance(error, EOFError):    # ^D
+            raise
+        text = ""
+    if not text:
+        raise ConfigError("no passphrase was given")
+    return checked_secret(text.encode(errors="surrogateescape"), "the passphrase that was typed")
 
 
 def _interactive() -> bool:

@@ -27,7 +27,7 @@ ACTIONS = {
 
 def parser(prog: str) -> arguments.Parser:
     made = arguments.Parser(prog=prog, description="Control a mounted filesystem.",
-                            epilog=EPILOG + exitcodes.epilog((ExitCode.NOT_A_MOUNT, ExitCode.STORE_UNREACHABLE)))
+                            epilog=EPILOG + exitcodes.epilog((ExitCode.NOT_A_MOUNT, ExitCode.STORE_UNREACHABLE, ExitCode.NO_ANSWER)))
     actions = made.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=arguments.Parser)
     for name, text in ACTIONS.items():
         action = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
@@ -42,6 +42,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     args = parser(prog).parse(argv)
     info = seam.served(args.mountpoint)
     if args.action == "flush":
+        seam.alive(info)
         seam.write_back(info.mountpoint)
     with Progress(quiet=args.quiet, as_json=args.json) as progress:
         answer = seam.call(info.socket, args.action, {"level": args.level} if args.action == "log-level" else {}, progress)

@@ -34,6 +34,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.STORE_FULL: "the store takes no more",
     ExitCode.UNSUPPORTED: "this store or system cannot do what was asked",
     ExitCode.MOUNT_FAILED: "the mount failed for another reason",
+    ExitCode.NO_ANSWER: "the process behind the mount does not answer",
 }
 
 FSCK: dict[int, str] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from s3cfs.cli import arguments, exitcodes, seam
+from s3cfs.cli import arguments, exitcodes, seam, streams, version
 from s3cfs.cli.run import say
 from s3cfs.config import load
 from s3cfs.config.settings import PLACES
@@ -20,7 +20,8 @@ examples:
   s3cfs mkfs --plain s3://eu-central-1/my-bucket/public
       Without encryption.
 
-The recovery key is printed once and kept nowhere. Write it down: it opens the filesystem when the passphrase is lost.
+The recovery key is printed once and kept nowhere. Write it down: it opens the filesystem when the passphrase is lost. It is printed
+before the filesystem is made: where it cannot be printed, or an error follows, there is none.
 
 """
 
@@ -47,14 +48,19 @@ def run(argv: Sequence[str], prog: str) -> int:
     passphrase = None if args.plain else settings.passphrase or arguments.ask_twice()
     if passphrase is None and not args.plain:
         raise ConfigError(f"a passphrase is needed: {PLACES} (or --plain for no encryption)")
-    made = seam.app().mkfs(settings, label=args.label, plain=args.plain, passphrase=passphrase)
-    if args.json:
-        print(json.dumps({"fs_id": made.fs_id, "location": made.location, "recovery_key": made.recovery_key}))
-        return 0
-    if not args.quiet:
+
+    def show(coming: seam.MkfsResult) -> None:
+        if args.json:
+            print(json.dumps({"fs_id": coming.fs_id, "location": coming.location, "recovery_key": coming.recovery_key}))
+        elif coming.recovery_key:
+            if not args.quiet:
+                say("Recovery key, shown this once and kept nowhere; it opens the filesystem without the passphrase. Write it down:")
+            print(coming.recovery_key)
+        streams.keep_stdout()
+
+    for text in version.warnings():
+        say(f"s3cfs: {text}")
+    made = seam.app().mkfs(settings, label=args.label, plain=args.plain, passphrase=passphrase, show=show)
+    if not args.quiet and not args.json:
         say(f"made filesystem {made.fs_id} at {made.location}")
-    if made.recovery_key:
-        if not args.quiet:
-            say("Recovery key, shown this once and kept nowhere; it opens the filesystem without the passphrase. Write it down:")
-        print(made.recovery_key)
     return 0

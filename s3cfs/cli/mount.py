@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from s3cfs.cli import arguments, exitcodes, fstab, seam
+from s3cfs.cli import arguments, exitcodes, fstab, seam, streams
 from s3cfs.config import MountOptions, Settings, load
 from s3cfs.errors import ExitCode, UsageError
 
@@ -48,6 +48,7 @@ def parser(prog: str) -> arguments.Parser:
 def run(argv: Sequence[str], prog: str) -> int:
     args = parser(prog).parse(argv)
     settings, mountpoint, options = prepare(args.url, args.mountpoint, args.fstab, arguments.given(args))
+    streams.close_inherited()
     return seam.app().mount(settings, mountpoint, options)
 
 

@@ -5,7 +5,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 
-from s3cfs.cli import arguments, mount, seam, umount
+from s3cfs.cli import arguments, mount, seam, streams, umount
 from s3cfs.cli.progress import Progress
 from s3cfs.errors import ConfigError, ExitCode, Interrupted, S3cfsError, SystemFailure, UsageError
 
@@ -44,6 +44,7 @@ def run(argv: Sequence[str]) -> int:
         print(f"mount.s3cfs: {settings.url} on {mountpoint}")
     if args.fake:
         return 0
+    streams.close_inherited()
     return _as_mount(seam.app().mount(settings, mountpoint, options))
 
 

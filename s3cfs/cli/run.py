@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 
+from s3cfs.cli import streams
 from s3cfs.errors import Interrupted, S3cfsError, SystemFailure
 
 
@@ -25,15 +26,14 @@ def guarded(name: str, function: Callable[[list[str]], int], argv: Sequence[str]
     """Run `function(argv)`; the process's exit code. `exit_code` maps an error where another table rules (mount(8), fsck(8))."""
     if not logging.getLogger().handlers:
         logging.getLogger().addHandler(logging.NullHandler())      # else Python prints warnings beside the one line
+    streams.open_all()
     try:
-        code = int(function(list(argv)))
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        _drop_stdout()
-        return exit_code(SystemFailure("nobody reads the output"))
-    except SystemExit as leaving:                                  # argparse's --help and --version
-        return leaving.code if isinstance(leaving.code, int) else 0
+        return _run(function, list(argv))
+    except streams.OutputLost as lost:
+        streams.drop_stdout()
+        if not lost.nobody_reads:
+            say(f"s3cfs: {lost}")
+        return exit_code(lost)
     except BaseException as raised:
         error = _the_one(raised)
         if isinstance(error, S3cfsError):
@@ -53,8 +53,17 @@ def guarded(name: str, function: Callable[[list[str]], int], argv: Sequence[str]
         return exit_code(S3cfsError())
 
 
+def _run(function: Callable[[list[str]], int], argv: list[str]) -> int:
+    try:
+        code = int(function(argv))
+    except SystemExit as leaving:                                  # argparse's --help
+        code = leaving.code if isinstance(leaving.code, int) else 0
+    sys.stdout.flush()
+    return code
+
+
 def say(text: str) -> None:
-    """One line to stderr; a closed stderr is nobody's business."""
+    """One line to stderr; one that nobody reads is nobody's business."""
     try:
         print(text, file=sys.stderr, flush=True)
     except (OSError, ValueError):
@@ -98,12 +107,3 @@ def _keep_traceback(name: str, error: BaseException) -> str:
     except OSError:
         return "S3CFS_DEBUG=1 set to see the traceback"
 
-
-def _drop_stdout() -> None:
-    """The reader has gone: keep the interpreter from complaining when it flushes at exit."""
-    try:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
-    except (OSError, ValueError):
-        pass

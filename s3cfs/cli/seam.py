@@ -12,6 +12,8 @@ from s3cfs.config import FsckOptions, MountOptions, Secret, Settings
 Event = Mapping[str, Any]                 # progress: {"done": n, "total": n or None, "unit": "bytes" or a word, "text": what}
 OnProgress = Callable[[Event], None]
 
+SILENCE_S = {"ping": 10.0, "stat": 10.0, "log-level": 10.0, "flush": 60.0, "drop-cache": 60.0}
+
 
 class MkfsResult(Protocol):
     @property
@@ -30,7 +32,8 @@ class FsckResult(Protocol):
 
 
 class App(Protocol):
-    def mkfs(self, settings: Settings, *, label: str, plain: bool, passphrase: Secret | None) -> MkfsResult: ...
+    def mkfs(self, settings: Settings, *, label: str, plain: bool, passphrase: Secret | None,
+             show: Callable[[MkfsResult], None]) -> MkfsResult: ...
     def mount(self, settings: Settings, mountpoint: str, options: MountOptions) -> int: ...
     def fsck(self, settings: Settings, options: FsckOptions, report: Callable[[Any], None], progress: OnProgress) -> FsckResult: ...
     def dump(self, settings: Settings, key: str) -> Mapping[str, Any]: ...
@@ -62,6 +65,11 @@ def served(mountpoint: str) -> MountInfo:
     return control.find(here, entry.device if entry else None)
 
 
+def alive(info: MountInfo) -> None:
+    """NoAnswer when the process behind a mount is there and says nothing: then whoever touches the mount would hang, unkillable."""
+    call(info.socket, "ping", {})
+
+
 def write_back(mountpoint: str) -> None:
     """Have the kernel send what it holds back of written data: syncfs, twice, since on FUSE the first only starts it."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -74,7 +82,7 @@ def write_back(mountpoint: str) -> None:
 
 
 def call(socket: str, op: str, args: Mapping[str, Any], on_progress: OnProgress = lambda event: None) -> dict[str, Any]:
-    """Ask the process behind a mount and wait for the answer, however long that takes."""
+    """Ask the process behind a mount and wait for the answer: however long that takes, as long as it says now and then how far it is."""
     from s3cfs import control
-    answer = control.call(socket, op, args, on_progress=on_progress)
+    answer = control.call(socket, op, args, on_progress=on_progress, timeout_s=SILENCE_S.get(op))
     return answer if isinstance(answer, dict) else {}

@@ -23,7 +23,7 @@ many bytes are not yet there. docs/stat.md describes the JSON.
 
 def parser(prog: str) -> arguments.Parser:
     made = arguments.Parser(prog=prog, description="What a mounted filesystem does. Makes no request to the store.",
-                            epilog=EPILOG + exitcodes.epilog((ExitCode.NOT_A_MOUNT,)))
+                            epilog=EPILOG + exitcodes.epilog((ExitCode.NOT_A_MOUNT, ExitCode.NO_ANSWER)))
     made.add_argument("mountpoint", metavar="MOUNTPOINT")
     made.add_argument("--json", action="store_true", help="as JSON with stable names")
     return made
@@ -58,6 +58,8 @@ def _rows(s: Mapping[str, Any], style: Style) -> Iterator[tuple[str, str]]:
     yield "mounted on", f"{s.get('mountpoint', '')}, process {s.get('pid')}, s3cfs {s.get('version')}, since {_ago(s.get('uptime_s'))}" + (
         ", read-only" if s.get("read_only") else "")
     yield "state", (style.good if state in ("ok", "read-only") else style.bad)(state) + (f": {s['message']}" if s.get("message") else "")
+    for text in s.get("warnings") or ():
+        yield "warning", style.bad(str(text))
     yield "", ""
     bound = lag.get("bound_seconds")
     behind = f"{_ago(lag.get('seconds'))}, {_size(lag.get('bytes'))} not yet in the store"

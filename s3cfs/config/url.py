@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import sys
 
 from s3cfs.errors import UsageError
 
@@ -29,6 +30,8 @@ def normalise(url: str) -> str:
     scheme, rest = found[1].lower(), found[2]
     if any(ord(c) < 32 or ord(c) == 127 for c in rest):
         raise UsageError(f"the {scheme}:// URL holds a control character")
+    if any(0xD800 <= ord(c) < 0xE000 for c in rest):          # how Python keeps bytes of another encoding
+        raise UsageError(f"the {scheme}:// URL is not {sys.getfilesystemencoding()} text, which this locale has")
     if scheme == "local":
         return _local(rest)
     host, _, path = rest.partition("/")

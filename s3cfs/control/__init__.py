@@ -16,10 +16,11 @@ protocol.py: what both ends agree on; server.py: the daemon's end; client.py: a 
 from __future__ import annotations
 
 from .client import call
-from .protocol import ControlError, DaemonGone
+from .protocol import ControlError, DaemonGone, NoAnswer
 from .registry import Registration, find, register, unregister
 from .server import Handler, Progress, control_server
 
 __all__ = [
-    "ControlError", "DaemonGone", "Handler", "Progress", "Registration", "call", "control_server", "find", "register", "unregister",
+    "ControlError", "DaemonGone", "Handler", "NoAnswer", "Progress", "Registration", "call", "control_server", "find",
+    "register", "unregister",
 ]

@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from s3cfs.errors import ExitCode
 
-from .protocol import ANSWER_MAX_BYTES, ControlError, DaemonGone, short_address
+from .protocol import ANSWER_MAX_BYTES, ControlError, DaemonGone, NoAnswer, short_address
 
 CONNECT_TIMEOUT_S = 10.0
 
@@ -17,7 +18,7 @@ def call(path: str, op: str, args: Mapping[str, Any] | None = None, on_progress:
          timeout_s: float | None = None) -> Any:
     """Ask the daemon and wait for the result. ControlError with its exit code, DaemonGone when nobody is there.
 
-    `timeout_s` bounds the silence between two lines of the answer, not the whole.
+    `timeout_s` bounds the silence before the answer, or between two lines of it, not the whole; NoAnswer then.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
         door.settimeout(CONNECT_TIMEOUT_S)
@@ -26,6 +27,8 @@ def call(path: str, op: str, args: Mapping[str, Any] | None = None, on_progress:
                 door.connect(address)
         except PermissionError:
             raise ControlError("only root and the owner of the mount may do that", ExitCode.ACCESS_DENIED) from None
+        except TimeoutError:                                  # as many wait already as may
+            raise _no_answer(door, CONNECT_TIMEOUT_S) from None
         except OSError:
             raise DaemonGone("the daemon of this mount does not run any more (umount --lazy clears the mount point)") from None
         door.settimeout(timeout_s)
@@ -41,7 +44,12 @@ def call(path: str, op: str, args: Mapping[str, Any] | None = None, on_progress:
                     if on_progress is not None:
                         on_progress(answer.get("progress"))
         except TimeoutError:
-            raise DaemonGone(f"the daemon did not answer within {timeout_s:g} s") from None
+            raise _no_answer(door, timeout_s or 0) from None
         except (OSError, ValueError) as error:
             raise DaemonGone(f"the daemon's answer broke off: {error}") from None
     raise DaemonGone("the daemon ended in the middle of its answer")
+
+
+def _no_answer(door: socket.socket, waited_s: float) -> NoAnswer:
+    pid = struct.unpack("3i", door.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    return NoAnswer(f"process {pid or '?'} behind this mount has not answered for {waited_s:g} s: it is stopped (kill -CONT) or overloaded")

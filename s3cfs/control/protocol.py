@@ -26,6 +26,12 @@ class DaemonGone(S3cfsError):
     exit_code = ExitCode.NOT_A_MOUNT
 
 
+class NoAnswer(S3cfsError):
+    """The daemon is there and says nothing: stopped, or much too busy."""
+
+    exit_code = ExitCode.NO_ANSWER
+
+
 @contextlib.contextmanager
 def short_address(path: str) -> Iterator[str]:
     """`path` as an address: a long one by way of a descriptor of its folder."""

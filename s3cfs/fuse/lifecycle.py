@@ -34,7 +34,7 @@ def sd_notify(**fields: str | int) -> bool:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
-    message = "\n".join(f"{name}={str(value).replace(chr(10), ' ')}" for name, value in fields.items()).encode()
+    message = "\n".join(f"{name}={str(value).replace(chr(10), ' ')}" for name, value in fields.items()).encode(errors="replace")
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as door:
             door.sendto(message, "\0" + address[1:] if address[0] == "@" else address)

@@ -1,6 +1,7 @@
 """How to mount: what the command line and fstab may choose about the kernel's side."""
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -38,15 +39,22 @@ class FuseOptions:
     extra: Sequence[str] = field(default=())
 
     def mount_options(self) -> set[str]:
-        """What libfuse takes. Commas and backslashes of the source are escaped, as its parser wants it."""
-        source = self.source.replace("\\", "\\\\").replace(",", "\\,")
+        """What libfuse takes, by way of pyfuse3, which knows ASCII only: other letters of the source are percent-encoded.
+
+        Commas and backslashes are escaped, as libfuse's parser wants it. ValueError for what cannot be passed on.
+        """
+        source = _ascii(self.source).replace("\\", "\\\\").replace(",", "\\,")
         chosen = {"default_permissions", f"fsname={source}", f"subtype={SUBTYPE}"}
         if self.allow_other:
             chosen.add("allow_other")
         if self.read_only:
             chosen.add("ro")
         for option in self.extra:
-            if option not in PASSED_ON and not option.startswith(PASSED_ON_WITH_VALUE):
+            if not option.isascii() or (option not in PASSED_ON and not option.startswith(PASSED_ON_WITH_VALUE)):
                 raise ValueError(f"not an option that can be passed on to the kernel: {option}")
             chosen.add(option)
         return chosen
+
+
+def _ascii(text: str) -> str:
+    return "".join(c if c.isascii() else "".join(f"%{byte:02X}" for byte in os.fsencode(c)) for c in text)

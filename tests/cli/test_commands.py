@@ -50,7 +50,7 @@ class Below:
         self.asked.append((*args, kwargs) if kwargs else args)
         if isinstance(self.answer, BaseException):
             raise self.answer
-        return self.answer(*args) if callable(self.answer) else self.answer
+        return self.answer(*args, **kwargs) if callable(self.answer) else self.answer
 
 
 @pytest.fixture
@@ -65,13 +65,19 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
 
 
 def test_mkfs_prints_the_recovery_key_on_stdout_alone(below: Below, capsys: pytest.CaptureFixture[str]):
-    below.answer = SimpleNamespace(fs_id="ab12", recovery_key="KEY-KEY", location=URL)
+    made = SimpleNamespace(fs_id="ab12", recovery_key="KEY-KEY", location=URL)
+
+    def answer(settings: Any, **options: Any) -> Any:
+        options["show"](made)
+        return made
+    below.answer = answer
     assert cli.main(["mkfs", "--label", "home", URL]) == 0
     (settings, options), = below.asked
+    del options["show"]
     assert settings.url == URL and options == {"label": "home", "plain": False, "passphrase": Secret("HUNTER2")}
     out, err = capsys.readouterr()
     assert out == "KEY-KEY\n" and "ab12" in err and "HUNTER2" not in out + err
-    below.answer.recovery_key = None
+    made.recovery_key = None
     assert cli.mkfs_main(["--plain", "--json", URL]) == 0
     assert below.asked[-1][1]["passphrase"] is None
     assert json.loads(capsys.readouterr().out) == {"fs_id": "ab12", "location": URL, "recovery_key": None}

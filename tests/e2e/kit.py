@@ -105,11 +105,12 @@ class Filesystem:
                 **self.env, **more}
 
     def run(self, *args: str | Path, within: float = COMMAND_WITHIN_S, env: Mapping[str, str] | None = None,
-            prefix: Sequence[str] = ()) -> Done:
+            prefix: Sequence[str] = (), pass_fds: Sequence[int] = ()) -> Done:
         """A command, whatever comes of it. `prefix`: a program that runs it."""
         command = [*prefix, sys.executable, "-m", "s3cfs", *map(str, args)]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                              errors="replace", env=self.environment(**(env or {})), cwd=self.base) as process:
+                              errors="replace", env=self.environment(**(env or {})), cwd=self.base,
+                              pass_fds=pass_fds) as process:
             try:
                 out, err = process.communicate(timeout=within)
             except subprocess.TimeoutExpired:
@@ -130,14 +131,14 @@ class Filesystem:
         return self
 
     def mount(self, *args: str | Path, where: str = "mnt", cache: str = "cache", within: float = COMMAND_WITHIN_S,
-              env: Mapping[str, str] | None = None) -> Mount:
+              **how: Any) -> Mount:
         """Mount at base/`where` with local state in base/`cache` (a new name: another machine)."""
         path = self.base / where
         if not mounted_at(path):           # a dead mount may lie there
             path.mkdir(exist_ok=True)
         made = Mount(self, path, self.base / cache)
         self.mounts.append(made)
-        self.s3cfs("mount", "--cachedir", made.cachedir, *args, self.url, path, within=within, env=env)
+        self.s3cfs("mount", "--cachedir", made.cachedir, *args, self.url, path, within=within, **how)
         made.pid = control.find(str(path)).pid
         return made
 

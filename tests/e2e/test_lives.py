@@ -2,19 +2,21 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from s3cfs.errors import ExitCode
-from tests.servers import free_port, rclone_server
+from tests.servers import free_port, moto_s3, rclone_s3, rclone_server  # noqa: F401  (fixtures)
 
 from .conftest import Make
 from .kit import Filesystem, Mount, mounted_at, until, wait_gone
@@ -131,6 +133,46 @@ def test_an_interrupted_umount_loses_nothing(make: Make):
         mount = fs.mount()
         assert (mount / "data").read_bytes() == data
         mount.umount()
+
+
+def test_a_stopped_process_is_told_and_a_lock_of_the_caller_is_free(local_fs: Filesystem):
+    """Neither stat nor ctl waits for ever, and neither touches the mount first."""
+    lock = os.open(local_fs.base / "lock of the caller", os.O_CREAT | os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    os.set_inheritable(lock, True)
+    try:
+        mount = local_fs.mount(pass_fds=[lock])
+    finally:
+        os.close(lock)
+    with (local_fs.base / "lock of the caller").open() as again:
+        fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    mount.signal(signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor() as pool:
+            asked = [pool.submit(refused, local_fs, *argv, mount.path, code=ExitCode.NO_ANSWER, says="stopped")
+                     for argv in (("stat",), ("ctl", "flush"))]
+            assert all(str(mount.pid) in one.result() for one in asked)
+    finally:
+        mount.signal(signal.SIGCONT)
+    mount.umount()
+
+
+@pytest.mark.parametrize("kind", ["", "rclone_s3", "moto_s3"])
+def test_letters_that_are_not_ascii(make: Make, request: pytest.FixtureRequest, kind: str):
+    fs = make(request.getfixturevalue(kind)) if kind else make()
+    fs.url = f"{fs.url}/grüße, 家"
+    fs.write_authfile()
+    if not kind:
+        Path(fs.url.removeprefix("local://")).mkdir()
+    fs.mkfs("--label", "家")
+    mount = fs.mount(where="m ü")
+    (mount / "é").write_bytes(b"data")
+    assert mount.stat()["url"].endswith("/grüße, 家") and "grüße, 家" in fs.s3cfs("stat", mount.path)
+    mount.umount()
+    fs.lose()
+    mount = fs.mount("-o", "ro", where="m ü")
+    assert (mount / "é").read_bytes() == b"data"
+    mount.umount()
 
 
 # ---------------------------------------------------------------- the store goes away
