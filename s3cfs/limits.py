@@ -32,7 +32,7 @@ class Limits:
     chunk_avg_bytes: int = 512 * KIB
     chunk_max_bytes: int = 2 * MIB           # also the largest overlay chunk
     pack_target_bytes: int = 16 * MIB        # a journal pack is closed at the first chunk that takes it past this
-    pack_max_bytes: int = 64 * MIB
+    pack_entries: int = 65_536               # or by so many chunks: its index is in memory while it is open
 
     # writing
     dirty_pool_bytes: int = 96 * MIB         # dirty file data in RAM, staged ones included; beyond it writers wait or data is spooled

@@ -19,12 +19,12 @@ from s3cfs.blocks.blockstore import BlockStore
 from s3cfs.blocks.cache import PackCache
 from s3cfs.blocks.damage import Damage
 from s3cfs.blocks.journal import Journal
+from s3cfs.blocks.recovery import recover
 from s3cfs.doors import Doors
-from s3cfs.errors import CacheUnusable, Diverged, NotFound, ObjectMissing, RolledBack, S3cfsError
+from s3cfs.errors import CacheUnusable, Diverged, ObjectMissing, RolledBack, S3cfsError
 from s3cfs.formats.chunk import ChunkCodec
 from s3cfs.formats.chunker import Chunker
 from s3cfs.formats.keys import KeyRing
-from s3cfs.formats.pack import PackEntry
 from s3cfs.formats.record import object_hash
 from s3cfs.formats.superblock import Superblock
 from s3cfs.history.checkpoints import Checkpoints
@@ -81,6 +81,7 @@ class Node:
     writer: Writer | None
     journal: Journal
     cache: PackCache
+    codec: ChunkCodec
     blocks: BlockStore
     damage: Damage
     files: Files
@@ -149,40 +150,6 @@ async def load_meta(doors: Doors, remote: Remote, keyring: KeyRing, progress: Pr
             raise
 
 
-async def _recover_journal(meta: Meta, journal: Journal, remote: Remote, commits: Commits) -> None:
-    """Adopt packs that an earlier process left: finish the open ones, upload what the store has not got."""
-    open_packs = {}
-    for pack in await meta.open_packs():
-        open_packs[pack.id] = [PackEntry(c.hash, c.off, c.clen, c.len) for c in await meta.chunks_of(pack.id)]
-    closed = {}
-    for number, state in meta.pack_files().items():
-        pack = await meta.pack(number)
-        if state == "journal" and pack is not None and pack.name is not None:
-            closed[number] = (pack.name, pack.size)
-    found = await journal.recover(open_packs, closed)
-    for pack_id, entries in found.lost.items():
-        for entry in entries:
-            log.error("chunk %s of pack %d is not on the local disk, though it was synced", entry.chunk_id.hex()[:16], pack_id)
-        for chunk in await meta.chunks_of(pack_id):
-            if any(chunk.hash == entry.chunk_id for entry in entries):
-                meta.mark_bad(chunk.id)
-    for pack_id in found.empty:
-        if pack_id not in found.lost:
-            await meta.drop_pack(pack_id)
-    for done in found.closed:
-        await meta.close_pack(done.pack_id, done.name, done.size)
-    for pack_id in found.missing:
-        name = closed[pack_id][0]
-        try:
-            await remote.stat(ids.pack_key(name))
-            meta.drop_pack_file(pack_id)           # it went up, and only the note was lost
-        except NotFound:
-            log.error("pack %s is neither in the journal nor in the store", name)
-            for chunk in await meta.chunks_of(pack_id):
-                meta.mark_bad(chunk.id)
-    commits.adopt(journal.pending())
-
-
 @contextlib.asynccontextmanager
 async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock: Superblock, options: NodeOptions,
                     progress: Progress = lambda what, done, total: None) -> AsyncIterator[Node]:
@@ -212,7 +179,8 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
         async with trio.open_nursery() as nursery:
             await nursery.start(node.blocks.run)
             if writer is not None:
-                await _recover_journal(meta, node.journal, remote, node.commits)
+                await recover(doors, meta, node.journal, remote, node.codec, node.damage)
+                node.commits.adopt(node.journal.pending())
                 nursery.start_soon(node.files.run)
             await nursery.start(node.commits.run)
             nursery.start_soon(_save_cache_table, node)
@@ -272,8 +240,8 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
     files.use(stager, commits.durable, commits.check_writable)
     damage.use(commits.check_writable)
     vfs = Vfs(meta, files, commits, doors.clock, read_only=options.read_only)
-    return Node(doors, superblock, keyring, remote, meta, writer, journal, cache, blocks, damage, files, stager, spool, commits, vfs, tip,
-                options)
+    return Node(doors, superblock, keyring, remote, meta, writer, journal, cache, codec, blocks, damage, files, stager, spool, commits,
+                vfs, tip, options)
 
 
 async def _date_the_root(node: Node) -> None:

@@ -22,7 +22,7 @@ import trio
 
 from s3cfs.blocks.cache import PackCache
 from s3cfs.blocks.fetch import Fetcher, ReadStats
-from s3cfs.blocks.handles import Handle, read_fully
+from s3cfs.blocks.handles import PAUSE_S, TRIES, Handle, read_fully
 from s3cfs.blocks.journal import ClosedPack, Journal
 from s3cfs.doors import DiskFile, Doors
 from s3cfs.errors import Damaged, DataError, NotFound, S3cfsError, StoreError
@@ -39,8 +39,6 @@ INLINE_PLAIN_BYTES = 256 * KIB     # and do not unpack to more than this
 NAMES_MAX = 4096                   # pack names remembered
 ENTRY_BYTES = 256                  # what a decoded chunk costs beside its bytes
 AHEAD_MAX = 4096                   # chunks that read-ahead is at, however small
-LOCAL_TRIES = 4                    # of a read from the journal: a process may be short of descriptors for a moment
-LOCAL_PAUSE_S = 0.05               # before the second; doubled each time
 
 
 class Finds(Protocol):
@@ -258,10 +256,10 @@ class BlockStore:
                 failures += 1
                 if name is not None:
                     self._cache.invalidate(name, place.off, place.clen)
-                elif failures == LOCAL_TRIES:
+                elif failures == TRIES:
                     raise DataError(f"{_what(place, name)}: the local disk: {error}") from error
                 else:
-                    await self._doors.clock.sleep(LOCAL_PAUSE_S * 2 ** (failures - 1))
+                    await self._doors.clock.sleep(PAUSE_S * 2 ** (failures - 1))
             except NotFound as error:
                 if looked_again:
                     raise self._bad(place, name, error) from error

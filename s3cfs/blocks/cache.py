@@ -279,9 +279,14 @@ class PackCache:
     def load(self) -> None:
         """Take over what an earlier process left; files that the table does not know are removed. For the start: it blocks."""
         disk = self._doors.disk
-        disk.makedirs(FOLDER)
+        try:
+            disk.makedirs(FOLDER)
+            names = dict.fromkeys(disk.listdir(FOLDER))
+        except OSError as error:
+            self.failures += 1
+            log.warning("cache: %s is of no use (%s): starting empty", FOLDER, error)
+            return
         table = self._read_table()
-        names = dict.fromkeys(disk.listdir(FOLDER))
         for name, borders in table:
             if name in names:
                 del names[name]
@@ -298,9 +303,9 @@ class PackCache:
 
     def _read_table(self) -> list[tuple[str, list[int]]]:
         disk = self._doors.disk
-        if not disk.exists(TABLE):
-            return []
         try:
+            if not disk.exists(TABLE):
+                return []
             file = disk.open(TABLE)
             try:
                 table = json.loads(read_fully(file, file.size(), 0))

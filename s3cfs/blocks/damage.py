@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import trio
 
 from s3cfs.doors import Doors
-from s3cfs.errors import S3cfsError
+from s3cfs.errors import ReadOnly, S3cfsError
 from s3cfs.ids import PackName
 from s3cfs.meta import Chunk, Meta, hits
 
@@ -43,7 +43,7 @@ class Find:
 class Damage:
     def __init__(self, doors: Doors, meta: Meta) -> None:
         self._doors, self._meta = doors, meta
-        self._begin: Callable[[], None] | None = None
+        self._begin: Callable[[], None] = _never
         self._met: set[int] = set()                                  # since the mount
         self._pending: dict[int, tuple[str, str, str]] = {}          # to be looked up: chunk -> (hash, pack, what)
         self._wanted = trio.Event()
@@ -52,6 +52,10 @@ class Damage:
     def use(self, begin: Callable[[], None]) -> None:
         """`begin` is called before rows change, and raises when they may not."""
         self._begin = begin
+
+    def begin(self) -> None:
+        """Rows are about to change. Raises when they may not."""
+        self._begin()
 
     @property
     def count(self) -> int:
@@ -73,14 +77,15 @@ class Damage:
 
     def bad(self, chunk: Chunk, name: PackName | None, what: str, text: str) -> None:
         """The chunk cannot be had whole. `what`: damaged | missing; `text`: one line about it."""
-        if chunk.id in self._met or len(self._met) >= MET_MAX:
+        if chunk.id in self._met:
             log.debug("again: %s", text)
             return
         log.error("%s", text)
-        self._met.add(chunk.id)
         self._change(self._meta.mark_bad, chunk.id)
-        self._pending[chunk.id] = (chunk.hash.hex()[:16], name or str(chunk.pack), what)
-        self._wanted.set()
+        if len(self._met) < MET_MAX:
+            self._met.add(chunk.id)
+            self._pending[chunk.id] = (chunk.hash.hex()[:16], name or str(chunk.pack), what)
+            self._wanted.set()
 
     def whole(self, chunk: Chunk) -> None:
         """The chunk was read whole from where it must be."""
@@ -93,8 +98,6 @@ class Damage:
         self._change(self._meta.unmark_bad, chunk.id)
 
     def _change(self, change: Callable[[int], None], chunk: int) -> None:
-        if self._begin is None:
-            return
         try:
             self._begin()
             change(chunk)
@@ -130,3 +133,7 @@ class Damage:
             log.error("damage hits further files: s3cfs fsck --full names them all")
         elif unused := pending.keys() - {hit.chunk for hit in found}:
             log.warning("%d of the damaged chunks are used by no file", len(unused))
+
+
+def _never() -> None:
+    raise ReadOnly("nobody said that rows may change")

@@ -1,17 +1,25 @@
-"""Two small helpers of the floor that keeps packs on disk: a fair lock without a checkpoint, and a bounded set of open files.
+"""Small helpers of the floor that keeps packs on disk: a fair lock without a checkpoint, a bounded set of open files, patience.
 
-Both belong to the event-loop thread; only the file inside a `Handle` is touched by worker threads. A handle that is in use
+They belong to the event-loop thread; only the file inside a `Handle` is touched by worker threads. A handle that is in use
 (`uses` > 0) is never closed: closing a descriptor under a thread that is about to read it would let the number be reused, and the
 thread would read another file.
 """
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
 from types import TracebackType
+from typing import TypeVar
 
 import trio
 
-from s3cfs.doors import Disk, DiskFile
+from s3cfs.doors import Clock, Disk, DiskFile
+
+T = TypeVar("T")
+
+TRIES = 4                          # of what the disk refused and may be asked again
+PAUSE_S = 0.05                     # before the second; doubled each time
 
 
 class Turn:
@@ -83,7 +91,7 @@ class Handles:
     def give_back(self, handle: Handle) -> None:
         handle.uses -= 1
         if handle.dropped and handle.uses == 0:
-            handle.file.close()
+            _close(handle)
 
     def in_use(self, path: str) -> bool:
         handle = self._open.get(path)
@@ -95,7 +103,7 @@ class Handles:
         if handle is not None:
             handle.dropped = True
             if handle.uses == 0:
-                handle.file.close()
+                _close(handle)
 
     def close(self) -> None:
         for path in list(self._open):
@@ -107,6 +115,24 @@ class Handles:
             idle = [path for path, handle in self._open.items() if handle.uses == 0]
             for path in idle[:excess]:
                 self.drop(path)
+
+
+def _close(handle: Handle) -> None:
+    with contextlib.suppress(OSError):      # what counts was fsynced; a close says nothing about it
+        handle.file.close()
+
+
+async def patiently(clock: Clock, call: Callable[[], Awaitable[T]]) -> T:
+    """The answer of `call`, which is tried a few times after an OSError: a process may be short of descriptors, or a disk of luck, for
+    a moment. Only for calls that leave nothing behind (an open, a read)."""
+    pause_s = PAUSE_S
+    for _ in range(TRIES - 1):
+        try:
+            return await call()
+        except OSError:
+            await clock.sleep(pause_s)
+            pause_s *= 2
+    return await call()
 
 
 def read_fully(file: DiskFile, size: int, offset: int) -> bytes:

@@ -1,7 +1,9 @@
 """Packs that are not in the store yet: the files `journal/<pack id>.pack`, written by appending only.
 
+What an earlier process left is taken over by recovery.py; what the disk damaged is given up by salvage.py.
+
 INVARIANTS
-  J1  A byte is written once; what `append` returned never moves. A pack opened by an earlier process is never appended to: `recover`
+  J1  A byte is written once; what `append` returned never moves. A pack opened by an earlier process is never appended to: recovery
       copies what is valid of it into a new file.
   J2  After `sync` returned, everything whose `append` returned before the call is on disk, names included. The caller syncs BEFORE
       the COMMIT whose rows point into a pack, so a row never points at bytes that a crash can take.
@@ -9,6 +11,7 @@ INVARIANTS
       success). The journal is then poisoned: `failed` is set, and every later append, sync or close raises it. Nothing that had not
       been synced may be acknowledged; the caller still holds it (the dirty pool keeps staged data until its transaction is durable)
       and stops writing, so no row ever names it. Reading and loading go on: sealed bytes verify themselves, loads are hashed.
+      What neither wrote nor synced anything (an open, a read) is tried a few times.
   J4  A closed pack is named by the hash of its bytes, taken while they were written, and `load` compares them again before they are
       uploaded: what a disk lost or changed meanwhile never reaches the store under a name that vouches for it.
 
@@ -18,19 +21,19 @@ Everything here belongs to the event-loop thread; only the bodies named `*_in_th
 """
 from __future__ import annotations
 
+import contextlib
 import errno
-import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import trio
 
-from s3cfs.blocks.handles import Handle, Handles, Turn, read_fully
+from s3cfs.blocks.handles import Handle, Handles, Turn, patiently, read_fully
 from s3cfs.doors import DiskFile, Doors, ShortCalls
 from s3cfs.errors import CacheFull, CacheUnusable, Damaged, S3cfsError
 from s3cfs.formats import pack as packs
-from s3cfs.formats.pack import HEADER_BYTES, PackEntry, PackHasher
+from s3cfs.formats.pack import HEADER_BYTES, RANDOM_BYTES, PackEntry, PackHasher
 from s3cfs.formats.seal import Sealer
 from s3cfs.ids import ChunkId, PackName, pack_name
 from s3cfs.limits import KIB, MIB
@@ -40,9 +43,7 @@ T = TypeVar("T")
 FOLDER = "journal"
 INLINE_BYTES = 64 * KIB           # a batch up to this is written on the event loop: a hop costs more
 JOIN_BYTES = 1 * MIB              # batches of small chunks up to this are joined into one write
-COPY_BYTES = 4 * MIB              # recovery copies in steps of this size
-OPEN_FILES = 64
-_FILE = re.compile(r"(\d+)\.pack(\.new)?")
+OPEN_FILES = 512                  # a pack's file stays open while it is here (beyond it the oldest is closed): it survives its folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +70,11 @@ class JournalPack:
     closed: ClosedPack | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """What `recover` found."""
-
-    closed: list[ClosedPack]                 # were open, are finished and synced now: record their names, then upload
-    empty: list[int]                         # were open and hold nothing valid: drop their rows
-    lost: dict[int, list[PackEntry]]         # entries of open packs whose bytes are not there: the disk broke J2
-    missing: list[int]                       # closed packs whose file is gone or has another size: the store may have them
-
-
 class Journal:
     def __init__(self, doors: Doors, sealer: Sealer, epoch: int, *, short_sync_s: float = 0.0) -> None:
-        """`sealer` seals the packs' indexes; `short_sync_s` as in doors.ShortCalls. Call `recover` before the first append."""
+        """`sealer` seals the packs' indexes; `short_sync_s` as in doors.ShortCalls. Recovery comes before the first append."""
         self._syncs = ShortCalls(doors.threads, doors.clock, short_sync_s)
-        self._doors, self._sealer, self._epoch = doors, sealer, epoch
+        self._doors, self.sealer, self.epoch = doors, sealer, epoch
         self._handles = Handles(doors.disk, OPEN_FILES)
         self._appending, self._syncing = Turn(), Turn()
         self._unsynced: dict[int, JournalPack] = {}      # packs with bytes or a tail that no fsync covered; their handles are held
@@ -94,7 +85,10 @@ class Journal:
         self.current: JournalPack | None = None
         self.failed: S3cfsError | None = None
         self.bytes_total = 0                             # size of the journal's packs
-        doors.disk.makedirs(FOLDER)
+        try:
+            doors.disk.makedirs(FOLDER)
+        except OSError as error:
+            raise CacheUnusable(f"{FOLDER} cannot be made: {error}") from error
 
     # ------------------------------------------------------------ writing
 
@@ -113,15 +107,15 @@ class Journal:
                 self._check()
                 pack = self.current
                 if pack is None:
-                    pack = self._begin(await pack_id_of_new())
+                    pack = await self._begin(await pack_id_of_new())
                 end, size = at, max(pack.size, HEADER_BYTES)
-                while end < len(sealed) and size < self._doors.limits.pack_target_bytes:
+                while end < len(sealed) and not self._full(pack, size):
                     chunk_id, data, length = sealed[end]
                     pack.entries.append(PackEntry(chunk_id, size, len(data), length))
                     places.append((pack.pack_id, size))
                     size += len(data)
                     end += 1
-                await self._write(pack, [data for _, data, _ in sealed[at:end]], finish=size >= self._doors.limits.pack_target_bytes)
+                await self._write(pack, [data for _, data, _ in sealed[at:end]], finish=self._full(pack, size))
                 at = end
             return places
 
@@ -135,7 +129,7 @@ class Journal:
             new_names, self._new_names = self._new_names, False
             little = not new_names and sum(size - pack.synced for pack, size, _ in work) <= INLINE_BYTES
             files = [pack.handle.file for pack, _, _ in work]
-            await self._hop(f"{FOLDER}: fsync", self._sync_in_thread, files, new_names, little=little)
+            await self.hop(f"{FOLDER}: fsync", self._sync_in_thread, files, new_names, little=little)
             for pack, size, closed in work:
                 pack.synced = size
                 if closed:
@@ -187,7 +181,7 @@ class Journal:
             self.failed = kind(f"{what}: {error}; nothing more is written, to not lose data silently")
         return self.failed
 
-    async def _hop(self, what: str, function: Callable[..., T], *args: object, little: bool = False) -> T:
+    async def hop(self, what: str, function: Callable[..., T], *args: object, little: bool = False) -> T:
         """Run in a thread to its end, whoever is cancelled; any error poisons the journal (J3). `little`: perhaps not worth a thread."""
         run = self._syncs.run if little else self._doors.threads.run
         done: list[T] = []
@@ -201,10 +195,15 @@ class Journal:
             raise
         return done[0]
 
-    def _begin(self, pack_id: int) -> JournalPack:
+    def _full(self, pack: JournalPack, size: int) -> bool:
+        limits = self._doors.limits
+        return size >= limits.pack_target_bytes or len(pack.entries) >= limits.pack_entries
+
+    async def _begin(self, pack_id: int) -> JournalPack:
         path = self.path(pack_id)
         try:
-            handle = self._handles.take(path, create=True)
+            with trio.CancelScope(shield=True):
+                handle = await patiently(self._doors.clock, lambda: self._take(path, create=True))
         except OSError as error:
             raise self._poison(path, error) from error
         self._new_names = True
@@ -214,11 +213,11 @@ class Journal:
 
     async def _write(self, pack: JournalPack, pieces: list[bytes], *, finish: bool) -> None:
         if pack.size == 0:
-            pieces = [packs.header(self._epoch), *pieces]
+            pieces = [packs.header(self.epoch, self._doors.random.bytes(RANDOM_BYTES)), *pieces]
         added = sum(map(len, pieces))
         entries = pack.entries if finish else None
         if finish or added > INLINE_BYTES:
-            size = await self._hop(pack.path, self._write_in_thread, pack.handle.file, pack.hasher, pieces, pack.size, entries)
+            size = await self.hop(pack.path, self._write_in_thread, pack.handle.file, pack.hasher, pieces, pack.size, entries)
         else:
             try:
                 size = self._write_in_thread(pack.handle.file, pack.hasher, pieces, pack.size, entries)
@@ -228,11 +227,19 @@ class Journal:
         pack.size = self._sizes[pack.pack_id] = size
         self._unsynced[pack.pack_id] = pack
         if finish:
-            pack.closed = ClosedPack(pack.pack_id, pack_name(self._epoch, pack.hasher.digest()), size, pack.path)
+            pack.closed = ClosedPack(pack.pack_id, pack_name(self.epoch, pack.hasher.digest()), size, pack.path)
             pack.entries = []
             self._names[pack.pack_id] = pack.closed
             self._closed.append(pack.closed)
             self.current = None
+
+    def adopt(self, closed: ClosedPack) -> None:
+        """A finished pack of an earlier process is in the journal."""
+        self._names[closed.pack_id] = closed
+        self._sizes[closed.pack_id] = closed.size
+        self.bytes_total += closed.size
+        with contextlib.suppress(OSError):
+            self._handles.give_back(self._handles.take(closed.path))      # open from now on, whatever becomes of its folder
 
     def _settle(self, pack: JournalPack) -> None:
         """A pack that will not change any more is on disk: its file need not stay open."""
@@ -250,7 +257,7 @@ class Journal:
             hasher.update(piece)
             offset += len(piece)
         if entries is not None:
-            tail = packs.tail(entries, offset, self._sealer)
+            tail = packs.tail(entries, offset, self.sealer)
             file.pwrite(tail, offset)
             hasher.update(tail)
             offset += len(tail)
@@ -296,15 +303,25 @@ class Journal:
         self._handles.give_back(handle)
 
     async def load(self, pack_id: int) -> bytes:
-        """All bytes of a closed pack, for the upload. Damaged when they are not what was written (J4)."""
+        """All bytes of a closed pack, for the upload. Damaged when they are not what was written (J4), OSError when they cannot be read."""
         closed = self._names.get(pack_id)
         if closed is None:
             raise KeyError(pack_id)
-        handle = self.lease(pack_id)
-        try:
-            return await self._doors.threads.run(self._load_in_thread, handle.file, closed)
-        finally:
-            self.give_back(handle)
+        return await self.in_file(pack_id, self._load_in_thread, closed)
+
+    async def in_file(self, pack_id: int, function: Callable[..., T], *args: object) -> T:
+        """`function(the pack's file, *args)` in a thread, which only reads; tried again for a moment after an OSError. KeyError."""
+        async def once() -> T:
+            handle = self.lease(pack_id)
+            try:
+                return await self._doors.threads.run(function, handle.file, *args)
+            finally:
+                self.give_back(handle)
+
+        return await patiently(self._doors.clock, once)
+
+    async def _take(self, path: str, *, create: bool) -> Handle:
+        return self._handles.take(path, create=create)
 
     @staticmethod
     def _load_in_thread(file: DiskFile, closed: ClosedPack) -> bytes:
@@ -322,103 +339,3 @@ class Journal:
             self.bytes_total -= size
             self._names.pop(pack_id, None)
             self._handles.drop(self.path(pack_id))
-
-    # ------------------------------------------------------------ recovery
-
-    async def recover(
-        self,
-        open_packs: Mapping[int, Sequence[PackEntry]],
-        closed_packs: Mapping[int, tuple[PackName, int]] | None = None,
-        verify: Callable[[PackEntry, bytes], bool] | None = None,
-    ) -> Recovered:
-        """Take over what an earlier process left. `open_packs`: per pack that has no name yet, the chunks that the database says lie in it;
-        `closed_packs`: name and size of those that are finished and not known to be in the store. Other packs' files are removed.
-
-        An open pack becomes a new file: its bytes up to the end of the last valid entry, at the same offsets, and a tail; it is synced
-        before it takes the old one's name. The new pack bears this epoch (objects of older epochs that no history names may be swept).
-        Run again after a crash in the middle, it does the same again. `verify` may decode each chunk; without it only the structure
-        is looked at: all there, an epoch not from the future, not a hole. Chunks that fail are in `lost`, and not in the new index.
-        """
-        disk = self._doors.disk
-        closed_packs = closed_packs or {}
-        found: set[int] = set()
-        for name in disk.listdir(FOLDER):
-            match = _FILE.fullmatch(name)
-            if match is None:
-                continue                                         # log segments live here too: not ours
-            pack_id = int(match[1])
-            if match[2] or (pack_id not in open_packs and pack_id not in closed_packs):
-                disk.unlink(f"{FOLDER}/{name}")
-            else:
-                found.add(pack_id)
-        result = Recovered([], [], {}, [])
-        for pack_id, (pack_name_, size) in sorted(closed_packs.items()):
-            if pack_id in found and disk.size(self.path(pack_id)) == size:
-                self._adopt(ClosedPack(pack_id, pack_name_, size, self.path(pack_id)))
-            else:
-                result.missing.append(pack_id)
-        for pack_id, entries in sorted(open_packs.items()):
-            ordered = sorted(entries, key=lambda entry: entry.offset)
-            lost: list[PackEntry] = []
-            closed: ClosedPack | None = None
-            if pack_id not in found:
-                lost = ordered
-            elif not ordered:
-                disk.unlink(self.path(pack_id))
-            else:
-                closed, lost = await self._hop(self.path(pack_id), self._recover_in_thread, pack_id, ordered, verify)
-            if lost:
-                result.lost[pack_id] = lost
-            if closed is None:
-                result.empty.append(pack_id)
-            else:
-                self._adopt(closed)
-                result.closed.append(closed)
-        await self._hop(f"{FOLDER}: fsync", self._sync_in_thread, [], True)
-        return result
-
-    def _adopt(self, closed: ClosedPack) -> None:
-        self._names[closed.pack_id] = closed
-        self._sizes[closed.pack_id] = closed.size
-        self.bytes_total += closed.size
-
-    def _recover_in_thread(
-        self, pack_id: int, entries: list[PackEntry], verify: Callable[[PackEntry, bytes], bool] | None
-    ) -> tuple[ClosedPack | None, list[PackEntry]]:
-        disk, path = self._doors.disk, self.path(pack_id)
-        old = disk.open(path)
-        try:
-            good: list[PackEntry] = []
-            lost: list[PackEntry] = []
-            end = HEADER_BYTES
-            for entry in entries:
-                sound = entry.offset >= end and Sealer.OVERHEAD < entry.size <= entry.length + Sealer.OVERHEAD + 1
-                data = read_fully(old, entry.size, entry.offset) if sound else b""
-                sound = len(data) == entry.size and _plausible(data, self._epoch) and (verify is None or verify(entry, data))
-                (good if sound else lost).append(entry)
-                end = entry.offset + entry.size if sound else end
-            if not good:
-                disk.unlink(path)
-                return None, lost
-            new, hasher, at = disk.open(path + ".new", create=True), PackHasher(), 0
-            try:
-                while at < end:
-                    data = packs.header(self._epoch) if at == 0 else read_fully(old, min(COPY_BYTES, end - at), at)
-                    new.pwrite(data, at)
-                    hasher.update(data)
-                    at += len(data)
-                tail = packs.tail(good, end, self._sealer)
-                new.pwrite(tail, end)
-                hasher.update(tail)
-                new.fsync()
-            finally:
-                new.close()
-        finally:
-            old.close()
-        disk.rename(path + ".new", path)
-        return ClosedPack(pack_id, pack_name(self._epoch, hasher.digest()), end + len(tail), path), lost
-
-
-def _plausible(sealed: bytes, epoch: int) -> bool:
-    """Could this be a sealed chunk? Cheap: catches holes and truncation, not flipped bits (those the seal finds when it is read)."""
-    return int.from_bytes(sealed[:4], "little") <= epoch and any(sealed)

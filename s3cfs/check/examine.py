@@ -51,10 +51,10 @@ def examine(data: bytes, name: PackName, key: str, rows: Sequence[Chunk] | None,
         found.object.append("its header is damaged")
     except NewerFormat as error:
         found.object.append(str(error))
-    listed: dict[bytes, packs.PackEntry] = {}
+    entries: list[packs.PackEntry] = []
     index = True
     try:
-        listed = {entry.chunk_id: entry for entry in packs.read_index(data, len(data), keyring.sealer("index", epoch))}
+        entries = packs.read_index(data, len(data), keyring.sealer("index", epoch))
     except packs.NeedMore:
         index = False
         found.object.append("it is shorter than its index")
@@ -63,17 +63,17 @@ def examine(data: bytes, name: PackName, key: str, rows: Sequence[Chunk] | None,
         found.object.append(str(error).removeprefix("pack: ").replace("pack index: ", "its index: "))
     codec = ChunkCodec(keyring, epoch, None)
     if rows is None:
-        rows = [Chunk(number, entry.chunk_id, 0, entry.offset, entry.size, entry.length, 1)
-                for number, entry in enumerate(listed.values(), 1)]
+        rows = [Chunk(number, entry.chunk_id, 0, entry.offset, entry.size, entry.length, 1) for number, entry in enumerate(entries, 1)]
+    listed = {(entry.chunk_id, entry.offset, entry.size, entry.length) for entry in entries}      # a chunk may be in it twice
+    names = {entry.chunk_id for entry in entries}
     for row in rows:
         trouble = chunk_trouble(data, row, codec)
         if trouble:
             found.bad[row.id] = trouble
         else:
             found.intact += 1
-        entry = listed.get(row.hash)
-        if index and (entry is None or (entry.offset, entry.size, entry.length) != (row.off, row.clen, row.len)):
-            where = "does not list it" if entry is None else "has it in another place"
+        if index and (row.hash, row.off, row.clen, row.len) not in listed:
+            where = "has it in another place" if row.hash in names else "does not list it"
             found.object.append(f"its index {where}: chunk {row.hash.hex()[:16]}, which the metadata expects at {row.off}")
     if not named:
         what = "" if found.object or found.bad else " (in bytes that no chunk needs)"

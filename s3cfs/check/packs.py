@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import trio
 
-from s3cfs import ids, limits
+from s3cfs import ids
 from s3cfs.blocks.handles import read_fully
 from s3cfs.check.context import Context
 from s3cfs.check.examine import Findings, chunk_trouble, examine
@@ -21,16 +21,17 @@ from s3cfs.doors import Disk
 from s3cfs.errors import NotFound
 from s3cfs.formats.chunk import ChunkCodec
 from s3cfs.ids import PackName, pack_key
+from s3cfs.limits import MIB
 from s3cfs.meta import Chunk, Hit, Meta, Pack, Paths, hits
 
 NAME = "packs"
 PREFIX = "pack/"
-AT_ONCE = 3                      # packs in memory, of PACK_MAX_BYTES at most
+AT_ONCE = 3                      # packs in memory
 BATCH = 256                      # packs whose chunk rows are read in one pass
 WINDOW = 24                      # packs between two reports
 ORPHANS_NAMED = 20
 UNUSED_NAMED = 5
-TOO_LARGE_BYTES = 2 * limits.DEFAULTS.pack_max_bytes     # to be a pack: not worth the memory
+TOO_LARGE_BYTES = 128 * MIB      # nothing writes packs of this size: not worth the memory
 JOURNAL = "journal"
 
 

@@ -1,8 +1,9 @@
 """Packs: many sealed chunks and an index in one immutable object, named by the hash of its bytes.
 
-    header 16 | sealed chunks | filler | sealed index | index_len u32 | entry_count u32 | magic 8
+    header 16 | random 16 | sealed chunks | filler | sealed index | index_len u32 | entry_count u32 | magic 8
 
-The end of the object is enough to know what is in it, the name is enough to know that it is intact (`b3sum`, no key).
+The end of the object is enough to know what is in it, the name is enough to know that it is intact (`b3sum`, no key). The random bytes
+make every pack an object of its own: without encryption the same chunks would make the same name, and two rows would share one object.
 The index: per chunk  id 32 | offset u32 | sealed size u32 | plain length u32;  aad = "pack index" | version u16 | size of the object u64.
 """
 from __future__ import annotations
@@ -17,13 +18,15 @@ from blake3 import blake3
 from s3cfs.errors import Damaged
 from s3cfs.formats import envelope
 from s3cfs.formats.chunker import MAX_RANGE
-from s3cfs.formats.envelope import HEADER_BYTES, Body, padme
+from s3cfs.formats.envelope import Body, padme
 from s3cfs.formats.seal import Sealer, Seals
 from s3cfs.ids import FORMAT_VERSION, ChunkId, parse_pack_key
 
-__all__ = ["HEADER_BYTES", "TRAILER_BYTES", "NeedMore", "PackEntry", "PackHasher", "header", "read_header", "read_index", "tail",
-           "tail_bytes", "verify_name"]
+__all__ = ["HEADER_BYTES", "RANDOM_BYTES", "TRAILER_BYTES", "NeedMore", "PackEntry", "PackHasher", "header", "read_header", "read_index",
+           "tail", "tail_bytes", "verify_name"]
 
+RANDOM_BYTES = 16
+HEADER_BYTES = envelope.HEADER_BYTES + RANDOM_BYTES       # where the first chunk begins
 _ENTRY = struct.Struct("<32sIII")
 _TRAILER = struct.Struct("<II8s")
 TRAILER_BYTES = _TRAILER.size
@@ -47,12 +50,17 @@ class PackEntry:
     length: int                    # plain bytes
 
 
-def header(epoch: int) -> bytes:
-    return envelope.header(envelope.PACK, epoch)
+def header(epoch: int, random: bytes) -> bytes:
+    """`random`: 16 bytes drawn for this pack."""
+    if len(random) != RANDOM_BYTES:
+        raise ValueError(f"{len(random)} random bytes, not {RANDOM_BYTES}")
+    return envelope.header(envelope.PACK, epoch) + random
 
 
 def read_header(data: Body) -> int:
-    """The epoch in a pack's first 16 bytes."""
+    """The epoch in a pack's header."""
+    if len(data) < HEADER_BYTES:
+        raise Damaged(f"pack: {len(data)} bytes are too short to be one")
     return envelope.read_header(data, envelope.PACK, "pack")
 
 

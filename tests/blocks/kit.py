@@ -48,10 +48,12 @@ class HandClock:
 
 class ForgetfulFile:
     def __init__(self, disk: ForgetfulDisk, path: str) -> None:
-        self.disk, self.node = disk, disk.names[path]
+        self.disk, self.node, self.path = disk, disk.names[path], path
 
     def pread(self, size: int, offset: int) -> bytes:
         self.disk.may_fail("pread")
+        if any(path == self.path and offset <= at < offset + size for path, at in self.disk.bad_sectors):
+            raise OSError(errno.EIO, "a bad sector")
         return bytes(self.node["now"][offset:offset + size])
 
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> None:
@@ -88,6 +90,7 @@ class ForgetfulDisk:
         self.names: dict[str, dict[str, bytearray]] = {}
         self.kept_names: dict[str, dict[str, bytearray]] = {}
         self.failing: dict[str, int] = {}
+        self.bad_sectors: set[tuple[str, int]] = set()      # (path, offset) that cannot be read
         self.fsync_gate = threading.Event()      # a test may hold an fsync; it keeps what was written when it began
         self.fsync_gate.set()
         self.free, self.fsyncs, self.dir_syncs = GIB, 0, 0
@@ -110,9 +113,11 @@ class ForgetfulDisk:
         return ForgetfulFile(self, path)
 
     def rename(self, old: str, new: str) -> None:
+        self.may_fail("rename")
         self.names[new] = self.names.pop(old)
 
     def unlink(self, path: str) -> None:
+        self.may_fail("unlink")
         self.names.pop(path, None)
 
     def exists(self, path: str) -> bool:
@@ -122,6 +127,7 @@ class ForgetfulDisk:
         return len(self.names[path]["now"])
 
     def listdir(self, path: str) -> list[str]:
+        self.may_fail("listdir")
         return sorted(name[len(path) + 1:] for name in self.names if name.startswith(path + "/"))
 
     def makedirs(self, path: str) -> None:
@@ -190,6 +196,8 @@ class CountingStore(Backend):
         self.objects[key] = bytes(data)
 
     def stat(self, key: str) -> ObjectInfo:
+        if key not in self.objects:
+            raise NotFound("stat", key)
         return ObjectInfo(key, len(self.objects[key]))
 
     def delete(self, key: str) -> None:

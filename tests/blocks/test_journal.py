@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from s3cfs.errors import CacheFull, CacheUnusable, Damaged
-from s3cfs.formats.pack import PackEntry, read_index, verify_name
-from s3cfs.ids import PackName, pack_key
+from s3cfs.formats.pack import read_index, verify_name
+from s3cfs.ids import pack_key
 from s3cfs.limits import DEFAULTS
 from tests.blocks.kit import ForgetfulDisk, House, disk_in, noise, run, until
 
@@ -194,98 +194,6 @@ def test_what_the_disk_changed_is_not_loaded(tmp_path: Path) -> None:
         with pytest.raises(Damaged, match="not what was written"):
             await house.journal.load(closed.pack_id)
         file.close()
-
-    run(test)
-
-
-def entries_of(house: House) -> dict[int, list[PackEntry]]:
-    found: dict[int, list[PackEntry]] = {}
-    for row in house.rows.values():
-        found.setdefault(row.pack, []).append(PackEntry(row.hash, row.off, row.clen, row.len))
-    return found
-
-
-@pytest.mark.parametrize("again", [False, True])
-def test_an_open_pack_is_recovered_after_a_crash(again: bool) -> None:
-    disk = ForgetfulDisk()
-    house = House(disk)
-    plains = [noise(size, size) for size in (5000, 90_000, 800)]
-
-    async def before() -> None:
-        await house.write(plains)
-        await house.journal.sync()
-        valid = entries_of(house)
-        await house.write([noise(120_000, 5)])               # in no transaction: may be gone
-        disk.names["journal/segment-7"] = {"now": bytearray(b"x"), "kept": bytearray(b"x")}
-        disk.names["journal/99.pack"] = {"now": bytearray(b"x"), "kept": bytearray(b"x")}
-        disk.sync_dir("journal")
-        disk.crash()
-        nxt = House(disk, epoch=2)
-        found = await nxt.journal.recover(valid)
-        if again:                                            # crash before the transaction that would have recorded the names
-            disk.crash()
-            nxt = House(disk, epoch=3)
-            found = await nxt.journal.recover(valid)
-        assert found.empty == [] and found.lost == {} and found.missing == []
-        [closed] = found.closed
-        assert disk.listdir("journal") == ["1.pack", "segment-7"] and closed.name.startswith("3-" if again else "2-")
-        disk.crash()                                         # it was synced, name and content
-        data = await nxt.journal.load(closed.pack_id)
-        assert read_index(data, len(data), nxt.index_sealer) == valid[1]
-        for row, plain in zip(list(house.rows.values())[:3], plains, strict=True):
-            assert nxt.codec.decode(row.hash, nxt.journal.read(row.pack, row.off, row.clen), row.len) == plain
-
-    run(before)
-
-
-def test_recovery_says_what_is_lost() -> None:
-    disk = ForgetfulDisk()
-    house = House(disk)
-
-    async def test() -> None:
-        rows = await house.write([noise(5000, 1), noise(6000, 2), noise(7000, 3)])
-        await house.journal.sync()
-        named = entries_of(house)
-        node = disk.names["journal/1.pack"]
-        node["now"][rows[1].off:rows[1].off + rows[1].clen] = bytes(rows[1].clen)        # a hole where a broken disk lost a page
-        node["now"][rows[2].off + 50] ^= 1                                               # a flipped bit
-        named[5] = [PackEntry(rows[0].hash, 16, 100, 100)]                               # no file at all
-        named[6] = []
-        nxt = House(disk, epoch=2)
-        found = await nxt.journal.recover(named, {8: (PackName("1-" + "ab" * 32), 77)},
-                                          lambda entry, data: _decodes(nxt, entry, data))
-        assert found.missing == [8] and found.empty == [5, 6]
-        assert found.lost == {1: named[1][1:], 5: named[5]}
-        [closed] = found.closed
-        data = await nxt.journal.load(closed.pack_id)
-        assert read_index(data, len(data), nxt.index_sealer) == named[1][:1]
-
-    run(test)
-
-
-def _decodes(house: House, entry: PackEntry, data: bytes) -> bool:
-    try:
-        house.codec.decode(entry.chunk_id, data, entry.length)
-    except Damaged:
-        return False
-    return True
-
-
-def test_closed_packs_of_an_earlier_process_are_taken_over(tmp_path: Path) -> None:
-    house = House(disk_in(tmp_path))
-
-    async def test() -> None:
-        await house.write([noise(100_000)])
-        [closed] = await house.journal.close_current()
-        await house.journal.close()
-        nxt = House(house.disk, epoch=2)
-        found = await nxt.journal.recover({}, {closed.pack_id: (closed.name, closed.size)})
-        assert found.missing == [] and nxt.journal.bytes_total == closed.size
-        assert verify_name(pack_key(closed.name), await nxt.journal.load(closed.pack_id))
-        assert nxt.journal.pending() == [closed]
-        nxt.journal.forget(closed.pack_id)
-        assert nxt.journal.pending() == []
-        assert nxt.journal.bytes_total == 0 and not nxt.journal.has(closed.pack_id)
 
     run(test)
 

@@ -20,7 +20,7 @@ from .kit import assert_any_damage_is_found, both_modes, keyring, noise
 def make(contents: list[bytes], plain: bool = False, epoch: int = 4) -> tuple[bytes, list[PackEntry]]:
     ring = keyring(plain)
     codec = ChunkCodec(ring, epoch, 3)
-    data, entries = bytearray(pack.header(epoch)), []
+    data, entries = bytearray(pack.header(epoch, bytes(range(16)))), []
     for content in contents:
         sealed = codec.encode(ring.chunk_id(content), content)
         entries.append(PackEntry(ring.chunk_id(content), len(data), len(sealed), len(content)))
@@ -71,8 +71,10 @@ def test_any_damage_anywhere_changes_the_name() -> None:
 def test_any_damage_of_the_header_is_found() -> None:
     with pytest.raises(Damaged):
         pack.read_header(b"")
+    with pytest.raises(Damaged):
+        pack.read_header(pack.header(4, bytes(16))[:-1])
     for bit in range(128):
-        changed = bytearray(pack.header(4))
+        changed = bytearray(pack.header(4, bytes(16)))
         changed[bit // 8] ^= 1 << bit % 8
         with pytest.raises(Damaged):
             pack.read_header(changed)
@@ -106,7 +108,7 @@ def test_an_index_belongs_to_its_size() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"offset": 15}, {"offset": 17}, {"size": 32}, {"size": 1000}, {"length": 0}, {"length": 5}, {"length": 1 << 25}]
+    "change", [{"offset": 31}, {"offset": 33}, {"size": 32}, {"size": 1000}, {"length": 0}, {"length": 5}, {"length": 1 << 25}]
 )
 def test_impossible_entries(change: dict[str, int]) -> None:
     """Neither written nor believed, even when sealed with the right key."""
@@ -136,7 +138,20 @@ def test_overlapping_entries() -> None:
 def test_the_filler_does_not_look_like_one() -> None:
     data, entries = make([noise(98_400)])
     start, end = entries[-1].offset + entries[-1].size, len(data) - pack.tail_bytes(1)
-    assert end - start > 300 and data[start : start + 4] == data[16:20] and bytes(8) not in data[start + 4 : end]
+    assert end - start > 300 and data[start : start + 4] == data[32:36] and bytes(8) not in data[start + 4 : end]
+
+
+def test_the_same_chunks_make_packs_of_different_names() -> None:
+    """Also in a plain filesystem, where nothing else differs."""
+    ring = keyring(plain=True)
+    with pytest.raises(ValueError):
+        pack.header(4, bytes(15))
+    one, other = pack.header(4, b"a" * 16), pack.header(4, b"b" * 16)
+    assert len(one) == pack.HEADER_BYTES == 32 and pack.read_header(one) == pack.read_header(other) == 4 and one != other
+    sealed = ChunkCodec(ring, 4, None).encode(ring.chunk_id(b"x"), b"x")
+    entries = [PackEntry(ring.chunk_id(b"x"), 32, len(sealed), 1)]
+    end = sealed + pack.tail(entries, 32 + len(sealed), ring.sealer("index", 4))
+    assert blake3(one + end).digest() != blake3(other + end).digest()
 
 
 def test_hasher() -> None:

@@ -102,7 +102,7 @@ def make(plain: bool) -> tuple[dict[str, bytes], dict[str, Any]]:
 
 
 def _pack(ring: KeyRing, objects: dict[str, bytes]) -> dict[str, Any]:
-    codec, data, entries = ChunkCodec(ring, EPOCH, 3), bytearray(pack.header(EPOCH)), []
+    codec, data, entries = ChunkCodec(ring, EPOCH, 3), bytearray(pack.header(EPOCH, bytes(range(16)))), []
     for content in contents():
         chunk_id = ring.chunk_id(content)
         sealed = codec.encode(chunk_id, content)

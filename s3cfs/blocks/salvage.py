@@ -1,0 +1,115 @@
+"""A finished pack that was not sent yet, and that the local disk damaged: what is whole in it is saved.
+
+Its name vouches for bytes that are no more, so it can never be put. Every chunk that is still whole moves into the journal's open pack, by
+rows of the next transaction; the others are marked as damaged, and named with their files. The damaged file goes once those rows are
+durable; dying before that, the next process finds it as it was and does the same again.
+
+Whoever commits must know: records that were cut before name the old pack (`Meta.void_cuts`).
+"""
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from s3cfs.blocks.damage import Damage
+from s3cfs.blocks.handles import read_fully
+from s3cfs.blocks.journal import ClosedPack, Journal
+from s3cfs.doors import DiskFile, Doors
+from s3cfs.errors import CacheUnusable, Damaged, NotFound
+from s3cfs.formats.chunk import ChunkCodec
+from s3cfs.ids import pack_key
+from s3cfs.meta import Chunk, Meta
+from s3cfs.remote import Remote
+
+log = logging.getLogger(__name__)
+
+
+class Salvage:
+    """Call it with the pack whose `Journal.load` raised Damaged or OSError."""
+
+    def __init__(self, doors: Doors, meta: Meta, journal: Journal, remote: Remote, codec: ChunkCodec, damage: Damage,
+                 apply_lock: trio.Lock, epoch: int) -> None:
+        """`apply_lock`: held while rows come to point at bytes in the journal, as for staging."""
+        self._doors, self._meta, self._journal, self._remote = doors, meta, journal, remote
+        self._codec, self._damage, self._apply_lock, self._epoch = codec, damage, apply_lock, epoch
+        self._durable: Callable[[], Awaitable[None]] | None = None
+
+    def use(self, durable: Callable[[], Awaitable[None]]) -> None:
+        """`durable` returns when all that was changed before is in a transaction on the local disk."""
+        self._durable = durable
+
+    async def __call__(self, pack: ClosedPack) -> bool:
+        """True: the store has the pack already, nothing was changed. False: nothing names it any more but chunks that are lost.
+
+        StoreError when the store cannot be asked (then again, later), CacheUnusable when the file cannot be read for want of something
+        else than its bytes, and what the journal and the metadata raise. The caller holds no lock.
+        """
+        if await self._in_store(pack):
+            return True
+        rows = await self._meta.chunks_of(pack.pack_id)
+        whole, lost = await self._sort(pack, rows)
+        log.error("pack %s was damaged by the local disk before it was in the store: %d of its %d chunks are whole, and go into a new pack",
+                  pack.name, len(whole), len(rows))
+        async with self._apply_lock:
+            self._damage.begin()
+            places = await self._journal.append(self._new_pack, [(row.hash, sealed, row.len) for row, sealed in whole])
+            for (row, _), (number, offset) in zip(whole, places, strict=True):
+                await self._meta.move_chunk(row.id, number, offset)
+            for row, why in lost:
+                self._damage.bad(row, pack.name, "damaged", f"chunk {row.id} ({row.hash.hex()[:16]}) of pack {pack.name}: {why}")
+            self._meta.drop_pack_file(pack.pack_id)
+            if not lost:
+                await self._meta.drop_pack(pack.pack_id)
+            self._meta.void_cuts()
+        if self._durable is not None:
+            await self._durable()
+            self._journal.forget(pack.pack_id)
+            with contextlib.suppress(OSError):                   # the next start removes it, too
+                await self._doors.threads.run(self._doors.disk.unlink, pack.path)
+        return False
+
+    async def _in_store(self, pack: ClosedPack) -> bool:
+        try:
+            return (await self._remote.stat(pack_key(pack.name))).size == pack.size
+        except NotFound:
+            return False
+
+    async def _new_pack(self) -> int:
+        return await self._meta.new_pack(self._epoch)
+
+    async def _sort(self, pack: ClosedPack, rows: Sequence[Chunk]) -> tuple[list[tuple[Chunk, bytes]], list[tuple[Chunk, str]]]:
+        """(chunks that are whole, with their sealed bytes; the others, and why)."""
+        try:
+            return await self._journal.in_file(pack.pack_id, self._sort_in_thread, rows, True)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return [], [(row, "its file is gone") for row in rows]
+        try:                                                     # what cannot be read even now is lost
+            return await self._journal.in_file(pack.pack_id, self._sort_in_thread, rows, False)
+        except OSError as error:
+            raise CacheUnusable(f"{pack.path} cannot be read: {error}") from error
+
+    def _sort_in_thread(self, file: DiskFile, rows: Sequence[Chunk], strict: bool
+                        ) -> tuple[list[tuple[Chunk, bytes]], list[tuple[Chunk, str]]]:
+        whole: list[tuple[Chunk, bytes]] = []
+        lost: list[tuple[Chunk, str]] = []
+        for row in rows:
+            try:
+                sealed = read_fully(file, row.clen, row.off)
+                plain = self._codec.decode(row.hash, sealed, row.len)
+            except Damaged as error:
+                lost.append((row, str(error)))
+            except OSError as error:
+                if strict or error.errno != errno.EIO:
+                    raise
+                lost.append((row, f"the local disk: {error}"))
+            else:
+                if self._codec.verify(row.hash, plain):
+                    whole.append((row, sealed))
+                else:
+                    lost.append((row, "its content is not what its id was made from"))
+        return whole, lost
