@@ -2,7 +2,7 @@
 # make demo     a filesystem on a folder: made, filled, unmounted, its local state lost, mounted again, compared
 # make check    types, lint, floors                     make test [ARGS="-k name"]
 # make bench    fsbench on a mount and on a plain folder, side by side          [SCALE=0.25 ONLY=seq,tree STORE=rclone]
-# make soak     the tests that take minutes, then random work on a real mount     [MINUTES=30 SEED=…]
+# make soak     the tests that take minutes, those of properties from random seeds, then random work on a real mount     [MINUTES=30 SEED=…]
 # make sim      the simulator                                                   [SEED=1 N=500]
 # make golden   make the golden filesystem of the current format (existing ones are never changed)
 # make install  links in $(PREFIX)/bin and /sbin, so that mount(8) and fstab know s3cfs (as root)
@@ -37,7 +37,7 @@ bench: setup
 	SCALE="$(SCALE)" ONLY="$(ONLY)" $${RUNNER:-sh} contrib/bench/run.sh
 
 soak: setup
-	@S3CFS_TEST_LARGE=1 $(PY) -m pytest -m soak $(ARGS)
+	@S3CFS_TEST_LARGE=1 S3CFS_TEST_RANDOM=1 $(PY) -m pytest -m "soak or hypothesis" $(ARGS)
 	@$(PY) -m tests.soak --minutes $(MINUTES) --seed $(SEED)
 
 sim: setup

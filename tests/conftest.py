@@ -1,4 +1,8 @@
-"""Every test: no settings of the machine it runs on, and a seed that is printed (S3CFS_TEST_SEED=N runs with that one again)."""
+"""Every test: no settings of the machine it runs on, and seeds that are the same each time.
+
+S3CFS_TEST_RANDOM=1 (`make soak`): other seeds each time, those of properties (hypothesis) too. A failure prints how to have it again:
+S3CFS_TEST_SEED=N for the `seed` of a test, `@reproduce_failure` for a property.
+"""
 from __future__ import annotations
 
 import os
@@ -7,8 +11,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
-SEED = int(os.environ.get("S3CFS_TEST_SEED") or secrets.randbits(32))
+RANDOM = os.environ.get("S3CFS_TEST_RANDOM") == "1"
+SEED = int(os.environ.get("S3CFS_TEST_SEED") or (secrets.randbits(32) if RANDOM else 1))
+
+settings.register_profile("fixed", derandomize=True, database=None)
+settings.register_profile("random", print_blob=True)
+settings.load_profile("random" if RANDOM else "fixed")
 
 
 def pytest_report_header() -> str:

@@ -225,12 +225,12 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
     damage = Damage(doors, meta)
     blocks = BlockStore(doors, remote, journal, cache, codec, meta.pack, chunk_of=meta.chunk, finds=damage,
                         decoded_bytes=options.decoded_bytes)
-    spool = Spool(doors.disk, keyring)
+    spool = Spool(doors.disk, keyring, doors.limits.spool_max_bytes)
     files = Files(doors, meta, blocks, spool, kernel_times=options.kernel_times, pool_bytes=options.pool_bytes,
                   stage_open_s=min(doors.limits.stage_open_file_s, (options.commits.max_lag_s or 1e9) / 3))
     chunker = Chunker(superblock.chunk_min, superblock.chunk_avg, superblock.chunk_max, keyring.chunker_seed())
     stager = Stager(doors, meta, journal, blocks, codec, Cutter(keyring, chunker, spool, doors.limits),
-                    epoch=epoch, on_change=files.recount)
+                    epoch=epoch, on_change=files.relieved)
     checkpoints = Checkpoints(doors, meta, remote, keyring, epoch)
     async def make_room() -> None:
         await cache.trim(max(0, cache.used_bytes - 4 * doors.limits.disk_reserve_bytes))

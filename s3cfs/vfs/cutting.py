@@ -25,7 +25,7 @@ _ZEROS = bytes(ZERO_RUN_BYTES // 2)
 
 @dataclass(slots=True, eq=False)
 class Slice:
-    """A frozen part of one file's dirty data."""
+    """A part of what is away of one file. Nothing changes in it while threads work on it."""
 
     state: FileState
     data: DirtyMap
@@ -33,8 +33,6 @@ class Slice:
     open_ends: frozenset[int]    # ends of runs that go on behind the slice: the last piece of such a run is not decided
     valid_to: int
     size: int
-    mtime_ns: int | None
-    ctime_ns: int | None
     tail: tuple[int, bytes] | None = None      # (offset, bytes) of a short last chunk to be cut again
 
 

@@ -1,7 +1,7 @@
 """Dirty data of one file: disjoint byte ranges, newest write wins. Pure arithmetic; nothing here waits.
 
-A piece is (buffer, where in it, length); buffers are kept as they came from the kernel and are never copied to be cut. A buffer may
-be `Spooled`: its bytes are in the spool and not in memory.
+A piece is (buffer, where in it, length). Buffers are kept as they came from the kernel; what is left of one is copied only when it is less
+than half of it, so memory is at most twice what is counted. A buffer may be `Spooled`: its bytes are in the spool and not in memory.
 """
 from __future__ import annotations
 
@@ -22,20 +22,41 @@ class Spooled:
 Buffer = bytes | bytearray | memoryview | Spooled
 Piece = tuple[Buffer, int, int]      # buffer, offset in it, length
 
+PIECE_BYTES = 200                    # what a piece costs beside its bytes
+
+
+def compact(piece: Piece) -> Piece:
+    """The same bytes, in a buffer of their own when they hold on to one more than twice as large."""
+    buffer, inner, length = piece
+    if isinstance(buffer, Spooled) or 2 * length >= len(buffer):
+        return piece
+    return bytes(memoryview(buffer)[inner:inner + length]), 0, length
+
+
+@dataclass(slots=True)
+class Account:
+    """Sums over all maps of a mount that were made with it."""
+
+    bytes: int = 0               # of files
+    spooled_bytes: int = 0       # of them, in the spool
+    ram_bytes: int = 0           # what the rest and all pieces cost in memory
+
 
 class DirtyMap:
-    """Pieces by file offset. `bytes` is the sum of their lengths, `ram_bytes` of those in memory.
+    """Pieces by file offset. `bytes` is the sum of their lengths, `ram_bytes` what they cost in memory.
+
+    A map with an account must be emptied (`clear`) before it is let go.
 
     Invariant: starts is sorted, start[i] + length[i] <= start[i + 1], lengths > 0.
     """
 
-    __slots__ = ("bytes", "pieces", "ram_bytes", "starts")
+    __slots__ = ("account", "bytes", "pieces", "ram_bytes", "starts")
 
-    def __init__(self) -> None:
+    def __init__(self, account: Account | None = None) -> None:
+        self.account = account
         self.starts: list[int] = []
         self.pieces: list[Piece] = []
-        self.bytes = 0
-        self.ram_bytes = 0
+        self.bytes = self.ram_bytes = 0
 
     def __bool__(self) -> bool:
         return bool(self.starts)
@@ -62,19 +83,25 @@ class DirtyMap:
             self.pieces.append(piece)
         self._count(piece, 1)
 
+    def put_all(self, other: DirtyMap) -> None:
+        for at, piece in other.items():
+            self.put(at, piece)
+
     def put_under(self, offset: int, piece: Piece) -> None:
         """Put a piece only where nothing is: what is there is newer."""
         buffer, at, length = piece
         position, end = offset, offset + length
         for start, (_, _, size) in list(self.within(offset, end)):
             if start > position:
-                self.put(position, (buffer, at + position - offset, start - position))
+                self.put(position, compact((buffer, at + position - offset, start - position)))
             position = max(position, start + size)
         if position < end:
-            self.put(position, (buffer, at + position - offset, end - position))
+            self.put(position, compact((buffer, at + position - offset, end - position)))
 
     def cut(self, start: int, end: int) -> None:
         """Forget [start, end)."""
+        if start >= end:
+            return
         first = bisect_right(self.starts, start) - 1
         if first < 0 or self.starts[first] + self.pieces[first][2] <= start:
             first += 1
@@ -89,17 +116,22 @@ class DirtyMap:
             buffer, inner, length = piece
             if at < start:
                 keep_starts.append(at)
-                keep_pieces.append((buffer, inner, start - at))
+                keep_pieces.append(compact((buffer, inner, start - at)))
             if at + length > end:
                 keep_starts.append(end)
-                keep_pieces.append((buffer, inner + end - at, at + length - end))
+                keep_pieces.append(compact((buffer, inner + end - at, at + length - end)))
         self.starts[first:last] = keep_starts
         self.pieces[first:last] = keep_pieces
         for piece in keep_pieces:
             self._count(piece, 1)
 
+    def clear(self) -> None:
+        self.cut(0, self.end)
+
     def within(self, start: int, end: int) -> Iterator[tuple[int, Piece]]:
         """Pieces that overlap [start, end), whole, in order."""
+        if start >= end:
+            return
         index = bisect_right(self.starts, start) - 1
         if index < 0 or self.starts[index] + self.pieces[index][2] <= start:
             index += 1
@@ -130,14 +162,18 @@ class DirtyMap:
             position = at + length
         return position >= end
 
-    def take(self, start: int, end: int) -> DirtyMap:
-        """Move [start, end) into a map of its own."""
-        taken = DirtyMap()
+    def part(self, start: int, end: int) -> DirtyMap:
+        """[start, end) as a map of its own, without account, which shares the buffers."""
+        found = DirtyMap()
         for at, (buffer, inner, length) in self.within(start, end):
             low, high = max(at, start), min(at + length, end)
-            taken.put(low, (buffer, inner + low - at, high - low))
+            found.put(low, (buffer, inner + low - at, high - low))
+        return found
+
+    def move_to(self, other: DirtyMap, start: int, end: int) -> None:
+        """[start, end) goes into another map."""
+        other.put_all(self.part(start, end))
         self.cut(start, end)
-        return taken
 
     def replace_piece(self, start: int, old: Piece, new: Piece) -> bool:
         """Exchange a piece for the same bytes elsewhere (spooling); False when it is no longer there."""
@@ -150,6 +186,12 @@ class DirtyMap:
         return True
 
     def _count(self, piece: Piece, sign: int) -> None:
+        spooled = isinstance(piece[0], Spooled)
+        ram_bytes = sign * (PIECE_BYTES if spooled else PIECE_BYTES + piece[2])
         self.bytes += sign * piece[2]
-        if not isinstance(piece[0], Spooled):
-            self.ram_bytes += sign * piece[2]
+        self.ram_bytes += ram_bytes
+        if self.account is not None:
+            self.account.bytes += sign * piece[2]
+            self.account.ram_bytes += ram_bytes
+            if spooled:
+                self.account.spooled_bytes += sign * piece[2]

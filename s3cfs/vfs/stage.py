@@ -1,11 +1,13 @@
 """Staging: dirty ranges of files become chunks in the journal and extents in the database.
 
-    freeze a slice -> cut and hash (thread) -> look up (event loop) -> compress, seal, append (thread) -> rows (event loop, one go)
+    freeze -> for each slice: cut and hash (thread) -> look up (event loop) -> compress, seal, append (thread) -> rows (event loop, one go)
 
-Nothing is locked while threads work but the file's own staging; writers go on into the file's next dirty map. The last step holds
-`apply_lock`, which a transaction holds from the sync of the journal to its COMMIT: so no committed row names bytes that are not on disk.
+A file is frozen once: what it has at that moment is taken away from its dirty map (`state.Away`) and staged slice by slice; writers go on
+into the next dirty map, so staging ends however fast they are. What is away stays registered with the file and in the account until rows
+have it: reads, truncations, removals and the spool see it. The last step of a slice holds `apply_lock`, which a transaction
+holds from the sync of the journal to its COMMIT: so no committed row names bytes that are not on disk.
 
-How a slice is cut is in cutting.py. Files up to INLINE_MAX_BYTES live in their row. A short tail chunk, when it is at hand, is cut
+How a slice is cut is in cutting.py. Files up to `inline_max_bytes` live in their row. A short tail chunk, when it is at hand, is cut
 again together with what is appended to it.
 """
 from __future__ import annotations
@@ -25,7 +27,7 @@ from s3cfs.meta import Extent, Meta
 
 from .cutting import Cut, Cutter, Piece, Slice
 from .dirty import DirtyMap, Spooled
-from .state import EVERYTHING, FileState
+from .state import EVERYTHING, Away, Due, FileState
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +49,8 @@ class Stager:
 
     # ---------------------------------------------------------------- entry points
 
-    async def stage(self, states: Iterable[FileState], *, final: bool) -> None:
-        """Stage what these files have now. Not `final`: only long runs, and not their undecided end.
+    async def stage(self, states: Iterable[FileState], *, whole: bool) -> None:
+        """Stage what these files have now. Not `whole`: only long runs, and not their undecided end.
 
         Small files are taken together, large ones slice by slice. An error stays with the file as `state.error` and is raised.
         """
@@ -59,81 +61,84 @@ class Stager:
             while todo and weight < self._doors.limits.stage_slice_bytes and len(group) < 512:
                 group.append(todo.pop())
                 weight += group[-1].dirty.bytes
-            await self._stage_group(group, final)
+            await self._stage_group(group, whole)
 
-    async def _stage_group(self, group: list[FileState], final: bool) -> None:
+    async def _stage_group(self, group: list[FileState], whole: bool) -> None:
         locked: list[FileState] = []
+        taken: list[FileState] = []
+        failed: BaseException | None = None
         try:
             for state in sorted(group, key=lambda s: s.ino):   # one order for all, so that two groups never wait for each other
-                try:
-                    state.lock.acquire_nowait()
-                except trio.WouldBlock:
-                    await state.lock.acquire()
+                await _acquire(state.lock)
                 locked.append(state)
-            todo = locked
-            while slices := [part for state in todo if (part := await self._freeze(state, final))]:
-                try:
-                    await self._stage_slices(slices)
-                except BaseException as exc:
-                    self._thaw(slices, exc)
-                    raise
-                todo = [part.state for part in slices if not part.final]   # what was written meanwhile is for another time
+            for state in locked:
+                if await self._freeze(state, whole):
+                    taken.append(state)
+            while slices := [part for state in taken if (part := await self._next_slice(state)) is not None]:
+                await self._stage_slices(slices)
+        except BaseException as exc:
+            failed = exc
+            raise
         finally:
+            for state in taken:
+                if state.away is not None and isinstance(failed, Exception):
+                    state.error = failed
+                state.come_back(failed=failed is not None)      # nothing, where all of it is in rows
             for state in locked:
                 state.lock.release()
+            self._on_change()
 
-    async def _freeze(self, state: FileState, final: bool) -> Slice | None:
-        """Take the next slice of a file; None when there is nothing (more) to do."""
-        if not state.changed:
-            return None
-        if not final:
+    async def _freeze(self, state: FileState, whole: bool) -> bool:
+        """Take from a file what is to be staged; False when there is nothing."""
+        if state.due is Due.NOT:
+            return False
+        if not whole:
             row = await self._meta.get(state.ino)
-            final = row is not None and row.data is not None     # what lives in the row leaves it in one go with all the rest
-        dirty, taken = state.dirty, DirtyMap()
-        left = self._doors.limits.stage_slice_bytes
-        whole = True
-        open_ends: set[int] = set()
-        for start, end in dirty.runs():
-            stop = min(end, start + left)
-            if not final and end - start < self._doors.limits.stage_run_bytes:
-                whole = False
-                continue
-            if stop < end and taken and stop - start < 2 * self._cutter.chunker.max_bytes:
-                whole = False
-                break
-            if stop < end or not final:
-                whole = False
-                open_ends.add(stop)
-            for at, piece in dirty.take(start, stop).items():
-                taken.put(at, piece)
-            left -= stop - start
-        if not taken and not final:
+            whole = row is not None and row.data is not None     # what lives in the row leaves it in one go with all the rest
+        run_bytes = self._doors.limits.stage_run_bytes
+        if whole:
+            data, state.dirty = state.dirty, DirtyMap(state.dirty.account)
+        else:
+            data = DirtyMap(state.dirty.account)
+            for start, end in state.dirty.runs():
+                if end - start >= run_bytes:
+                    state.dirty.move_to(data, start, end)
+            if not data:
+                return False
+        state.away = Away(data, state.size, state.valid_to, whole, state.due)
+        state.valid_to = EVERYTHING
+        if data:
+            state.blank = False
+        if whole:
+            state.due, state.look_at_bytes = Due.NOT, run_bytes
+        return True
+
+    async def _next_slice(self, state: FileState) -> Slice | None:
+        away = state.away
+        if away is None or away.sliced:
             return None
-        last = final and whole
-        part = Slice(state, taken, last, frozenset(open_ends), state.valid_to, state.size, state.mtime_ns, state.ctime_ns)
-        state.staging, state.staging_valid_to, state.valid_to = taken, state.valid_to, EVERYTHING
-        if last:
-            state.changed = False                    # a write from now on sets it again
+        left = max(self._doors.limits.stage_slice_bytes, 4 * self._cutter.chunker.max_bytes)      # more than any undecided end
+        data, open_ends = DirtyMap(), set[int]()
+        away.sliced = True
+        for start, end in away.data.runs():
+            if end <= away.sliced_to:                   # an undecided end
+                continue
+            stop = min(end, start + left)
+            if stop < end:
+                away.sliced = False
+                if data and stop - start < 2 * self._cutter.chunker.max_bytes:
+                    break
+            if stop < end or not away.whole:
+                open_ends.add(stop)
+            data.put_all(away.data.part(start, stop))
+            left -= stop - start
+            away.sliced_to = stop
+        if not data and not away.whole:
+            return None
+        part = Slice(state, data, away.sliced and away.whole, frozenset(open_ends), away.valid_to, away.size)
+        if part.final:
             part.tail = await self._short_tail(part)
         return part
-
-    def _thaw(self, slices: Sequence[Slice], exc: BaseException) -> None:
-        """Staging failed or was cancelled: everything goes back under what was written since."""
-        for part in slices:
-            state = part.state
-            for at, piece in part.data.items():
-                if at < state.valid_to:
-                    state.dirty.put_under(at, piece)
-            state.dirty.cut(state.size, EVERYTHING)
-            state.valid_to = min(state.valid_to, part.valid_to)
-            state.staging, state.staging_valid_to = None, EVERYTHING
-            if state.mtime_ns is None:
-                state.mtime_ns = part.mtime_ns
-            if state.ctime_ns is None:
-                state.ctime_ns = part.ctime_ns
-            state.changed = True
-            if isinstance(exc, Exception):
-                state.error = exc
 
     async def _short_tail(self, part: Slice) -> tuple[int, bytes] | None:
         """The last chunk of the file, if it is short, at hand, and the slice appends to it."""
@@ -169,6 +174,7 @@ class Stager:
                 await self._doors.threads.run(self._seal, new)
         await _acquire(self.apply_lock)
         try:
+            new = [piece for piece in new if not await self._is_known(piece)]      # another file may have brought it meanwhile
             if new:
                 places = await self._journal.append(self._new_pack, [(piece.id, piece.sealed, len(piece.data)) for piece in new])
                 await self._add_chunks(new, places)
@@ -196,13 +202,17 @@ class Stager:
                 known.targets += piece.targets
                 piece.targets = []
                 self.dedup_bytes += len(piece.data)
-                continue
-            first[piece.id] = piece
-            chunk = await self._meta.find_chunk(piece.id)
-            if chunk is not None:
-                piece.row = chunk.id
-                self.dedup_bytes += len(piece.data)
-        return [piece for piece in first.values() if not piece.row]
+            else:
+                first[piece.id] = piece
+        return [piece for piece in first.values() if not await self._is_known(piece)]
+
+    async def _is_known(self, piece: Piece) -> bool:
+        chunk = await self._meta.find_chunk(piece.id)
+        if chunk is None:
+            return False
+        piece.row = chunk.id
+        self.dedup_bytes += len(piece.data)
+        return True
 
     def _seal(self, pieces: Sequence[Piece]) -> None:
         for piece in pieces:
@@ -210,10 +220,6 @@ class Stager:
 
     async def _add_chunks(self, new: Sequence[Piece], places: Sequence[tuple[int, int]]) -> None:
         for piece, (pack, offset) in zip(new, places, strict=True):
-            there = await self._meta.find_chunk(piece.id)      # another file may have brought it meanwhile
-            if there is not None:
-                piece.row = there.id
-                continue
             piece.row = await self._meta.add_chunk(piece.id, pack, offset, len(piece.sealed), len(piece.data))
             piece.sealed = b""
             self.new_chunk_bytes += len(piece.data)
@@ -265,40 +271,38 @@ class Stager:
                         return None
             if part.final:
                 data = None
+        row = await meta.get(ino)          # as it is now
+        assert row is not None
         if not part.final:
             await meta.update_inode(ino, size=size, data=data)
             return None
-        state = part.state       # times that were set while this slice was away count more than its own
-        mtime_ns = next((t for t in (state.mtime_ns, part.mtime_ns) if t is not None), row.mtime_ns)
-        ctime_ns = max(row.ctime_ns, state.ctime_ns or 0, part.ctime_ns or 0)
-        await meta.update_inode(ino, size=part.size, data=data, mtime_ns=mtime_ns, ctime_ns=ctime_ns)
+        state = part.state
+        mtime_ns = state.mtime_ns if state.mtime_ns is not None else row.mtime_ns
+        await meta.update_inode(ino, size=part.size, data=data, mtime_ns=mtime_ns, ctime_ns=max(row.ctime_ns, state.ctime_ns or 0))
         return data
 
     def _finish(self, part: Slice, undecided: Sequence[tuple[int, memoryview]], inline: bytes | None) -> None:
-        state = part.state
-        for offset, view in undecided:
-            if offset < state.valid_to:
-                state.dirty.put_under(offset, (bytes(view), 0, len(view)))     # a view would hold the whole slice in memory
-        if undecided:
-            state.dirty.cut(state.size, EVERYTHING)
-            state.changed = True
-        state.staging, state.staging_valid_to = None, EVERYTHING
+        """The rows have a slice, but for its undecided ends."""
+        state, away = part.state, part.state.away
+        assert away is not None
+        open_from = {offset + len(view): offset for offset, view in undecided}
+        for start, end in part.data.runs():
+            away.data.cut(start, open_from.get(end, end))
+        away.valid_to = EVERYTHING
         if not part.final:
             return
-        state.look_at_bytes = self._doors.limits.stage_run_bytes
-        if not state.changed:
-            state.fresh = state.must_stage = False
-        if not state.changed:
+        state.come_back(failed=False)
+        if state.due is Due.NOT:
             state.mtime_ns = state.ctime_ns = None
-        if inline and state.changed:          # written to meanwhile: what is in the row counts as dirty again, below that
-            state.dirty.put_under(0, (inline, 0, min(len(inline), state.valid_to)))
-            state.dirty.cut(state.size, EVERYTHING)
-        else:
             state.inline = inline
+        elif inline:                      # written to meanwhile: what is in the row is staged again together with that
+            content = DirtyMap()
+            content.write(0, inline)
+            state.take_back(content)
 
 
 async def _acquire(lock: trio.Lock) -> None:
-    """Without a pass of the scheduler when it is free."""
+    """Without a pass of the scheduler when it is free. Waiters are served in their order."""
     try:
         lock.acquire_nowait()
     except trio.WouldBlock:
