@@ -7,6 +7,7 @@ from typing import Any, cast
 from s3cfs.ids import ChunkId
 from s3cfs.limits import KIB, MIB
 from s3cfs.meta import Chunk, Extent
+from s3cfs.vfs.dirty import DirtyMap
 from s3cfs.vfs.readahead import ReadAhead
 from s3cfs.vfs.state import FileState
 
@@ -39,7 +40,7 @@ class Budget:
 def read_through(budget: Budget) -> list[int]:
     """Front to back; the chunks that a read came to before read-ahead did, the first MiB apart."""
     ahead = ReadAhead(cast(Any, Rows()), cast(Any, budget), 32 * MIB)
-    state = FileState(2, SIZE, None)
+    state = FileState(2, SIZE, None, DirtyMap())
     late = []
     for at in range(0, SIZE, READ):
         budget.read = at // CHUNK
