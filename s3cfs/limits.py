@@ -44,6 +44,7 @@ class Limits:
     ready_files: int = 512                   # or so many of them
     overlay_run_max_bytes: int = 64 * KIB    # runs shorter than this inside existing data go into one overlay chunk
     transaction_interval_s: float = 1.0
+    transaction_max_bytes: int = 8 * MIB     # of its changeset: then it ends at once; beyond four times that changes wait for it
     commit_interval_s: float = 5.0           # default of --commit-interval
     short_sync_s: float = 0.0005             # an fsync expected to take less is not worth a thread
     fresh_file_grace_s: float = 0.2          # a transaction waits so long for a just created file to be closed
@@ -63,7 +64,8 @@ class Limits:
 
     # metadata
     sweep_rows: int = 8192                   # extents that go in one step when a file is removed or truncated
-    outbox_max_bytes: int = 128 * MIB        # uncompressed changesets waiting for one record; beyond it writers wait
+    record_max_bytes: int = 16 * MIB         # uncompressed changesets in one record
+    outbox_max_bytes: int = 128 * MIB        # uncompressed changesets waiting for the store; beyond it writers wait
     checkpoint_min_log_bytes: int = 1 * MIB  # a checkpoint is not worth it below this
     checkpoint_log_ratio: float = 0.25       # of the size of the last checkpoint
     checkpoint_max_segments: int = 500
@@ -72,7 +74,7 @@ class Limits:
     # who may write (facts: metadata.md)
     heartbeat_s: float = 10.0                # a writer that has something to say is not silent for longer
     takeover_silence_s: float = 30.0
-    release_after_idle_s: float = 60.0
+    release_after_idle_s: float = 15.0       # with this and a heartbeat no living writer is silent for takeover_silence_s
 
     # the store
     store_timeout_s: float = 20.0

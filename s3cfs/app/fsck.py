@@ -212,7 +212,7 @@ class _Fsck:
         async def checkpoint() -> int:
             if not checkpointed:
                 await node.flush()
-                made = Checkpoints(node.doors, node.meta, node.remote, node.keyring, writer.epoch)
+                made = Checkpoints(node.doors, node.meta, node.remote, node.keyring, writer.epoch, node.commits.health)
                 tip = writer.tip
                 await made.write(node.meta.snapshot(), tip)
                 if not made.written:

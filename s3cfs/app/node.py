@@ -27,11 +27,11 @@ from s3cfs.formats.chunker import Chunker
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.record import object_hash
 from s3cfs.formats.superblock import Superblock
-from s3cfs.history.checkpoints import Checkpoints
 from s3cfs.history.commits import Commits
 from s3cfs.history.commits import Options as CommitOptions
 from s3cfs.history.log import Tip, list_log
 from s3cfs.history.office import Host, Tier, Writer
+from s3cfs.history.presence import promised_s
 from s3cfs.history.replica import Progress, Replica, StartOver
 from s3cfs.meta import Meta
 from s3cfs.remote import Remote
@@ -166,9 +166,8 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
                                 "or give a read-only mount another cache folder")
         if not options.read_only:
             tier = await choose_tier(remote, options.sole_writer)
-            pause_s = options.commits.commit_interval_s
             writer = Writer(doors, remote, tier, lambda number: keyring.sealer("record", number), options.host, options.process_alive,
-                            every_s=pause_s if pause_s > doors.limits.heartbeat_s else 0.0)
+                            every_s=promised_s(options.commits.commit_interval_s, doors.limits.heartbeat_s))
             tip = await writer.claim(tip, force=options.force, on_wait=lambda text: progress(text, 0, 0))
             try:
                 await replica.catch_up(tip, in_office=True)
@@ -207,7 +206,7 @@ async def _leave(node: Node) -> None:
     try:
         if node.writer is not None and node.commits.health.writable:
             await node.commits.flush()
-            await node.commits.release(final=True)
+            await node.commits.sign_off()
     finally:
         node.left_bytes = node.commits.lag_bytes()
         await node.cache.close()
@@ -231,15 +230,13 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
     chunker = Chunker(superblock.chunk_min, superblock.chunk_avg, superblock.chunk_max, keyring.chunker_seed())
     stager = Stager(doors, meta, journal, blocks, codec, Cutter(keyring, chunker, spool, doors.limits),
                     epoch=epoch, on_change=files.relieved)
-    checkpoints = Checkpoints(doors, meta, remote, keyring, epoch)
     async def make_room() -> None:
         await cache.trim(max(0, cache.used_bytes - 4 * doors.limits.disk_reserve_bytes))
 
-    commits = Commits(doors, meta, journal, blocks, remote, writer, files, stager.apply_lock, options.commits, make_room,
-                      checkpoints if writer is not None else None)
+    commits = Commits(doors, meta, journal, blocks, remote, keyring, writer, files, stager.apply_lock, options.commits, make_room)
     files.use(stager, commits.durable, commits.check_writable)
     damage.use(commits.check_writable)
-    vfs = Vfs(meta, files, commits, doors.clock, read_only=options.read_only)
+    vfs = Vfs(meta, files, commits, doors.clock, read_only=options.read_only, writeback=options.kernel_times)
     return Node(doors, superblock, keyring, remote, meta, writer, journal, cache, codec, blocks, damage, files, stager, spool, commits,
                 vfs, tip, options)
 

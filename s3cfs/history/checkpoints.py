@@ -16,8 +16,10 @@ from s3cfs.errors import StoreError
 from s3cfs.formats import checkpoint
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.record import object_hash
+from s3cfs.history.health import Health
 from s3cfs.history.log import Tip
 from s3cfs.history.replica import LocalTip
+from s3cfs.history.signal import Signal
 from s3cfs.meta import Meta, Snapshot
 from s3cfs.remote import Remote
 
@@ -25,9 +27,12 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    def __init__(self, doors: Doors, meta: Meta, remote: Remote, keyring: KeyRing, epoch: int) -> None:
-        self._doors, self._meta, self._remote, self._epoch = doors, meta, remote, epoch
+    def __init__(self, doors: Doors, meta: Meta, remote: Remote, keyring: KeyRing, epoch: int, health: Health) -> None:
+        self._doors, self._meta, self._remote, self._epoch, self._health = doors, meta, remote, epoch, health
         self._sealer = keyring.sealer("checkpoint", epoch)
+        self._job: tuple[Snapshot, Tip] | None = None      # the one that is being written
+        self._moved = Signal()
+        health.on_change.append(self._moved.pulse)
         self.written = 0
 
     def due(self) -> bool:
@@ -38,8 +43,32 @@ class Checkpoints:
         return local.log_bytes > bound or local.log_records >= limits.checkpoint_max_segments
 
     def begin(self) -> Snapshot | None:
-        """With the transaction just ended: its state, if a checkpoint is due. Give it to `write` once the commit is in the store."""
-        return self._meta.snapshot() if self.due() else None
+        """With the transaction just ended: its state, if a checkpoint is due and none is being written. `want` it once the commit is in
+        the store, or close it."""
+        return self._meta.snapshot() if self._job is None and self.due() else None
+
+    def want(self, snapshot: Snapshot, tip: Tip) -> None:
+        """`snapshot` is the state of `tip`; it is ours from now on."""
+        self._job = (snapshot, tip)
+        self._moved.pulse()
+
+    async def run(self) -> None:
+        """Beside the commits: they do not wait for it."""
+        try:
+            while True:
+                if self._job is not None:
+                    await self.write(*self._job)
+                    self._job = None
+                    self._moved.pulse()
+                await self._moved.wait()
+        finally:
+            if self._job is not None:
+                self._job[0].close()
+
+    async def finished(self) -> None:
+        """The one that is being written is, or writing has ended."""
+        while self._job is not None and self._health.writable:
+            await self._moved.wait()
 
     async def write(self, snapshot: Snapshot, tip: Tip) -> None:
         """A checkpoint that cannot be written now is made later: the log has everything."""

@@ -3,8 +3,7 @@ from __future__ import annotations
 
 import enum
 import logging
-
-import trio
+from collections.abc import Callable
 
 from s3cfs.errors import DataError, Deposed, ReadOnly, S3cfsError
 
@@ -24,13 +23,13 @@ FINAL = frozenset({State.READ_ONLY, State.DEPOSED, State.FAILED})
 
 
 class Health:
-    """INVARIANT H1: a final state is never left. `changed` wakes whoever waits for a change of it, or for room."""
+    """INVARIANT H1: a final state is never left. `on_change` is called after every transition."""
 
     def __init__(self, *, read_only: bool) -> None:
         self.state = State.READ_ONLY if read_only else State.OK
         self.message = ""
         self.failure: Exception | None = None
-        self._changed = trio.Event()
+        self.on_change: list[Callable[[], None]] = []
 
     @property
     def writable(self) -> bool:
@@ -42,7 +41,8 @@ class Health:
             return
         (log.error if state in FINAL else log.warning if message else log.info)("state %s: %s", state, message or "as it should be")
         self.state, self.message = state, message
-        self.wake()
+        for call in self.on_change:
+            call()
 
     def fail(self, error: Exception) -> None:
         """Writing ends: what was acknowledged as durable is kept, the mount goes on reading."""
@@ -65,11 +65,3 @@ class Health:
         if isinstance(self.failure, S3cfsError):
             return type(self.failure)(*self.failure.args)
         return ReadOnly(self.message or "mounted read-only")
-
-    def wake(self) -> None:
-        event, self._changed = self._changed, trio.Event()
-        event.set()
-
-    async def wait(self) -> None:
-        """Until something changed."""
-        await self._changed.wait()

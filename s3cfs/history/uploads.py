@@ -1,19 +1,20 @@
-"""Finished packs on their way to the store, a few at a time, for as long as it takes.
+"""Finished packs on their way to the store, a few at a time, for as long as it takes, and not a moment after writing has ended.
 
 A pack's name is the hash of its bytes, so putting it twice is putting it once. What cannot be read whole from the local disk is never
-put, and ends writing: no record may name it.
+put: `salvage` brings what is whole of it into a new pack, and the records that would have named it are made anew (pipeline.py).
 """
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable
 
 import trio
 
 from s3cfs.blocks.journal import ClosedPack, Journal
 from s3cfs.doors import Doors
-from s3cfs.errors import Exists, StoreError
+from s3cfs.errors import Damaged, Exists, StoreError
 from s3cfs.history.health import Health, State
+from s3cfs.history.signal import Signal
 from s3cfs.ids import pack_key
 from s3cfs.remote import Remote
 
@@ -25,46 +26,53 @@ RETRY_FIRST_S, RETRY_LONGEST_S = 1.0, 30.0
 class Uploads:
     """`queue` and forget; `wait` before a record names them; `retire` after it did."""
 
-    def __init__(self, doors: Doors, journal: Journal, remote: Remote, health: Health, *, create_only: bool) -> None:
+    def __init__(self, doors: Doors, journal: Journal, remote: Remote, health: Health, *, create_only: bool,
+                 salvage: Callable[[ClosedPack], Awaitable[bool]] | None = None) -> None:
+        """`salvage`: for a pack that cannot be read as it was written. True: the store has it all the same; False: its whole chunks
+        have other places now, its lost ones are marked. Neither lock of the transactions is held when it is called."""
         self._doors, self._journal, self._remote, self._health, self._create_only = doors, journal, remote, health, create_only
-        self._under_way: dict[int, trio.Event] = {}
+        self._salvage = salvage
         self._todo: list[ClosedPack] = []
-        self._done: list[ClosedPack] = []          # in the store; their files move to the cache after the commit that names them
-        self._wanted = trio.Event()
+        self._under_way: dict[int, ClosedPack] = {}    # not in the store yet, those still to begin included
+        self._arrived: dict[int, ClosedPack] = {}      # in the store; their files move to the cache after the commit that names them
+        self.salvaged = 0                              # packs that were not what had been written: what is whole of them is in new ones
+        self._wanted = Signal()
+        self._moved = Signal()
+        health.on_change.append(self._moved.pulse)
 
     def queue(self, pack: ClosedPack) -> None:
-        self._under_way[pack.pack_id] = trio.Event()
+        self._under_way[pack.pack_id] = pack
         self._todo.append(pack)
-        self._wanted.set()
+        self._wanted.pulse()
 
-    def known(self) -> list[int]:
-        """Packs that are under way, or arrived and not retired."""
-        return [*self._under_way, *(pack.pack_id for pack in self._done)]
+    @property
+    def newest(self) -> int:
+        """The highest pack that is under way, or arrived and not retired."""
+        return max((*self._under_way, *self._arrived), default=0)
 
-    def busy_with(self, packs: Iterable[int]) -> bool:
-        return any(pack in self._under_way for pack in packs)
+    async def wait(self, upto: int) -> None:
+        """Until every pack up to this number is in the store, or one was salvaged. ReadOnly when writing ends before."""
+        salvaged = self.salvaged
+        while self.salvaged == salvaged and any(pack <= upto for pack in self._under_way):
+            self._health.check()
+            await self._moved.wait()
+        self._health.check()
 
-    async def wait(self, pack_id: int, at_most_s: float) -> bool:
-        """Whether it is in the store (or given up, see Health) by then."""
-        event = self._under_way.get(pack_id)
-        if event is not None:
-            with trio.move_on_after(at_most_s):
-                await event.wait()
-        return event is None or event.is_set()
-
-    def retire(self, packs: Iterable[int]) -> list[ClosedPack]:
+    def retire(self, upto: int) -> list[ClosedPack]:
         """Take those that arrived off the list."""
-        chosen = set(packs)
-        gone = [pack for pack in self._done if pack.pack_id in chosen]
-        self._done = [pack for pack in self._done if pack.pack_id not in chosen]
-        return gone
+        return [self._arrived.pop(pack) for pack in sorted(self._arrived) if pack <= upto]
 
     @property
     def arrived(self) -> bool:
-        return bool(self._done)
+        return bool(self._arrived)
+
+    @property
+    def all_arrived(self) -> bool:
+        """Something to retire, and nothing to wait for."""
+        return bool(self._arrived) and not self._under_way
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled, or until writing ends."""
         limiter = trio.CapacityLimiter(self._doors.limits.uploads_at_once)
 
         async def one(pack: ClosedPack) -> None:
@@ -73,17 +81,16 @@ class Uploads:
 
         async with trio.open_nursery() as nursery:
             while True:
-                await self._wanted.wait()
-                self._wanted = trio.Event()
                 while self._todo:
                     nursery.start_soon(one, self._todo.pop(0))
+                await self._wanted.wait()
 
     async def _upload(self, pack: ClosedPack) -> None:
+        """Puts it, whatever it takes. A pack that is not put, since writing has ended, stays under way: nothing may take it for stored."""
         delay_s = RETRY_FIRST_S
-        while True:
+        while self._health.writable:
             try:
-                await self._put(pack)
-                break
+                there = await self._bring(pack)
             except StoreError as exc:
                 if self._health.state is State.OK:
                     self._health.enter(State.AWAY, f"store does not take packs: {exc}")
@@ -92,16 +99,27 @@ class Uploads:
             except Exception as exc:
                 log.exception("pack=%s cannot be uploaded", pack.name)
                 self._health.fail(exc)
-                self._under_way[pack.pack_id].set()
+            else:
+                if self._health.state is State.AWAY:
+                    self._health.enter(State.OK)
+                del self._under_way[pack.pack_id]
+                if there:
+                    self._arrived[pack.pack_id] = pack
+                else:
+                    self.salvaged += 1
+                self._moved.pulse()
                 return
-        if self._health.state is State.AWAY:
-            self._health.enter(State.OK)
-        self._done.append(pack)
-        self._under_way.pop(pack.pack_id).set()
 
-    async def _put(self, pack: ClosedPack) -> None:
-        data = await self._journal.load(pack.pack_id)
+    async def _bring(self, pack: ClosedPack) -> bool:
+        """Whether it is in the store; False: it never will be, it was salvaged."""
+        try:
+            data = await self._journal.load(pack.pack_id)
+        except (Damaged, OSError):
+            if self._salvage is None:
+                raise
+            return await self._salvage(pack)
         try:
             await self._remote.put(pack_key(pack.name), data, only_if_absent=self._create_only)
         except Exists:
             pass                              # the name is the hash of the bytes: they are there already
+        return True

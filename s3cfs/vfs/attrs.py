@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from s3cfs import limits
 from s3cfs.errors import FileTooLarge, InvalidArgument, IsADirectory, StaleInode
 from s3cfs.meta.types import Inode, InodeColumns
-from s3cfs.vfs.content import Content, Gate
+from s3cfs.vfs.content import Content, Gate, Kind
 from s3cfs.vfs.tree import is_dir, is_file
 from s3cfs.vfs.types import Caller, SetAttr, StatFs
 
@@ -57,7 +57,8 @@ class Attrs:
         for number in (wanted.uid, wanted.gid):
             if number is not None and not 0 <= number <= _ID_MAX:
                 raise InvalidArgument(f"not an owner: {number}")
-        await self._gate.enter()
+        grows = wanted.size is not None and wanted.size > (await self.get(ino)).size
+        await self._gate.enter(Kind.GROW if grows else Kind.SHRINK)
         if wanted.size is not None:
             await self.resize(await self.row(ino), wanted.size)
         row = await self.row(ino)           # after the wait

@@ -10,7 +10,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from s3cfs.errors import ReadOnly
+from s3cfs.history.admission import Kind
 from s3cfs.meta.types import Inode
+
+__all__ = ["Content", "Gate", "Kind", "Transactions"]
 
 
 class Content(Protocol):
@@ -55,13 +58,16 @@ class Transactions(Protocol):
     """Whether changes are possible now, and when they are safe."""
 
     def check_writable(self) -> None:
-        """ReadOnly (deposed, failed) or NoSpace, with the reason in the text."""
+        """ReadOnly (deposed, failed), with the reason in the text."""
 
-    def has_room(self) -> bool:
-        """False while new changes have to wait for the store: then `room()` is worth awaiting. Cheap."""
+    def has_room(self, kind: Kind) -> bool:
+        """False while changes of this kind have to wait: then `room(kind)` is worth awaiting. Cheap."""
 
-    async def room(self) -> None:
-        """Wait until there is room, at most `writer_wait_s`; NoSpace after that."""
+    def would_wait(self, kind: Kind) -> bool:
+        """True while such a change has to wait for more than the moment that a transaction takes to close. Cheap."""
+
+    async def room(self, kind: Kind) -> None:
+        """Wait until such a change may begin. NoSpace when its caller can be told and nothing has moved for long."""
 
     async def durable(self) -> None:
         """Everything done so far is in a transaction that is on disk (in the store under --sync=remote)."""
@@ -78,8 +84,9 @@ class Gate:
             raise ReadOnly("the filesystem is mounted read-only")
         self._transactions.check_writable()
 
-    async def enter(self) -> None:
+    async def enter(self, kind: Kind) -> None:
+        """`kind`: what the change does to the room there is, and who can be told that there is none (history/admission.py)."""
         self.check()
-        if not self._transactions.has_room():
-            await self._transactions.room()
+        if not self._transactions.has_room(kind):
+            await self._transactions.room(kind)
             self.check()

@@ -22,14 +22,13 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from s3cfs.doors import Clock
-from s3cfs.errors import InvalidArgument, IsADirectory, NoSpace, NotADirectory
+from s3cfs.errors import InvalidArgument, IsADirectory, NotADirectory
 from s3cfs.meta.types import Inode
 from s3cfs.vfs.attrs import Attrs
-from s3cfs.vfs.content import Content, Gate, Transactions
+from s3cfs.vfs.content import Content, Gate, Kind, Transactions
 from s3cfs.vfs.lifetimes import Lifetimes
 from s3cfs.vfs.listing import Entry, Listing
 from s3cfs.vfs.tree import Tree, is_dir, is_file
@@ -52,7 +51,10 @@ __all__ = ["RENAME_EXCHANGE", "RENAME_NOREPLACE", "ROOT_CALLER", "XATTR_CREATE",
 
 
 class Vfs:
-    def __init__(self, meta: Meta, content: Content, transactions: Transactions, clock: Clock, *, read_only: bool) -> None:
+    def __init__(self, meta: Meta, content: Content, transactions: Transactions, clock: Clock, *, read_only: bool,
+                 writeback: bool = False) -> None:
+        """`writeback`: a kernel caches writes, so what `write` brings was accepted long ago (Kind.PAGES)."""
+        self._write_kind = Kind.PAGES if writeback else Kind.GROW
         self._content, self._transactions, self._read_only = content, transactions, read_only
         self._gate = Gate(transactions, read_only)
         self._lifetimes = Lifetimes(meta, content)
@@ -63,6 +65,10 @@ class Vfs:
         self._listings: dict[int, Listing] = {}
         self._next_handle = 1
         self.remember = self._lifetimes.remember        # (ino) -> None
+
+    def would_wait(self, kind: Kind) -> bool:
+        """Whether a change of this kind would have to wait for room, perhaps for long. No await: for whoever shares out workers."""
+        return self._transactions.would_wait(kind)
 
     # ------------------------------------------------------------ lifetimes
 
@@ -142,14 +148,15 @@ class Vfs:
     # ------------------------------------------------------------ files
 
     async def open(self, ino: int, flags: int, caller: Caller | None = None) -> None:
-        """`flags` of open(2). The kernel passes O_TRUNC on here, and leaves the set-id bits of the file to us then."""
+        """`flags` of open(2). The kernel passes O_TRUNC on here, and leaves the set-id bits of the file to us then.
+
+        With no room for more, opening for writing is what fails: the pages that are written then could not be refused any more.
+        """
         writes = flags & os.O_ACCMODE != os.O_RDONLY
+        if writes or flags & os.O_TRUNC:
+            await self._gate.enter(Kind.GROW)
         if flags & os.O_TRUNC:
-            await self._gate.enter()
             await self._attrs.resize(await self._attrs.row(ino), 0)
-        elif writes:
-            with suppress(NoSpace):     # overwriting may still be what it is opened for; a write says so
-                self._gate.check()
         inode = await self._attrs.row(ino)      # after the waits
         if is_dir(inode) and writes:
             raise IsADirectory(f"inode {ino} is a directory")
@@ -170,7 +177,7 @@ class Vfs:
 
     async def write(self, ino: int, offset: int, data: bytes, caller: Caller | None = None) -> int:
         """`caller` only from gateways: a kernel clears set-id bits with a SETATTR of its own before the write."""
-        await self._gate.enter()
+        await self._gate.enter(self._write_kind if caller is None else Kind.GROW)
         written = await self._content.write(ino, offset, data)
         if caller is not None:
             await self._attrs.lose_set_ids(ino, caller)

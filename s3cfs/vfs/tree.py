@@ -25,7 +25,7 @@ from s3cfs.errors import (
 )
 from s3cfs.ids import ROOT_INO
 from s3cfs.meta.types import Inode
-from s3cfs.vfs.content import Content, Gate
+from s3cfs.vfs.content import Content, Gate, Kind
 from s3cfs.vfs.lifetimes import Lifetimes
 from s3cfs.vfs.types import RENAME_EXCHANGE, RENAME_NOREPLACE, Caller
 
@@ -103,7 +103,7 @@ class Tree:
             raise NotPermitted("mknod makes no directories")
         if kind not in _NODES:
             raise InvalidArgument(f"not a type of file: {mode:o}")
-        await self._gate.enter()
+        await self._gate.enter(Kind.GROW)
         folder = await self._free_place(parent, name)
         bits = mode & 0o7777 & ~caller.umask
         gid = caller.gid
@@ -119,7 +119,7 @@ class Tree:
         return inode
 
     async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Inode:
-        await self._gate.enter()
+        await self._gate.enter(Kind.GROW)
         folder = await self._free_place(parent, name)
         if folder.nlink >= limits.LINK_MAX:
             raise TooManyLinks(f"directory {parent} has {folder.nlink} links")
@@ -138,7 +138,7 @@ class Tree:
             raise InvalidArgument("a target with a zero byte")
         if len(target) > limits.SYMLINK_MAX_BYTES:
             raise NameTooLong(f"a target has at most {limits.SYMLINK_MAX_BYTES} bytes")
-        await self._gate.enter()
+        await self._gate.enter(Kind.GROW)
         folder = await self._free_place(parent, name)
         gid = folder.gid if folder.mode & stat.S_ISGID else caller.gid
         now = self._time_ns()
@@ -147,7 +147,7 @@ class Tree:
         return inode
 
     async def link(self, ino: int, parent: int, name: bytes) -> None:
-        await self._gate.enter()
+        await self._gate.enter(Kind.GROW)
         folder = await self._free_place(parent, name)
         inode = await self._meta.get(ino)
         if inode is None:
@@ -184,7 +184,7 @@ class Tree:
     # ------------------------------------------------------------ removing
 
     async def unlink(self, parent: int, name: bytes) -> None:
-        await self._gate.enter()
+        await self._gate.enter(Kind.SHRINK)
         folder = await self._folder(parent, name)
         if name in (b".", b".."):
             raise IsADirectory(f"{name!r} cannot be unlinked")
@@ -197,7 +197,7 @@ class Tree:
         await self._lose_name(inode, now)
 
     async def rmdir(self, parent: int, name: bytes) -> None:
-        await self._gate.enter()
+        await self._gate.enter(Kind.SHRINK)
         folder = await self._folder(parent, name)
         if name == b".":
             raise InvalidArgument("'.' cannot be removed")
@@ -226,7 +226,7 @@ class Tree:
             raise InvalidArgument(f"flags of rename: {flags}")
         staged = 0
         while True:
-            await self._gate.enter()
+            await self._gate.enter(Kind.SHRINK)
             folder, new_folder, source, target = await self._rename_check(parent, name, new_parent, new_name, flags)
             if target is not None and target.ino == source.ino:
                 return

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from s3cfs import limits
 from s3cfs.errors import EntryExists, InvalidArgument, NoAttribute, NoSpace, NotPermitted, NotSupported, RangeError, StaleInode, TooBig
 from s3cfs.meta.types import Inode
-from s3cfs.vfs.content import Content, Gate
+from s3cfs.vfs.content import Content, Gate, Kind
 from s3cfs.vfs.tree import is_dir, is_file
 from s3cfs.vfs.types import XATTR_CREATE, XATTR_REPLACE, Caller
 
@@ -66,7 +66,7 @@ class Xattrs:
         _check_name(name)
         if len(value) > limits.XATTR_VALUE_MAX_BYTES:
             raise TooBig(f"an attribute has at most {limits.XATTR_VALUE_MAX_BYTES} bytes")
-        await self._gate.enter()
+        await self._gate.enter(Kind.GROW)
         inode = await self._row(ino)
         _check_change(inode, name)
         present = await self._meta.get_xattr(ino, name)
@@ -84,7 +84,7 @@ class Xattrs:
 
     async def remove(self, ino: int, name: bytes) -> None:
         _check_name(name)
-        await self._gate.enter()
+        await self._gate.enter(Kind.SHRINK)
         inode = await self._row(ino)
         _check_change(inode, name)
         if await self._meta.get_xattr(ino, name) is None:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import random
-import types
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from s3cfs.app.node import Node
 from s3cfs.blocks.journal import Journal
 from s3cfs.errors import ReadOnly, S3cfsError
 from s3cfs.formats.record import Kind
-from s3cfs.history import commits as commits_module
 from s3cfs.history.health import State
 from s3cfs.limits import Limits
 from tests.sim.disk import FileNode
@@ -169,9 +167,8 @@ def test_a_client_that_gives_up_its_fsync(after_s: float) -> None:
     site.live(again)
 
 
-def test_a_flush_takes_as_many_records_as_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commits_module, "envelope", types.SimpleNamespace(PLAIN_MAX_BYTES=1))
-    site = Site(limits=Limits(checkpoint_max_segments=2))
+def test_a_flush_takes_as_many_records_as_it_needs() -> None:
+    site = Site(limits=Limits(checkpoint_max_segments=2, record_max_bytes=1))
 
     async def main(life: Life) -> None:
         async with life.node(commit_interval_s=100.0) as node:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from s3cfs.blocks.journal import Journal
-from s3cfs.history.commits import Commits
+from s3cfs.history.pipeline import Pipeline
 from s3cfs.meta.engine import Engine
 from s3cfs.vfs.files import Files
 from s3cfs.vfs.xattrs import Xattrs
@@ -68,8 +68,8 @@ MUTANTS: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "fsync of the disk does nothing": (SimDisk, "sync_node", _nothing),
     "the WAL is not synced": (Engine, "sync_wal", _nothing),
     "the journal is not synced before COMMIT": (Journal, "sync", _nothing_soon),
-    "a record does not wait for its packs": (Commits, "_wait_for_packs", _nothing_soon),
-    "flush returns at once": (Commits, "flush", _nothing_soon),
+    "a record does not wait for its packs": (Pipeline, "_wait_for_packs", _nothing_soon),
+    "flush returns at once": (Pipeline, "flush", _nothing_soon),
     "fsync returns at once": (Files, "fsync", _nothing_soon),
     "closed files are not staged for a transaction": (Files, "stage_ready", _nothing_soon),
     "a rename over a file does not take its content along": (Files, "before_replace", _nothing_soon),

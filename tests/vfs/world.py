@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from s3cfs.doors import Doors, SystemDisk, SystemRandomness, TrioThreads
 from s3cfs.errors import StaleInode
 from s3cfs.meta import Inode, Meta
+from s3cfs.vfs.content import Kind
 from s3cfs.vfs.core import Caller, Vfs
 
 T = TypeVar("T")
@@ -137,10 +138,13 @@ class SwitchedTransactions:
         if self.refusal is not None:
             raise self.refusal
 
-    def has_room(self) -> bool:
+    def has_room(self, kind: Kind) -> bool:
         return not self.full
 
-    async def room(self) -> None:
+    def would_wait(self, kind: Kind) -> bool:
+        return self.full
+
+    async def room(self, kind: Kind) -> None:
         self.waited += 1
         self.when_full()
 
