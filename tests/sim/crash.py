@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import trio
@@ -58,6 +59,9 @@ class Incarnation:
         self.counts: Counter[str] = Counter()
         self.trace: deque[tuple[int, str, str]] = deque(maxlen=trace_length)
         self.scope: trio.CancelScope | None = None
+        self.endless = False                  # it ran in circles
+        self.frozen_until = -math.inf         # virtual time: until then its threads and sleeps do not go on (`thawed`)
+        self.pause: Callable[[str], None] = lambda kind: None      # how a thread gives way; see `threads`
         self._points = 0
         self._base: Counter[str] = Counter()
 
@@ -68,12 +72,18 @@ class Incarnation:
             self._base["any"] = self._points
             self.plan = replace(self.plan, working=False)
 
+    async def thawed(self) -> None:
+        """Wait as long as this process is stopped (SIGSTOP, a suspended machine) while others go on."""
+        while not self.dead and trio.current_time() < self.frozen_until:
+            await trio.sleep(self.frozen_until - trio.current_time())
+
     def alive(self) -> None:
         if self.dead:
             raise Crash(self.died_at)
 
     def point(self, kind: str, what: str = "") -> None:
         """A moment at which the machine may stop."""
+        self.pause(kind)
         if self.dead:
             raise Crash(self.died_at)
         self._points += 1

@@ -5,6 +5,7 @@ what may never happen whatever the node does: `violations`.
 """
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from s3cfs.backends.base import Backend, Body, Capabilities, ObjectInfo
 from s3cfs.errors import Corrupt, Exists, NotFound, Temporary, Throttled, Unsupported
 
 from .crash import Crash, Incarnation
+from .threads import pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,24 +95,38 @@ class Bucket:
 
 @dataclass
 class StoreFaults:
-    """Chances a call; `away` is an outage: every call fails."""
+    """Chances a call; `away` is an outage: every call fails, at once or after `hang_s`."""
 
     temporary: float = 0.0              # refused, without effect
     lost_reply: float = 0.0             # done, and the answer is lost
     late: float = 0.0                   # a put that fails and arrives later, perhaps after the sender's death
     corrupt: float = 0.0                # a get whose transfer fails
     away: bool = False
+    latency_s: float = 0.0              # of a call, on average; half of it before the effect
+    bytes_per_s: float = math.inf
+    hang_s: float = 0.0                 # what a call takes that fails because the store is away
     rng: random.Random = field(default_factory=lambda: random.Random(0))
+
+    @property
+    def healthy(self) -> bool:
+        return not any((self.temporary, self.lost_reply, self.late, self.corrupt, self.away))
+
+    def __str__(self) -> str:
+        speed = f", {self.bytes_per_s / 1000:.0f} kB/s" if self.bytes_per_s < math.inf else ""
+        return f"{'good' if self.healthy else 'bad'} line ({self.latency_s * 1000:.0f} ms{speed})"
 
     @classmethod
     def draw(cls, rng: random.Random) -> StoreFaults:
         """Mostly a good line, sometimes a bad one."""
         own = random.Random(rng.getrandbits(64))
+        made = cls(rng=own, latency_s=rng.choice([0.0, 0.01, 0.05, 0.3]), hang_s=rng.choice([0.0, 5.0, 20.0]))
+        if rng.random() < 0.15:
+            made.bytes_per_s = rng.choice([2_000.0, 20_000.0])
         if rng.random() < 0.5:
-            return cls(rng=own)
+            return made
         level = rng.choice([0.02, 0.1, 0.25])
-        chances = [rng.choice([0.0, level]) for _ in range(4)]
-        return cls(chances[0], chances[1], chances[2], chances[3], rng=own)
+        made.temporary, made.lost_reply, made.late, made.corrupt = [rng.choice([0.0, level]) for _ in range(4)]
+        return made
 
 
 class SimStore(Backend):
@@ -132,20 +148,29 @@ class SimStore(Backend):
 
     # ------------------------------------------------------------ a call: begin, effect, end
 
-    def _begin(self, operation: str, key: str) -> None:
+    def _take_time(self, size: int = 0) -> None:
+        faults = self.faults
+        seconds = faults.latency_s * faults.rng.expovariate(2.0) if faults.latency_s else 0.0
+        pause(seconds + size / faults.bytes_per_s)
+        self.incarnation.alive()
+
+    def _begin(self, operation: str, key: str, size: int = 0) -> None:
+        self._take_time(size)
         self.incarnation.point("store", f"before {operation} {key}")
         self.calls.append((operation, key))
         faults, rng = self.faults, self.faults.rng
         while self.bucket.flights and rng.random() < 0.3:
             self.bucket.land(rng.randrange(len(self.bucket.flights)))
         if faults.away:
+            pause(faults.hang_s)
             raise Temporary(operation, key, "the simulated store is away")
         if faults.temporary and rng.random() < faults.temporary:
             if rng.random() < 0.3:
                 raise Throttled(operation, key, "simulated 503", retry_after=rng.choice([None, 0.5]))
             raise Temporary(operation, key, "simulated refusal")
 
-    def _end(self, operation: str, key: str) -> None:
+    def _end(self, operation: str, key: str, size: int = 0) -> None:
+        self._take_time(size)
         self.incarnation.point("store", f"after {operation} {key}")
         if self.faults.lost_reply and self.faults.rng.random() < self.faults.lost_reply:
             raise Temporary(operation, key, "simulated loss of the answer")
@@ -153,7 +178,7 @@ class SimStore(Backend):
     def get(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
         self._begin("get", key)
         found = self.bucket.objects.get(key)
-        self._end("get", key)
+        self._end("get", key, 0 if found is None else min(len(found), size or len(found)))
         if found is None:
             raise NotFound("get", key)
         if self.faults.corrupt and self.faults.rng.random() < self.faults.corrupt:
@@ -167,7 +192,7 @@ class SimStore(Backend):
         flight = Flight(key, bytes(data), only_if_absent)
         rng = self.faults.rng
         try:
-            self._begin("put", key)
+            self._begin("put", key, len(flight.data))
         except Crash:
             if rng.random() < 0.3:
                 self.bucket.flights.append(flight)
