@@ -10,16 +10,18 @@ from concurrent.futures import ProcessPoolExecutor
 
 from .assembly import S3cfs
 from .crash import Plan
-from .driver import Story, tell
+from .driver import Story
+from .nature import Families
+from .story import tell
 
-Job = tuple[int, list[Plan] | None]
+Job = tuple[int, list[Plan] | None, Families]
 Result = tuple[int, bool, str, tuple[int, int, int, int], float]     # seed, well, text, counts, seconds
 
 
 def _one(job: Job) -> Result:
-    seed, plans = job
+    seed, plans, families = job
     began = time.perf_counter()
-    story = tell(seed, S3cfs(), plans)
+    story = tell(seed, S3cfs(), plans, families)
     text = _report(story) if story.finding is not None else story.text
     return seed, story.finding is None, text, (story.lives, story.crashes, story.checks, story.operations), time.perf_counter() - began
 
@@ -38,8 +40,10 @@ def main() -> int:
     parser.add_argument("--keep-going", action="store_true", help="tell all, though some fail")
     parser.add_argument("--verbose", action="store_true", help="print what happened also when all is well")
     parser.add_argument("--plan", action="append", type=Plan.parse, help="KIND:K, KIND:K:working or never: where each life dies")
+    parser.add_argument("--without", type=Families().without, dest="families", default=Families(), help="names of Families, commas between")
+    parser.add_argument("--only", type=Families.only, dest="families", help="all others are off")
     options = parser.parse_args()
-    jobs = [(seed, options.plan) for seed in range(options.seed, options.seed + options.count)]
+    jobs = [(seed, options.plan, options.families) for seed in range(options.seed, options.seed + options.count)]
     totals, failed, slowest = [0, 0, 0, 0], [], (0.0, 0)
     began = time.perf_counter()
     for seed, well, text, counts, seconds in _results(jobs, options.jobs):

@@ -16,12 +16,14 @@ from s3cfs.doors import Doors
 from s3cfs.formats import superblock
 from s3cfs.formats.superblock import Argon2Params
 from s3cfs.history.commits import Options as CommitOptions
-from s3cfs.history.office import Host
+from s3cfs.history.health import State
 from s3cfs.limits import Limits
 
 from .doors import SimClock
+from .machines import Who
 
 KIB = 1 << 10
+NOBODY = Who()
 
 
 class SimNode(Protocol):
@@ -29,6 +31,14 @@ class SimNode(Protocol):
 
     vfs: Any                       # the operations of s3cfs.vfs.core.Vfs
     sync_is_remote: bool           # fsync returns when it is in the store
+
+    @property
+    def ended(self) -> str:
+        """Why writing has ended, or empty."""
+
+    @property
+    def failed(self) -> bool:
+        """... because of this machine's own trouble."""
 
     async def flush(self) -> None:
         """Everything done before is in the store."""
@@ -47,7 +57,7 @@ class Assembly(Protocol):
 
     async def mkfs(self, doors: Doors, backend: Backend) -> None: ...
 
-    def mount(self, doors: Doors, backend: Backend, settings: Any) -> AbstractAsyncContextManager[SimNode]:
+    def mount(self, doors: Doors, backend: Backend, settings: Any, who: Who = NOBODY) -> AbstractAsyncContextManager[SimNode]:
         """From the local state if there is one, else from the store alone. Leaving without an error unmounts cleanly."""
 
 
@@ -81,6 +91,15 @@ class _Node:
         self.vfs = node.vfs
         self.sync_is_remote = bool(node.options.commits.sync_remote)
 
+    @property
+    def ended(self) -> str:
+        health = self._node.commits.health
+        return "" if health.writable else health.message or str(health.state)
+
+    @property
+    def failed(self) -> bool:
+        return self._node.commits.health.state is State.FAILED
+
     async def flush(self) -> None:
         await self._node.flush()
 
@@ -100,7 +119,7 @@ class S3cfs:
             NodeOptions(
                 level=rng.choice([None, 1]), cache_bytes=rng.choice([16 * KIB, 1024 * KIB]),
                 decoded_bytes=rng.choice([16 * KIB, 1024 * KIB]),
-                pool_bytes=rng.choice([256 * KIB, 4096 * KIB]), host=Host(name="simulated"),
+                pool_bytes=rng.choice([256 * KIB, 4096 * KIB]),
                 commits=CommitOptions(sync_remote=rng.random() < 0.2, commit_interval_s=rng.choice([0.5, 5.0, 60.0]))))
 
     async def mkfs(self, doors: Doors, backend: Backend) -> None:
@@ -109,10 +128,12 @@ class S3cfs:
         backend.put(ids.super_key(made.n), superblock.encode(made))
 
     @contextlib.asynccontextmanager
-    async def mount(self, doors: Doors, backend: Backend, settings: Settings) -> AsyncIterator[SimNode]:
+    async def mount(self, doors: Doors, backend: Backend, settings: Settings, who: Who = NOBODY) -> AsyncIterator[SimNode]:
         assert isinstance(doors.clock, SimClock)
-        patient = RetryBackend(backend, clock=doors.clock.monotonic, sleep=doors.clock.block, uniform=doors.random.uniform)
+        patient = RetryBackend(backend, deadline_s=settings.limits.store_deadline_s, clock=doors.clock.monotonic,
+                               sleep=doors.clock.block, uniform=doors.random.uniform)
         found = superblock.decode(await doors.threads.run(patient.get, ids.super_key(1)))
         keyring = superblock.unlock(found, passphrase="pass", random=doors.random)
-        async with open_node(replace(doors, limits=settings.limits), patient, keyring, found, settings.options) as node:
+        options = replace(settings.options, host=who.host, process_alive=who.process_alive, force=who.force)
+        async with open_node(replace(doors, limits=settings.limits), patient, keyring, found, options) as node:
             yield _Node(node)

@@ -137,7 +137,7 @@ def after_running(log: ClientLog, found: Nodes) -> Nodes | None:
     for touched in dict.fromkeys(model.run(operation, *arguments, ino=ino)):
         if touched in found and touched in model.nodes:
             try:
-                model.observe(attributes(found[touched], model.nodes[touched]))
+                model.observe(attributes(found[touched], model.nodes[touched]), back=True)
             except AssertionError:
                 return None
     return model.nodes

@@ -4,74 +4,89 @@ from __future__ import annotations
 import random
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any, Protocol
 
 import trio
 
-from s3cfs.errors import FsError, S3cfsError
+from s3cfs.errors import S3cfsError
 from s3cfs.vfs.types import ROOT_CALLER, SetAttr
 
-from .check import ClientLog, Finding, Moment
+from .check import ClientLog, Finding, Moment, after_running, below, difference
 from .crash import Crash
+from .history import Events
 from .model import EXCHANGE, MAKERS, NOREPLACE, Model
+from .scan import scan
 
 NAMES = [b"a", b"b", b"c", b"d", b"e", b"long-" + b"n" * 60]
 DEPTH_MAX = 4
 FILE_MAX = 150_000
 
 
-@dataclass
-class Events:
-    """The driver's count of what began and ended, over all clients."""
+class Site(Protocol):
+    """What a client needs to know of the life it works in."""
 
-    count: int = 0
+    events: Events
 
-    def next(self) -> int:
-        self.count += 1
-        return self.count
+    def counts(self) -> list[int]:
+        """How many operations of each client have ended."""
 
+    def acknowledge(self, remote: bool, floors: list[int], what: str) -> None:
+        """It was said that this much is safe."""
 
-@dataclass(frozen=True, slots=True)
-class Ack:
-    """`remote` or only local; what had ended of each client's log, and how many changes the bucket had seen, when it was given."""
+    def alive(self) -> None:
+        """Crash when the process is dead."""
 
-    remote: bool
-    floors: tuple[int, ...]
-    moment: int
-    what: str
+    def excuses(self, error: Exception, since_s: float) -> bool:
+        """Whether there was trouble enough since then for such an answer."""
+
+    def calm(self) -> AbstractContextManager[None]:
+        """No new trouble for a moment, so that somebody may look."""
+
+    @property
+    def clock_turned_back(self) -> bool: ...
 
 
 class Client:
-    """One sequence of operations. `acknowledge(remote, floors, what)` is told what is safe from when on."""
+    """One sequence of operations. `acknowledge(remote, floors, what)` is told what is safe from when on.
 
-    def __init__(self, node: Any, log: ClientLog, model: Model, rng: random.Random, events: Events, *, index: int = 0,
-                 floors: Callable[[], list[int]], acknowledge: Callable[[bool, list[int], str], None], alive: Callable[[], None]) -> None:
-        self.node, self.log, self.model, self.rng, self.events, self.index = node, log, model, rng, events, index
-        self._floors, self._acknowledge, self._alive = floors, acknowledge, alive
+    When the mount says that writing has ended (`node.ended`) it goes on reading, and sees that changes are refused.
+    """
+
+    def __init__(self, node: Any, log: ClientLog, model: Model, rng: random.Random, site: Site, *, index: int = 0) -> None:
+        self.node, self.log, self.model, self.rng, self.index = node, log, model, rng, index
+        self._site, self._alive = site, site.alive
         self._pool = [rng.randbytes(size) for size in (10, 700, 5_000, 30_000)]      # content that comes again: dedup
+        self.lost = False                 # it is not known here what is true: only the next recovery can say
+        self.slowest_s = 0.0
         log.model = model
 
     # ------------------------------------------------------------ doing
 
     async def do(self, operation: str, *arguments: Any) -> bool:
-        """One operation, in both worlds. False when both refused."""
+        """One operation, in both worlds. False when both refused, or when there was trouble."""
+        if self.lost:
+            return False
         expected = self.model.refuses(operation, *arguments)
-        began, floors = self.events.next(), self._floors()
+        began, floors, began_s = self._site.events.next(), self._site.counts(), trio.current_time()
         self.log.running = (operation, arguments)
         what = _describe(operation, arguments)
-        got: type[FsError] | None = None
+        got: type[Exception] | None = None
         ino = None
         try:
             result = await self._call(operation, arguments)
             ino = result.ino if operation in MAKERS else None
-        except FsError as error:
+        except (S3cfsError, OSError) as error:
+            self._alive()
             got = type(error)
             if got is not expected:
-                raise Finding(f"I9: {what} raised {got.__name__}: {error}; must {_name(expected)}") from error
-        except (S3cfsError, OSError) as error:
-            raise Finding(f"I9: {what} raised {type(error).__name__}: {error}") from error
+                if not self._site.excuses(error, began_s):
+                    raise Finding(f"I9: {what} raised {got.__name__}: {error}; must {_name(expected)}") from error
+                await self._settle(operation, what, began)
+                return False
         self._alive()
+        self.slowest_s = max(self.slowest_s, trio.current_time() - began_s)
         if got is not expected:
             raise Finding(f"I9: {what} succeeded; must {_name(expected)}")
         if got is not None:
@@ -82,18 +97,49 @@ class Client:
             touched = model.run(operation, *arguments, ino=ino)
             for inode in dict.fromkeys(touched):
                 if inode in model.nodes:
-                    model.observe(await self.node.vfs.getattr(inode))
+                    model.observe(await self.node.vfs.getattr(inode), back=self._site.clock_turned_back)
         except AssertionError as error:
             raise Finding(f"I9: after {what}: {error}") from error
+        except S3cfsError as error:
+            if not self._site.excuses(error, began_s):
+                raise Finding(f"I9: after {what} getattr raised {type(error).__name__}: {error}") from error
+            self.lost = True                                  # it happened, and its times are not known: it stays `running`
+            return False
         self._alive()
-        self.model = self.log.model = model
-        self.log.running = None
-        self.log.moments.append(Moment(dict(model.nodes), what, began, self.events.next(), trio.current_time()))
+        self._done(model, what, began)
         if operation in ("fsync", "fsyncdir", "flush_all"):
             remote = operation == "flush_all" or self.node.sync_is_remote
             floors[self.index] = len(self.log.moments) - 1
-            self._acknowledge(remote, floors, what)
+            self._site.acknowledge(remote, floors, what)
         return True
+
+    def _done(self, model: Model, what: str, began: int) -> None:
+        self.model = self.log.model = model
+        self.log.running = None
+        self.log.moments.append(Moment(dict(model.nodes), what, began, self._site.events.next(), trio.current_time()))
+
+    async def _settle(self, operation: str, what: str, began: int) -> None:
+        """It failed, and the mount goes on: did it happen or not? One of both, and nothing in between."""
+        if self.node.ended or operation in ("create", "open", "release"):      # how often the file is open now is not known
+            self.lost = True
+            return
+        try:
+            with self._site.calm():
+                found = below(await scan(self.node.vfs, self.log.root), self.log.root)
+        except S3cfsError:
+            self.lost = True
+            return
+        self._alive()
+        last = {ino: replace(node, versions=node.versions[-1:]) for ino, node in self.model.nodes.items()}
+        happened = after_running(self.log, found)
+        if not difference(found, last, self.log.root):
+            self.log.running = None
+        elif happened is not None and not difference(found, happened, self.log.root):
+            model = self.model.copy()
+            model.nodes = happened
+            self._done(model, f"{what} (failed, and had happened)", began)
+        else:
+            raise Finding(f"I9: {what} failed and left something else: {difference(found, last, self.log.root)}")
 
     async def _call(self, operation: str, arguments: tuple[Any, ...]) -> Any:
         vfs = self.node.vfs
@@ -119,22 +165,47 @@ class Client:
                 return await getattr(vfs, operation)(*arguments)
 
     async def verify_read(self) -> None:
-        """A read of a random range gives what was written (I9)."""
-        ino = self._some(lambda node: node.is_file)
+        """A read of a random range gives what was written (I9); an error when there is trouble, but never other bytes."""
+        unsure = set(self.log.running[1]) if self.log.running else set()
+        ino = self._some(lambda node: node.is_file and node.ino not in unsure)
         if ino is None:
             return
         data = self.model.nodes[ino].data
         offset = self.rng.randint(0, max(1, len(data)))
         size = self.rng.choice([1, 4096, 200_000])
-        if not self.model.opens.get(ino):
-            await self.node.vfs.open(ino, 0)
-            got = bytes(await self.node.vfs.read(ino, offset, size))
-            await self.node.vfs.release(ino)
-        else:
-            got = bytes(await self.node.vfs.read(ino, offset, size))
+        began_s = trio.current_time()
+        try:
+            if not self.model.opens.get(ino):
+                await self.node.vfs.open(ino, 0)
+                try:
+                    got = bytes(await self.node.vfs.read(ino, offset, size))
+                finally:
+                    await self.node.vfs.release(ino)
+            else:
+                got = bytes(await self.node.vfs.read(ino, offset, size))
+        except (S3cfsError, OSError) as error:
+            self._alive()
+            if not self._site.excuses(error, began_s):
+                raise Finding(f"I9: read({ino}, {offset}, {size}) raised {type(error).__name__}: {error}") from error
+            return
         if got != data[offset:offset + size]:
             wanted = len(data[offset:offset + size])
             raise Finding(f"I9: read({ino}, {offset}, {size}) gave {len(got)} other bytes than the {wanted} written")
+
+    async def verify_refusal(self) -> None:
+        """Writing has ended: no change is accepted any more, and an fsync that succeeds is still a promise."""
+        floors = self._site.counts()
+        try:
+            await self.node.vfs.fsyncdir(self.model.root)
+        except S3cfsError:
+            pass
+        else:
+            self._site.acknowledge(False, floors, "fsyncdir after the end")
+        try:
+            await self.node.vfs.mkdir(self.model.root, b"too late", 0o700, ROOT_CALLER)
+        except S3cfsError:
+            return
+        raise Finding("I9: a change was accepted after writing had ended")
 
     # ------------------------------------------------------------ choosing
 
@@ -168,6 +239,10 @@ class Client:
     async def step(self) -> None:
         """One random thing."""
         rng = self.rng
+        if self.lost or self.node.ended:
+            self.lost = True
+            await (self.verify_refusal() if self.node.ended and rng.random() < 0.2 else self.verify_read())
+            return await self._do_wait()
         action = rng.choices(
             ["new", "write", "release", "fsync", "save", "move", "remove", "attribute", "truncate", "folder", "reopen", "read", "barrier",
              "wait"], weights=[9, 14, 8, 4, 6, 8, 7, 7, 4, 6, 5, 6, 3, 6])[0]
@@ -300,8 +375,8 @@ class Client:
                 await self.step()
             for ino in sorted(self.model.opens):
                 if self.rng.random() < 0.5:
-                    while self.model.opens.get(ino):
-                        await self.do("release", ino)
+                    while self.model.opens.get(ino) and await self.do("release", ino):
+                        pass
         except Crash:
             raise
         except Exception as error:
@@ -309,7 +384,7 @@ class Client:
             raise error
 
 
-def _name(error: type[FsError] | None) -> str:
+def _name(error: type[Exception] | None) -> str:
     return "succeed" if error is None else f"raise {error.__name__}"
 
 

@@ -74,8 +74,8 @@ class Incarnation:
 
     async def thawed(self) -> None:
         """Wait as long as this process is stopped (SIGSTOP, a suspended machine) while others go on."""
-        while not self.dead and trio.current_time() < self.frozen_until:
-            await trio.sleep(self.frozen_until - trio.current_time())
+        while not self.dead and (seconds := self.frozen_until - trio.current_time()) > 0:  # noqa: ASYNC110
+            await trio.sleep(seconds)
 
     def alive(self) -> None:
         if self.dead:

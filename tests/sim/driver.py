@@ -2,33 +2,33 @@
 
 A story has a few lives. In each, clients work until the plan kills the process (or it unmounts, or is killed at the end). Then it
 is decided what else is lost: nothing more (the process died), what was not synced (the machine died), or the whole disk (the
-machine is gone). The next life recovers from what is left, and must be in a state that is allowed. Beside that, copies of the
-store as it was at two moments of the life are mounted on empty machines: each must be a complete state, too (I4).
+machine is gone); or another machine goes on. The next life recovers from what is left, and must be in a state that is allowed.
+Beside that, copies of the store as it was at two moments of the life are mounted on empty machines: each must be a complete state,
+too (I4). In a third of the stories two machines are at it at once (`duo`).
 """
 from __future__ import annotations
 
-import contextlib
-import gc
-import logging
-import math
 import random
-import signal
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import trio
+from s3cfs.errors import AlreadyMounted, Diverged
 
-from s3cfs.errors import AlreadyMounted, StoreError
-
+from . import duo
 from .assembly import Assembly
-from .check import ClientLog, Finding, Moment, Verdict, below, judge
-from .client import Ack, Client, Events
+from .check import ClientLog, Finding, Moment, below
+from .client import Client
 from .crash import Crash, Incarnation, Plan
 from .disk import SimDrive
 from .doors import detach, make_doors
+from .faults import DiskFaults
+from .history import Events, History
+from .life import Life, leaves
+from .machines import Machine, Who
 from .model import Model, Nodes
-from .runtime import Outcome, Stuck, live
+from .nature import Families
+from .runtime import Outcome, live
 from .scan import scan
 from .store import Bucket, SimStore, StoreFaults
 
@@ -37,7 +37,6 @@ T = TypeVar("T")
 LAG_LOCAL_S = 20.0            # what ended longer ago than this survives the death of process or machine (I5; 1 s plus slow disks)
 LAG_REMOTE_S = 200.0          # ... and the loss of the machine, if the store answered all the time
 LIVES_MAX = 3
-REAL_MAX_S = 30
 
 
 @dataclass
@@ -47,11 +46,14 @@ class Story:
     seed: int
     assembly: Assembly
     plans: list[Plan] | None = None                # instead of those drawn
+    families: Families = Families()
     lines: list[str] = field(default_factory=list)
     lives: int = 0
     crashes: int = 0
     checks: int = 0
     operations: int = 0
+    duos: int = 0
+    faults: int = 0
     finding: BaseException | None = None
     last_trace: list[str] = field(default_factory=list)
 
@@ -61,57 +63,70 @@ class Story:
     @property
     def text(self) -> str:
         tail = [*self.last_trace[-25:], *self.lines]
-        return "\n".join([f"seed {self.seed}: {type(self.finding).__name__ if self.finding else 'well'}", *tail, str(self.finding or "")])
+        reasons = [str(leaf) for leaf in leaves(self.finding)] if self.finding else []
+        return "\n".join([f"seed {self.seed}: {type(self.finding).__name__ if self.finding else 'well'}", *tail, *reasons])
 
 
 class Teller:
     """Plays one story."""
 
     def __init__(self, story: Story) -> None:
-        self.story, self.assembly = story, story.assembly
+        self.story, self.assembly, self.families = story, story.assembly, story.families
         self.rng = random.Random(story.seed)
-        self.drive = SimDrive()
         self.bucket = Bucket(create_only=self.rng.random() < 0.7)
+        self.machines = [Machine.draw(name, self.rng) for name in ("alpha", "beta")]
+        self.two = self.rng.random() < 0.34 and self.families.two
+        self.machine = self.machines[0]
         self.now_s = 1.0
-        self.events = Events()
-        self.logs: list[ClientLog] = []
-        self.acks: list[Ack] = []
-        self.spent: set[int] = set()
-        self.unverified = False                    # the state recovered has not been judged yet
-        self.floors: list[int] = []                # what it must hold
+        self.history = History(Events(), {}, [])
         self.settings: Any = None
-        self.moments: list[int] = []               # changes of the bucket at the start of each life
         self.drawn = 0
-        self.mounted_s = math.inf                  # virtual time at which the newest life had mounted
+        self.newest_ns = 0                         # the latest moment that any clock has shown
 
     def tell(self) -> None:
         self.settings = self.assembly.settings(self.rng)
         self._make()
-        for number in range(self.rng.randint(1, LIVES_MAX)):
-            self._life(number)
+        lives = self.rng.randint(1, LIVES_MAX)
+        together = self.rng.randrange(lives) if self.two else -1
+        for number in range(lives):
+            if number == together:
+                duo.play(self, number)
+            else:
+                self._life(number)
         self._last_judgement()
+
+    @property
+    def other(self) -> Machine:
+        return self.machines[1] if self.machine is self.machines[0] else self.machines[0]
 
     # ------------------------------------------------------------ lives
 
-    def _run(self, name: str, plan: Plan, drive: SimDrive, bucket: Bucket, faults: StoreFaults,
-             main: Callable[[Incarnation, Any, SimStore], Awaitable[T]],
-             excused: Callable[[BaseException], bool] = lambda error: False) -> Outcome[T]:
+    def begin(self, name: str, plan: Plan, drive: SimDrive, bucket: Bucket, faults: StoreFaults) -> tuple[Incarnation, Any, SimStore]:
         incarnation = Incarnation(name, plan)
-        doors = make_doors(incarnation, drive, self.rng.getrandbits(64))
-        store = SimStore(incarnation, bucket, faults)
+        return incarnation, make_doors(incarnation, drive, self.rng.getrandbits(64)), SimStore(incarnation, bucket, faults)
+
+    def ended(self, incarnation: Incarnation, doors: Any) -> None:
+        detach(doors.disk)
+        self.story.last_trace += [f"    {incarnation.name}: {number} {kind} {what}" for number, kind, what in list(incarnation.trace)[-25:]]
+
+    def _run(self, name: str, drive: SimDrive, bucket: Bucket, faults: StoreFaults,
+             main: Callable[[Incarnation, Any, SimStore], Awaitable[T]]) -> Outcome[T]:
+        """A life without trouble of its own."""
+        incarnation, doors, store = self.begin(name, Plan(), drive, bucket, faults)
+        self.story.last_trace = []
         try:
             outcome = live(incarnation, lambda: main(incarnation, doors, store), seed=self.rng.getrandbits(64), start_s=self.now_s)
         finally:
-            detach(doors.disk)  # type: ignore[arg-type]
-        self.story.last_trace = [f"    {number} {kind} {what}" for number, kind, what in incarnation.trace]
-        if outcome.error is not None and not excused(outcome.error):
+            self.ended(incarnation, doors)
+        if outcome.error is not None:
             raise outcome.error
         return outcome
 
     def _make(self) -> None:
         async def main(incarnation: Incarnation, doors: Any, store: SimStore) -> None:
+            doors.clock.wall_offset_ns = self.machine.wall_offset_ns
             await self.assembly.mkfs(doors, store)
-            async with self.assembly.mount(doors, store, self.settings) as node:
+            async with self.assembly.mount(doors, store, self.settings, self.machine.process(incarnation)) as node:
                 top = await scan(node.vfs, self.assembly.root)
                 roots = [self.assembly.root]
                 if self.rng.random() < 0.4:
@@ -119,236 +134,226 @@ class Teller:
                     for index in range(self.rng.randint(2, 3)):
                         await helper.do("mkdir", self.assembly.root, b"client%d" % index, 0o755)
                     roots = sorted(helper.model.nodes[self.assembly.root].entries.values())
-                self._begin(await scan(node.vfs, self.assembly.root), roots)
+                self.history = History(Events(), await scan(node.vfs, self.assembly.root), roots)
 
-        outcome = self._run("make", Plan(), self.drive, self.bucket, StoreFaults(rng=random.Random(1)), main)
+        outcome = self._run("make", self.machine.drive, self.bucket, StoreFaults(rng=random.Random(1)), main)
         self.now_s = outcome.ended_s + 1.0
-        self._check_bucket()
+        self.newest_ns = self.machine.wall_ns(self.now_s)
+        self.check_bucket()
 
-    def _begin(self, tree: Nodes, roots: list[int]) -> None:
-        self.logs = [ClientLog(root, [Moment(below(tree, root), "the beginning", 0, 0, 0.0)]) for root in roots]
-        self.floors = [0] * len(roots)
-        self.spent = set(tree)
-
-    def _go_on(self, tree: Nodes, verdict: Verdict) -> None:
-        """What came after the state that was recovered never happened. What came before may still come back: the recovered
-        state itself need not be synced, nor in the store."""
-        for log, k in zip(self.logs, verdict.cut, strict=True):
-            event = self.events.next()
-            log.moments[k + 1:] = [Moment(below(tree, log.root), "recovered", event, event, self.now_s)]
-            log.running = log.model = None
-        self.acks = [replace(ack, floors=tuple(map(min, ack.floors, verdict.cut))) for ack in self.acks]
-        self.spent = verdict.spent
-        self.unverified = False
-
-    def _plan(self) -> Plan:
+    def plan(self) -> Plan:
         plans = self.story.plans
-        plan = Plan.draw(self.rng) if self.rng.random() < 0.85 else Plan()
+        plan = Plan.draw(self.rng) if self.rng.random() < 0.8 else Plan()
         if plans is not None:
             plan = plans[self.drawn] if self.drawn < len(plans) else Plan()
         self.drawn += 1
         return plan
 
-    def _life(self, number: int) -> None:
-        plan, faults = self._plan(), StoreFaults.draw(self.rng)
-        count, kill = self.rng.randint(5, 80), self.rng.random() < 0.5
-        story = self.story
-        story.lives += 1
-        self.moments.append(len(self.bucket.history))
-        healthy = not any((faults.temporary, faults.lost_reply, faults.late, faults.corrupt))
-        story.say(f"life {number}: dies at {plan}, {count} steps for {len(self.logs)} clients, tier {1 if self.bucket.create_only else 2}, "
-                  f"{'good' if healthy else 'bad'} line")
+    def new_life(self, name: str, machine: Machine, history: History, *, alone: bool = True) -> Life:
+        """Drawn, and not begun."""
+        incarnation, doors, store = self.begin(name, self.plan(), machine.drive, self.bucket, StoreFaults.draw(self.rng))
+        doors.clock.wall_offset_ns = machine.wall_offset_ns
+        life = Life(history, machine, incarnation, doors, store, self.bucket, self.families, random.Random(self.rng.getrandbits(64)),
+                    alone=alone)
+        life.nature.turned_back = machine.wall_ns(self.now_s) < self.newest_ns
+        if self.families.disk and self.rng.random() < 0.35:
+            faults = DiskFaults.draw(self.rng, machine.drive.used_bytes())
+            if self.rng.random() < 0.3:
+                machine.drive.faults = faults
+            else:
+                life.coming = faults
+            self.story.say(f"  {name} on {machine.name}: {faults}")
+        return life
 
-        mounted = False
-        self.mounted_s = math.inf
-
-        async def main(incarnation: Incarnation, doors: Any, store: SimStore) -> None:
-            nonlocal mounted
-            async with self.assembly.mount(doors, store, self.settings) as node:
-                mounted = True
-                self.mounted_s = trio.current_time()
-                incarnation.working()
-                if self.unverified:
-                    await self._verify(node, f"recovered in life {number}")
-                await self._work(node, incarnation, count)
-                if kill:
-                    incarnation.kill("killed at the end")
-                    raise Crash
-                store.faults = StoreFaults(rng=faults.rng)
-
-        start_s, flights = self.now_s, len(self.bucket.flights)
-
-        def landed() -> bool:
-            """A dead writer's last put arrived while the next one listened for signs of life: it is right not to mount."""
-            return len(self.bucket.flights) < flights
-
-        outcome = self._run(f"life {number}", plan, self.drive, self.bucket, faults, main, lambda error: not mounted and not healthy
-                            and isinstance(error, StoreError)
-                            or not mounted and isinstance(error, AlreadyMounted) and landed())
-        self.now_s = outcome.ended_s + self.rng.choice([0.1, 5.0, 100.0])
-        self._check_bucket()
-        for log in self.logs:
+    def close_life(self, life: Life) -> None:
+        """Its account: `machine` is as its process left it."""
+        story, outcome, faults = self.story, life.outcome, life.machine.drive.faults
+        life.machine.wall_offset_ns = life.doors.clock.wall_offset_ns
+        self.newest_ns = max(self.newest_ns, life.machine.wall_ns(outcome.ended_s), life.nature.latest_ns)
+        self.ended(life.incarnation, life.doors)
+        story.faults += faults.fired
+        for line in life.nature.told:
+            story.say(f"  {life.incarnation.name}: {line}")
+        for log in life.history.logs:
             story.say(f"  folder {log.root}: {len(log.moments) - 1} operations, running {log.running and log.running[0]}")
-        if outcome.error is not None:
-            story.say(f"  could not be mounted: {outcome.error}")
-        elif not outcome.crashed:
-            story.say("  unmounted")
-            for log in self.logs:                # a moment of its own: until it ended, open files were free
-                model = Model(log.root, log.moments[-1].nodes)
-                model.flush_all()
-                began, ended = self.events.next(), self.events.next()
-                log.moments.append(Moment(model.nodes, "unmount", began, ended, log.moments[-1].at_s))
-            self._acknowledge(True, [len(log.moments) - 1 for log in self.logs], "unmount")
-        else:
-            story.crashes += 1
-            story.say(f"  died at {outcome.where} (virtual {outcome.ended_s - start_s:.1f} s)")
-        self._aftermath(outcome, healthy and outcome.crashed)
+        how = f"died at {outcome.where}" if outcome.crashed else f"ended: {outcome.error!r:.200}" if outcome.error else "unmounted"
+        story.say(f"  {life.incarnation.name} {how} (virtual {outcome.ended_s:.1f} s, {faults.fired} faults)")
+        story.crashes += outcome.crashed
 
-    async def _work(self, node: Any, incarnation: Incarnation, count: int) -> None:
-        clients = []
-        for index, log in enumerate(self.logs):
-            model = Model(log.root, log.moments[-1].nodes, self.spent)
-            clients.append(Client(node, log, model, random.Random(self.rng.getrandbits(64)), self.events, index=index,
-                                  floors=lambda: [len(log.moments) - 1 for log in self.logs],
-                                  acknowledge=self._acknowledge, alive=incarnation.alive))
-        before = self.events.count
+    def _life(self, number: int) -> None:
+        story, history, machine = self.story, self.history, self.machine
+        story.lives += 1
+        count, kill, flights = self.rng.randint(5, 80), self.rng.random() < 0.5, len(self.bucket.flights)
+        first = len(self.bucket.history)
+        story.last_trace = []
+        life = self.new_life(f"life {number}", machine, history)
+        story.say(f"life {number}: dies at {life.incarnation.plan}, {count} steps for {len(history.logs)} clients on {machine.name}, "
+                  f"tier {1 if self.bucket.create_only else 2}, {life.store.faults}")
+
+        async def verify(life: Life) -> None:
+            if life.history.unverified:
+                await self.verify(life, f"recovered in life {number}")
+
+        before = history.events.count
+        who = machine.process(life.incarnation)
         try:
-            async with trio.open_nursery() as nursery:
-                for client in clients:
-                    nursery.start_soon(client.run, count // len(clients))
+            life.outcome = live(
+                life.incarnation, lambda: life.main(lambda: self.assembly.mount(life.doors, life.store, self.settings, who), count,
+                                                    kill=kill, verify=verify),
+                seed=self.rng.getrandbits(64), start_s=self.now_s)
         finally:
-            self.story.operations += (self.events.count - before) // 2
+            story.operations += (history.events.count - before) // 2
+            self.close_life(life)
+        self.now_s = life.outcome.ended_s + self.rng.choice([0.1, 5.0, 100.0])
+        self.account(life, landed=len(self.bucket.flights) < flights)
+        machine.drive.faults = DiskFaults()
+        self.check_bucket()
+        self.aftermath(life, first)
 
-    def _acknowledge(self, remote: bool, floors: list[int], what: str) -> None:
-        self.acks.append(Ack(remote, tuple(floors), len(self.bucket.history), what))
+    def account(self, life: Life, *, landed: bool = False) -> None:
+        """Whether it may have ended so; a clean end is an acknowledgement.
 
-    def _floors_of(self, remote: bool, moment: int | None = None) -> list[int]:
-        """The most that was acknowledged (until the bucket had seen `moment` changes)."""
-        chosen = [ack.floors for ack in self.acks if (ack.remote or not remote) and (moment is None or ack.moment <= moment)]
-        return [max(numbers) for numbers in zip(*chosen, strict=True)] if chosen else [0] * len(self.logs)
+        `landed`: a dead writer's last put arrived while this one listened for signs of life: it is right not to mount."""
+        outcome, machine, history = life.outcome, life.machine, life.history
+        if outcome.error is not None:
+            foreign = machine.stale and machine.unsent and all(isinstance(leaf, Diverged) for leaf in leaves(outcome.error))
+            busy = landed and all(isinstance(leaf, AlreadyMounted) for leaf in leaves(outcome.error))
+            if not foreign and not life.excuses_end(outcome.error, landed=busy):
+                raise outcome.error
+            if foreign:
+                self.story.say("  what it had not sent is in no history; its owner removes the folder")
+                machine.lose_disk()
+        elif not outcome.crashed:
+            if life.node.failed:
+                raise Finding(f"I3: the mount ended without an error, though writing had ended: {life.node.ended}")
+            counts = history.counts()
+            if not life.deposed:
+                history.unmounted()
+                counts = history.counts()
+            history.acknowledge(True, counts, len(self.bucket.history), "unmount", outcome.ended_s)
+        if life.node is not None:
+            machine.unsent, machine.stale = outcome.crashed or outcome.error is not None, False
 
     # ------------------------------------------------------------ after a life
 
-    def _aftermath(self, outcome: Outcome[Any], healthy: bool) -> None:
-        rng, died_s, before = self.rng, outcome.ended_s, self.floors if self.unverified else None
-        event = rng.choices(["process", "machine", "gone"], weights=[3, 6, 2])[0]
+    def aftermath(self, life: Life, first: int) -> None:
+        """What else is lost, and where it goes on. `first`: changes of the bucket before."""
+        rng, history, machine, outcome = self.rng, self.history, self.machine, life.outcome
+        before = list(history.floors) if history.unverified else None
+        fair_s = life.nature.fair_since
+        events, weights = ["process", "machine", "gone", "elsewhere"], [3, 6, 2, 3 if self.two else 0]
+        event = rng.choices(events, weights=weights)[0]
         if rng.random() < 0.7:
-            first = self.moments[-1]
-            self._check_remote(rng.randint(first, len(self.bucket.history)))
-            if event != "gone":
-                self._check_remote(len(self.bucket.history))
-        if event == "gone":
-            self.drive = SimDrive()
-            self.floors = self._floors_of(remote=True)
-            if healthy and before is None:
-                self._raise_by_lag(self.floors, died_s - LAG_REMOTE_S)
-            self.story.say("  the machine is gone")
-        else:
-            self.floors = self._floors_of(remote=False)
-            if outcome.crashed and before is None:
-                self._raise_by_lag(self.floors, died_s - LAG_LOCAL_S)
-            style = self.drive.power_cut(rng) if event == "machine" else ""
-            self.story.say(f"  the machine dies, of what was not synced survives: {style}" if style else "  the process dies")
+            self.check_remote(rng.randint(first, len(self.bucket.history)))
+            if event not in ("gone", "elsewhere"):
+                self.check_remote(len(self.bucket.history))
+        remote = event in ("gone", "elsewhere")
+        history.floors = history.floors_of(remote=remote)
+        if outcome.crashed and before is None and not life.fired and (not remote or life.store.faults.healthy and not life.strained(0.0)):
+            lag_s = LAG_REMOTE_S if remote else LAG_LOCAL_S
+            history.raise_by_lag(history.floors, outcome.ended_s - lag_s, fair_s)
         if before is not None:                     # this life did not get as far as to recover
-            self.floors = list(map(min, before, self.floors))
-        self.unverified = True
+            history.floors = list(map(min, before, history.floors))
+        history.unverified = True
+        style = machine.power_cut(rng) if event == "machine" or (event == "elsewhere" and rng.random() < 0.5) else ""
+        if event == "gone":
+            machine.lose_disk()
+        elif event == "elsewhere":
+            self.leave_behind(machine, history)
+            self.history, self.machine = history.copy(), self.other
+        self.story.say({"process": "  the process dies", "machine": f"  the machine dies, of what was not synced survives: {style}",
+                        "gone": "  the machine is gone", "elsewhere": f"  {self.machine.name} goes on {style}"}[event])
 
-    def _raise_by_lag(self, floors: list[int], seconds: float) -> None:
-        """I5. What an earlier life left has only been on its way since this one mounted."""
-        if self.mounted_s > seconds:
-            return
-        for index, log in enumerate(self.logs):
-            floors[index] = max(floors[index], log.count_until(seconds))
+    def leave_behind(self, machine: Machine, history: History) -> None:
+        """Another machine takes office. Should that one leave no change of its own in the store, what was left here goes on."""
+        branch = history.copy()
+        branch.floors, branch.unverified = history.floors_of(remote=False), True
+        machine.branch, machine.stale = branch, True
 
-    async def _verify(self, node: Any, where: str) -> None:
-        """I1, I3: the state is one that may be. From here on it is the beginning of the history."""
-        tree = await scan(node.vfs, self.assembly.root)
-        verdict = judge(tree, self.logs, self.floors, where=where)
-        problems = await node.audit()
-        if problems:
-            raise Finding(f"I10, {where}: " + "; ".join(problems[:5]))
+    async def verify(self, life: Life, where: str) -> None:
+        """I1, I3, I10: the state is one that may be. From here on it is the beginning of the history."""
+        try:
+            tree, verdict = await life.look(where, self.assembly.root, life.history.floors)
+        except Finding:
+            branch = life.machine.branch
+            if branch is None or not branch.may_go_on_instead_of(life.history):
+                raise
+            life.history = self.history = branch
+            tree, verdict = await life.look(f"{where}, with what had been left behind", self.assembly.root, branch.floors)
+        life.machine.branch = None
+        history = life.history
         self.story.checks += 1
-        self.story.say(f"  {where}: at {verdict.cut} (of {[len(log.moments) - 1 for log in self.logs]}, at least {self.floors})")
-        self._go_on(tree, verdict)
+        self.story.say(f"  {where}: at {verdict.cut} (of {history.counts()}, at least {history.floors})")
+        history.go_on(tree, verdict, self.now_s)
 
-    def _check_remote(self, moment: int) -> None:
+    def check_remote(self, moment: int, history: History | None = None) -> None:
         """I4: the store as it was then is a complete state, holding what was acknowledged as remote until then."""
+        chosen = history or self.history
         where = f"from the store alone, after {moment} of its {len(self.bucket.history)} changes"
-        floors = self._floors_of(remote=True, moment=moment)
+        floors = chosen.floors_of(remote=True, moment=moment)
+        bucket = self.bucket.at(moment)
 
         async def main(incarnation: Incarnation, doors: Any, store: SimStore) -> None:
-            async with self.assembly.mount(doors, store, self.settings) as node:
-                tree = await scan(node.vfs, self.assembly.root)
-                verdict = judge(tree, self.logs, floors, where=where)
-                problems = await node.audit()
-                if problems:
-                    raise Finding(f"I10, {where}: " + "; ".join(problems[:5]))
+            life = Life(chosen, Machine("reader"), incarnation, doors, store, bucket, self.families, random.Random(0))
+            async with self.assembly.mount(doors, store, self.settings, Who()) as life.node:
+                _, verdict = await life.look(where, self.assembly.root, floors)
                 self.story.say(f"  {where}: at {verdict.cut} (at least {floors})")
                 incarnation.kill("seen enough")
                 raise Crash
 
-        self._run("reader", Plan(), SimDrive(), self.bucket.at(moment), StoreFaults(rng=random.Random(self.rng.getrandbits(64))), main)
+        self._run("reader", SimDrive(), bucket, StoreFaults(rng=random.Random(self.rng.getrandbits(64))), main)
         self.story.checks += 1
 
     def _last_judgement(self) -> None:
         """Recover once more without any trouble, judge, and unmount; then the store alone must hold exactly that."""
-        async def main(incarnation: Incarnation, doors: Any, store: SimStore) -> None:
-            async with self.assembly.mount(doors, store, self.settings) as node:
-                await self._verify(node, "recovered at the end")
-
         while self.bucket.flights:
             self.bucket.land(0)
-        outcome = self._run("end", Plan(), self.drive, self.bucket, StoreFaults(rng=random.Random(2)), main)
-        self.now_s = outcome.ended_s + 1.0
-        self._check_bucket()
-        self._check_remote(len(self.bucket.history))
+        machine, history = self.machine, self.history
 
-    def _check_bucket(self) -> None:
+        async def main(incarnation: Incarnation, doors: Any, store: SimStore) -> None:
+            life = Life(history, machine, incarnation, doors, store, self.bucket, self.families, random.Random(0))
+            async with self.assembly.mount(doors, store, self.settings, machine.process(incarnation)) as life.node:
+                await self.verify(life, "recovered at the end")
+
+        try:
+            outcome = self._run("end", machine.drive, self.bucket, StoreFaults(rng=random.Random(2)), main)
+        except Diverged:
+            if not (machine.stale and machine.unsent):
+                raise
+            self.machine.lose_disk()
+            outcome = self._run("end", machine.drive, self.bucket, StoreFaults(rng=random.Random(2)), main)
+        self.now_s = outcome.ended_s + 1.0
+        self.check_bucket()
+        self.check_remote(len(self.bucket.history))
+
+    def check_bucket(self) -> None:
         if self.bucket.violations:
             raise Finding(self.bucket.violations[0])
 
 
-def _times(moment: Moment) -> tuple[int, int, float]:
-    return moment.began, moment.ended, moment.at_s
+class _Anywhere:
+    """`client.Site` of somebody who is not judged."""
+
+    def __init__(self) -> None:
+        self.events = Events()
+        self.clock_turned_back = False
+
+    def counts(self) -> list[int]:
+        return [0]
+
+    def acknowledge(self, remote: bool, floors: list[int], what: str) -> None:
+        pass
+
+    def alive(self) -> None:
+        pass
+
+    def excuses(self, error: Exception, since_s: float) -> bool:
+        return False
+
+    def calm(self) -> Any:
+        raise NotImplementedError
 
 
 def _lone_client(node: Any, root: int, tree: Nodes) -> Client:
-    log = ClientLog(root, [Moment(tree, "the beginning", 0, 0, 0.0)])
-    return Client(node, log, Model(root, tree), random.Random(0), Events(), floors=lambda: [0],
-                  acknowledge=lambda remote, floors, what: None, alive=lambda: None)
-
-
-@contextlib.contextmanager
-def _watchdog() -> Iterator[None]:
-    """A loop that never gives way is beyond the counting of steps: the only thing here that looks at the real clock."""
-    def bark(number: int, frame: Any) -> None:
-        raise Stuck(f"no end after {REAL_MAX_S} real seconds")
-
-    kept = signal.signal(signal.SIGALRM, bark)
-    signal.setitimer(signal.ITIMER_REAL, REAL_MAX_S)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, kept)
-
-
-def tell(seed: int, assembly: Assembly, plans: list[Plan] | None = None) -> Story:
-    """Run one seed. The story has a `finding` when something was wrong; it never raises for that."""
-    story = Story(seed, assembly, plans)
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with _watchdog():
-            Teller(story).tell()
-    except Exception as error:
-        story.finding = error
-    except BaseExceptionGroup as error:
-        if error.split(KeyboardInterrupt)[0] is not None:
-            raise
-        story.finding = error
-    finally:
-        logging.disable(level)
-    if seed % 16 == 0:
-        gc.collect()
-    return story
+    log = ClientLog(root, [Moment(below(tree, root), "the beginning", 0, 0, 0.0)])
+    return Client(node, log, Model(root, tree), random.Random(0), _Anywhere())

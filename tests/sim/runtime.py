@@ -137,7 +137,7 @@ def live_together(actors: Sequence[Actor[Any]], *, seed: int, start_s: float = 1
     forward = clock._autojump
 
     def jump_or_end() -> None:
-        if any([actor.unshield() for actor in actors]):
+        if sum(actor.unshield() for actor in actors):
             return
         if trio.lowlevel.current_statistics().seconds_to_next_deadline < math.inf:
             forward()
@@ -146,7 +146,7 @@ def live_together(actors: Sequence[Actor[Any]], *, seed: int, start_s: float = 1
             if not actor.done and not actor.incarnation.dead:
                 actor.stuck = True
                 actor.incarnation.kill("stuck")
-        if not any([actor.unshield() for actor in actors]):
+        if not sum(actor.unshield() for actor in actors):
             forward()
 
     async def body() -> None:

@@ -17,7 +17,7 @@ from s3cfs.vfs.xattrs import Xattrs
 
 from .assembly import S3cfs
 from .disk import SimDisk
-from .driver import tell
+from .story import tell
 
 BATCH = 50
 FIRST_SEED = int(os.environ.get("S3CFS_SIM_SEED", "1"))

@@ -1,0 +1,194 @@
+"""Two machines at one bucket at the same time: one in office, the other asks politely, or takes over.
+
+What must hold: of two that work at once only one's changes come into the history; whatever either was told is in the store (`remote`)
+is in it; the taker recovers a state of the first one's history that holds that; the deposed one reads on, and never again
+says that something is safe in the store unless it is.
+"""
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from s3cfs.errors import AlreadyMounted, S3cfsError
+
+from .check import Finding, below, difference
+from .faults import DiskFaults
+from .history import History
+from .life import Life, leaves
+from .model import Nodes
+from .runtime import Actor, live_together
+
+if TYPE_CHECKING:
+    from .driver import Teller
+
+
+@dataclass
+class Takeover:
+    """What the second machine came to."""
+
+    taken_s: float = math.inf             # virtual time at which its mount was there
+    began_s: float = math.inf             # ... at which that mount began
+    history: History | None = None        # the first one's, as it goes on here
+    cut: list[int] = field(default_factory=list)
+    refused: int = 0
+    forced: bool = False
+    gave_up: bool = False
+
+
+class Duo:
+    def __init__(self, teller: Teller, number: int) -> None:
+        self.teller, self.rng = teller, random.Random(teller.rng.getrandbits(64))
+        self.first_machine, self.second_machine = teller.machine, teller.other
+        self.history = teller.history
+        self.name = f"life {number}"
+        self.first = teller.new_life(f"{self.name}a", self.first_machine, self.history, alone=False)
+        self.second = teller.new_life(f"{self.name}b", self.second_machine, self.history, alone=False)
+        self.known = trio.Event()             # the first one's state has been judged, or it never will be
+        self.takeover = Takeover()
+
+    # ------------------------------------------------------------ the two
+
+    async def _first(self, count: int, kill: bool) -> None:
+        teller, life = self.teller, self.first
+        who = self.first_machine.process(life.incarnation)
+
+        async def verify(life: Life) -> None:
+            if self.history.unverified:
+                await teller.verify(life, f"recovered in {self.name}a")
+            self.known.set()
+
+        try:
+            await life.main(lambda: teller.assembly.mount(life.doors, life.store, teller.settings, who), count, kill=kill, verify=verify)
+        finally:
+            self.known.set()
+
+    async def _second(self, count: int, kill: bool) -> None:
+        life, rng = self.second, self.rng
+        await self.known.wait()
+        if self.history.unverified:
+            return
+        await trio.sleep(math.exp(rng.uniform(-1.0, 5.5)))
+        for _ in range(rng.randint(1, 4)):
+            self.takeover.forced = rng.random() < 0.35
+            self.takeover.began_s = trio.current_time()
+            try:
+                await self._mount_second(count, kill)
+                return
+            except* AlreadyMounted as group:
+                if life.node is not None:
+                    raise
+                self._refused(group)
+            await trio.sleep(math.exp(rng.uniform(0.0, 5.0)))
+
+    def _refused(self, group: BaseExceptionGroup[Any]) -> None:
+        self.takeover.refused += 1
+
+    async def _mount_second(self, count: int, kill: bool) -> None:
+        teller, life, takeover = self.teller, self.second, self.takeover
+        self.first.rival = True
+        who = self.second_machine.process(life.incarnation, force=takeover.forced)
+
+        async def verify(life: Life) -> None:
+            takeover.taken_s = trio.current_time()
+            self._may_take()
+            floors = self.history.floors_of(remote=True)
+            tree, verdict = await life.look(f"taken over in {self.name}b", teller.assembly.root, floors)
+            teller.story.checks += 1
+            teller.story.say(f"  taken over in {self.name}b: at {verdict.cut} (of {self.history.counts()}, at least {floors})")
+            takeover.cut = verdict.cut
+            takeover.history = life.history = self.history.fork(tree, verdict, trio.current_time())
+            self.second_machine.branch = None
+
+        await life.main(lambda: teller.assembly.mount(life.doors, life.store, teller.settings, who), count, kill=kill, verify=verify)
+
+    def _may_take(self) -> None:
+        """A polite taker is never let in beside a writer that lives and is not silent."""
+        first, takeover = self.first, self.takeover
+        if takeover.forced or first.incarnation.dead or first.node is None or self._first_actor.done or first.node.ended:
+            return
+        if first.nature.was_away(takeover.began_s - 100.0) or not first.store.faults.healthy or first.store.faults.bytes_per_s < 1e6:
+            return
+        if self.teller.families.office and first.node is not None:
+            raise Finding(f"I13: {self.second_machine.name} was let in beside a writer that lives (asked at {takeover.began_s:.1f} s)")
+
+    # ------------------------------------------------------------ playing it, and the account
+
+    def play(self) -> None:
+        teller, rng, story = self.teller, self.rng, self.teller.story
+        before, changes = self.history.events.count, len(teller.bucket.history)
+        counts = rng.randint(5, 80), rng.randint(5, 40)
+        kills = rng.random() < 0.5, rng.random() < 0.5
+        story.say(f"{self.name}, two at once: {self.first_machine.name} dies at {self.first.incarnation.plan}, {self.first.store.faults}; "
+                  f"{self.second_machine.name} dies at {self.second.incarnation.plan}, {self.second.store.faults}")
+        self._first_actor = Actor(self.first.incarnation, lambda: self._first(counts[0], kills[0]))
+        self._second_actor = Actor(self.second.incarnation, lambda: self._second(counts[1], kills[1]))
+        self.first.outcome, self.second.outcome = self._first_actor.outcome, self._second_actor.outcome
+        try:
+            live_together([self._first_actor, self._second_actor], seed=rng.getrandbits(64), start_s=teller.now_s)
+        finally:
+            story.operations += (self.history.events.count - before) // 2
+            teller.close_life(self.first)
+            teller.close_life(self.second)
+        teller.now_s = max(self.first.outcome.ended_s, self.second.outcome.ended_s) + rng.choice([0.1, 5.0, 100.0])
+        for life in (self.first, self.second):          # what is wrong in either is told before what follows from it
+            if life.outcome.error is not None and not all(isinstance(leaf, S3cfsError) for leaf in leaves(life.outcome.error)):
+                raise life.outcome.error
+        self._account(changes)
+
+    def _account(self, changes: int) -> None:
+        teller, takeover = self.teller, self.takeover
+        forked = takeover.history
+        teller.story.say(f"  {'forced' if takeover.forced else 'polite'}, refused {takeover.refused} times, "
+                         f"{'took over' if forked else 'not in office'}")
+        teller.account(self.first, landed=True)
+        if forked is None:
+            if not isinstance(self.second.outcome.error, type(None)):
+                teller.account(self.second, landed=True)
+            for machine in teller.machines:
+                machine.drive.faults = DiskFaults()
+            if self.second.node is not None:                  # in office, and dead before it had looked: it changed nothing
+                self.first_machine.stale = True
+            teller.check_bucket()
+            teller.aftermath(self.first, changes)
+            return
+        self._one_history(forked)
+        teller.leave_behind(self.first_machine, self.history)
+        self.first_machine.unsent = True
+        self.second_machine.stale = False
+        teller.history, teller.machine = forked, self.second_machine
+        teller.account(self.second, landed=True)
+        for machine in teller.machines:
+            machine.drive.faults = DiskFaults()
+        teller.check_bucket()
+        if self.rng.random() < 0.5:
+            self.first_machine.power_cut(self.rng)
+        teller.aftermath(self.second, len(teller.bucket.history))
+
+    def _one_history(self, forked: History) -> None:
+        """What the first one said is in the store is in the second one's history, whenever it said so."""
+        for ack in self.history.acks:
+            if not ack.remote:
+                continue
+            for log, floor, cut in zip(self.history.logs, ack.floors, self.takeover.cut, strict=True):
+                if floor > cut and difference(_last(log.moments[floor].nodes, log.root), log.moments[cut].nodes, log.root):
+                    raise Finding(
+                        f"F1: {self.first_machine.name} said at {ack.at_s:.1f} s by {ack.what} that operation {floor} "
+                        f"({log.moments[floor].what}) of folder {log.root} is in the store; {self.second_machine.name} took over at {cut} "
+                        f"({self.takeover.taken_s:.1f} s)")
+
+
+def _last(nodes: Nodes, root: int) -> Nodes:
+    return {ino: replace(node, versions=node.versions[-1:]) for ino, node in below(nodes, root).items()}
+
+
+def play(teller: Teller, number: int) -> None:
+    teller.story.lives += 2
+    teller.story.duos += 1
+    teller.story.last_trace = []
+    Duo(teller, number).play()
+
+

@@ -1,0 +1,141 @@
+"""One node at work on one machine, and its clients: what it is told, what befalls it, how it ends."""
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import trio
+
+from s3cfs.errors import DataError, NoSpace, S3cfsError, StoreError
+
+from .check import Finding, judge
+from .client import Client
+from .crash import Crash, Incarnation
+from .faults import DiskFaults
+from .history import History
+from .machines import Machine
+from .model import Model, Nodes
+from .nature import Families, Nature
+from .runtime import Outcome
+from .scan import scan
+from .store import Bucket, SimStore, StoreFaults
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """What a group of errors is made of."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in leaves(inner)]
+    return [error]
+
+
+class Life:
+    """`client.Site` for its clients. `main` is what it does: mount, look, work, leave or be killed."""
+
+    def __init__(self, history: History, machine: Machine, incarnation: Incarnation, doors: Any, store: SimStore, bucket: Bucket,
+                 families: Families, rng: random.Random, *, alone: bool = True) -> None:
+        self.history, self.machine, self.incarnation, self.doors, self.store = history, machine, incarnation, doors, store
+        self.rng, self.bucket, self.events = rng, bucket, history.events
+        self.nature = Nature(families, random.Random(rng.getrandbits(64)), incarnation, doors.clock, store.faults, alone)
+        self.node: Any = None
+        self.clients: list[Client] = []
+        self.rival = False                         # another machine tries to take office, or has done so
+        self.outcome: Outcome[Any] = Outcome()
+        self.coming = DiskFaults()                 # the disk's troubles, from when it is mounted on
+
+    # ------------------------------------------------------------ the site
+
+    def counts(self) -> list[int]:
+        return self.history.counts()
+
+    def acknowledge(self, remote: bool, floors: list[int], what: str) -> None:
+        self.history.acknowledge(remote, floors, len(self.bucket.history), what, trio.current_time())
+
+    def alive(self) -> None:
+        self.incarnation.alive()
+
+    @property
+    def clock_turned_back(self) -> bool:
+        return self.nature.turned_back
+
+    @property
+    def deposed(self) -> bool:
+        return self.rival and self.node is not None and bool(self.node.ended) and not self.node.failed
+
+    @property
+    def fired(self) -> bool:
+        return self.machine.drive.faults.fired > 0
+
+    def strained(self, since_s: float) -> bool:
+        """The store could not take or give what was asked of it in good time."""
+        return self.nature.was_away(since_s - 200.0) or self.store.faults.bytes_per_s < 1e6
+
+    def excuses(self, error: Exception, since_s: float) -> bool:
+        if not isinstance(error, S3cfsError):
+            return False                           # an error that says nothing to a user
+        return self.fired or self.deposed or (self.strained(since_s) and isinstance(error, DataError | NoSpace))
+
+    @contextlib.contextmanager
+    def calm(self) -> Iterator[None]:
+        drive, faults = self.machine.drive, self.store.faults
+        kept, away = drive.faults.troubles, faults.away
+        drive.faults.troubles, faults.away = [], False
+        try:
+            yield
+        finally:
+            drive.faults.troubles, faults.away = kept, away
+
+    # ------------------------------------------------------------ what it does
+
+    async def main(self, mount: Callable[[], Any], count: int, *, kill: bool, verify: Callable[[Life], Awaitable[None]]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.nature.run)
+            async with mount() as self.node:
+                self.nature.mounted()
+                if self.coming.any:
+                    self.machine.drive.faults = self.coming
+                self.incarnation.working()
+                await verify(self)
+                await self.work(count)
+                if kill:
+                    self.incarnation.kill("killed at the end")
+                    raise Crash
+                good = StoreFaults(rng=self.store.faults.rng)
+                good.away = self.store.faults.away
+                self.store.faults = self.nature.faults = good
+                if self.rng.random() < 0.5:
+                    self.machine.drive.faults.troubles = []
+            nursery.cancel_scope.cancel()
+
+    async def work(self, count: int) -> None:
+        history = self.history
+        self.clients = [Client(self.node, log, Model(log.root, log.moments[-1].nodes, history.spent),
+                               random.Random(self.rng.getrandbits(64)), self, index=index) for index, log in enumerate(history.logs)]
+        async with trio.open_nursery() as nursery:
+            for client in self.clients:
+                nursery.start_soon(client.run, count // len(self.clients))
+
+    async def look(self, where: str, root: int, floors: list[int]) -> tuple[Nodes, Any]:
+        """I1, I3, I10: the state is one that may be."""
+        with self.calm():
+            tree = await scan(self.node.vfs, root)
+            verdict = judge(tree, self.history.logs, floors, where=where)
+            problems = [] if self.node.ended else await self.node.audit()
+        if problems:
+            raise Finding(f"I10, {where}: " + "; ".join(problems[:5]))
+        return tree, verdict
+
+    # ------------------------------------------------------------ how it ended
+
+    def excuses_end(self, error: BaseException, *, landed: bool) -> bool:
+        """Whether a mount may end with this error, or not come to be."""
+        found = leaves(error)
+        if not all(isinstance(leaf, S3cfsError) for leaf in found):
+            return False
+        if self.fired or self.rival and (self.node is None or self.deposed):
+            return True
+        if self.node is not None:
+            return False
+        bad = not self.store.faults.healthy or self.strained(self.outcome.ended_s)
+        return bad and all(isinstance(leaf, StoreError) for leaf in found) or landed
