@@ -63,6 +63,7 @@ class Assembly(Protocol):
 
 #: so small that packs, segments, checkpoints, the pool and the cache all overflow within a few operations
 SMALL: dict[str, tuple[int, ...]] = {
+    "disk_reserve_bytes": (0, 50 * KIB),
     "pack_target_bytes": (16 * KIB, 64 * KIB, 1024 * KIB),
     "stage_run_bytes": (100 * KIB, 256 * KIB),        # must be more than a chunk
     "checkpoint_min_log_bytes": (2 * KIB, 1024 * KIB),

@@ -172,8 +172,11 @@ class Teller:
         self.newest_ns = max(self.newest_ns, life.machine.wall_ns(outcome.ended_s), life.nature.latest_ns)
         self.ended(life.incarnation, life.doors)
         story.faults += faults.fired
+        life.had_faults = life.fired
         for line in life.nature.told:
             story.say(f"  {life.incarnation.name}: {line}")
+        for ack in life.history.acks[-2:]:
+            story.say(f"  acknowledged at {ack.at_s:.1f} s: {'remote' if ack.remote else 'local'} {ack.what}, {list(ack.floors)}")
         for log in life.history.logs:
             story.say(f"  folder {log.root}: {len(log.moments) - 1} operations, running {log.running and log.running[0]}")
         how = f"died at {outcome.where}" if outcome.crashed else f"ended: {outcome.error!r:.200}" if outcome.error else "unmounted"
@@ -224,6 +227,9 @@ class Teller:
                 self.story.say("  what it had not sent is in no history; its owner removes the folder")
                 machine.lose_disk()
         elif not outcome.crashed:
+            if life.node.ended and not self.families.endings:
+                outcome.crashed = True
+                return
             if life.node.failed:
                 raise Finding(f"I3: the mount ended without an error, though writing had ended: {life.node.ended}")
             counts = history.counts()

@@ -34,6 +34,7 @@ class Takeover:
     began_s: float = math.inf             # ... at which that mount began
     history: History | None = None        # the first one's, as it goes on here
     cut: list[int] = field(default_factory=list)
+    instead: History | None = None        # with what the second one had left behind itself: the first one had sent nothing
     refused: int = 0
     forced: bool = False
     gave_up: bool = False
@@ -47,6 +48,7 @@ class Duo:
         self.name = f"life {number}"
         self.first = teller.new_life(f"{self.name}a", self.first_machine, self.history, alone=False)
         self.second = teller.new_life(f"{self.name}b", self.second_machine, self.history, alone=False)
+        self.second.nature.turned_back = True      # its clock is not the first one's
         self.known = trio.Event()             # the first one's state has been judged, or it never will be
         self.takeover = Takeover()
 
@@ -95,15 +97,26 @@ class Duo:
         async def verify(life: Life) -> None:
             takeover.taken_s = trio.current_time()
             self._may_take()
-            floors = self.history.floors_of(remote=True)
-            tree, verdict = await life.look(f"taken over in {self.name}b", teller.assembly.root, floors)
-            teller.story.checks += 1
-            teller.story.say(f"  taken over in {self.name}b: at {verdict.cut} (of {self.history.counts()}, at least {floors})")
-            takeover.cut = verdict.cut
-            takeover.history = life.history = self.history.fork(tree, verdict, trio.current_time())
+            await self._look(life)
             self.second_machine.branch = None
 
         await life.main(lambda: teller.assembly.mount(life.doors, life.store, teller.settings, who), count, kill=kill, verify=verify)
+
+    async def _look(self, life: Life) -> None:
+        teller, takeover, branch, where = self.teller, self.takeover, self.second_machine.branch, f"taken over in {self.name}b"
+        history, floors = self.history, self.history.floors_of(remote=True)
+        try:
+            tree, verdict = await life.look(where, teller.assembly.root, floors)
+        except Finding:
+            if branch is None or not branch.may_go_on_instead_of(self.history):
+                raise
+            history, floors, takeover.instead = branch, branch.floors, branch
+            life.history = branch
+            tree, verdict = await life.look(f"{where}, with what had been left behind", teller.assembly.root, floors)
+        teller.story.checks += 1
+        teller.story.say(f"  {where}: at {verdict.cut} (of {history.counts()}, at least {floors})")
+        takeover.cut = verdict.cut
+        takeover.history = life.history = history.fork(tree, verdict, trio.current_time())
 
     def _may_take(self) -> None:
         """A polite taker is never let in beside a writer that lives and is not silent."""
@@ -170,6 +183,11 @@ class Duo:
 
     def _one_history(self, forked: History) -> None:
         """What the first one said is in the store is in the second one's history, whenever it said so."""
+        if self.takeover.instead is not None:
+            if not self.takeover.instead.may_go_on_instead_of(self.history):
+                raise Finding(f"F1: {self.second_machine.name} went on with its own, though {self.first_machine.name} had said that changes "
+                              "are in the store")
+            return
         for ack in self.history.acks:
             if not ack.remote:
                 continue

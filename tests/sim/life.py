@@ -42,6 +42,7 @@ class Life:
         self.clients: list[Client] = []
         self.rival = False                         # another machine tries to take office, or has done so
         self.outcome: Outcome[Any] = Outcome()
+        self.had_faults = False
         self.coming = DiskFaults()                 # the disk's troubles, from when it is mounted on
 
     # ------------------------------------------------------------ the site
@@ -65,7 +66,7 @@ class Life:
 
     @property
     def fired(self) -> bool:
-        return self.machine.drive.faults.fired > 0
+        return self.had_faults or self.machine.drive.faults.fired > 0
 
     def strained(self, since_s: float) -> bool:
         """The store could not take or give what was asked of it in good time."""
