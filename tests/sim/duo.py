@@ -185,8 +185,8 @@ class Duo:
         """What the first one said is in the store is in the second one's history, whenever it said so."""
         if self.takeover.instead is not None:
             if not self.takeover.instead.may_go_on_instead_of(self.history):
-                raise Finding(f"F1: {self.second_machine.name} went on with its own, though {self.first_machine.name} had said that changes "
-                              "are in the store")
+                raise Finding(f"F1: {self.second_machine.name} went on with its own, though {self.first_machine.name} had said "
+                              "that changes are in the store")
             return
         for ack in self.history.acks:
             if not ack.remote:

@@ -132,8 +132,8 @@ class Life:
     def excuses_end(self, error: BaseException, *, landed: bool) -> bool:
         """Whether a mount may end with this error, or not come to be."""
         found = leaves(error)
-        if not all(isinstance(leaf, S3cfsError) for leaf in found):
-            return False
+        if not all(isinstance(leaf, S3cfsError | OSError) for leaf in found):
+            return False                           # of these the command line makes one clear line
         if self.fired or self.rival and (self.node is None or self.deposed):
             return True
         if self.node is not None:
