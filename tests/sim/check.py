@@ -6,7 +6,7 @@ Each client's operations are a sequence; a recovered filesystem is, in each clie
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .model import Attributes, Model, Node, Nodes, Version
 
@@ -106,6 +106,14 @@ def _content_difference(found: Version, versions: Sequence[Version]) -> str:
         if values[0] not in values[1:]:
             return f"byte {offset} of {len(found.data)} is {values[0]}, not {sorted(set(values[1:]))}{of}"
     return ""
+
+
+def covers(log: ClientLog, cut: int, floor: int) -> bool:
+    """Whether all that mattered of the first `floor` operations had happened after `cut` of them."""
+    if floor <= cut:
+        return True
+    found = {ino: replace(node, versions=node.versions[-1:]) for ino, node in below(log.moments[floor].nodes, log.root).items()}
+    return not difference(found, log.moments[cut].nodes, log.root)
 
 
 def _distance(found: Nodes, wanted: Nodes, root: int) -> int:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from s3cfs.errors import AlreadyMounted, S3cfsError
 
-from .check import Finding, below, difference
+from .check import Finding, covers
 from .faults import DiskFaults
 from .history import History
 from .life import Life, leaves
-from .model import Nodes
 from .runtime import Actor, live_together
 
 if TYPE_CHECKING:
@@ -192,15 +191,11 @@ class Duo:
             if not ack.remote:
                 continue
             for log, floor, cut in zip(self.history.logs, ack.floors, self.takeover.cut, strict=True):
-                if floor > cut and difference(_last(log.moments[floor].nodes, log.root), log.moments[cut].nodes, log.root):
+                if not covers(log, cut, floor):
                     raise Finding(
                         f"F1: {self.first_machine.name} said at {ack.at_s:.1f} s by {ack.what} that operation {floor} "
                         f"({log.moments[floor].what}) of folder {log.root} is in the store; {self.second_machine.name} took over at {cut} "
                         f"({self.takeover.taken_s:.1f} s)")
-
-
-def _last(nodes: Nodes, root: int) -> Nodes:
-    return {ino: replace(node, versions=node.versions[-1:]) for ino, node in below(nodes, root).items()}
 
 
 def play(teller: Teller, number: int) -> None:

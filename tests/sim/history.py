@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .check import ClientLog, Moment, Verdict, below
+from .check import ClientLog, Moment, Verdict, below, covers
 from .model import Model, Nodes
 
 
@@ -91,8 +91,8 @@ class History:
 
     def may_go_on_instead_of(self, other: History) -> bool:
         """Whether the `other`, which took over, said of nothing of its own that it is in the store."""
-        return all(floor <= cut for ack in other.acks[other.base:] if ack.remote
-                   for floor, cut in zip(ack.floors, other.taken_at, strict=True))
+        return all(covers(log, cut, floor) for ack in other.acks[other.base:] if ack.remote
+                   for log, floor, cut in zip(other.logs, ack.floors, other.taken_at, strict=True))
 
     def unmounted(self) -> None:
         """A moment of its own: until it ended, open files were free."""

@@ -93,6 +93,7 @@ class Nature:
             self.clock.wall_offset_ns += round(seconds * 1e9)
         elif kind == "suspend" and self.alone:
             jump(seconds)
+            self.away_last = trio.current_time()
         else:
             self.incarnation.frozen_until = trio.current_time() + seconds
         self.told.append(f"{kind} {seconds:.0f} s")
