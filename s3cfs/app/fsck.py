@@ -184,6 +184,7 @@ class _Fsck:
         options = NodeOptions(cache_bytes=KEEP_ALL, host=this_host(), process_alive=process_alive)
         try:
             async with open_node(doors, self._open_backend(), self._keyring, self._superblock, options, self._tell_of_node) as node:
+                await node.sweeper.finish()            # a repair may then rely on each extent being some file's
                 shop = self._workshop(node)
                 for number, repair in enumerate(repairs):
                     self._tell("repairing", number, len(repairs), "repairs")

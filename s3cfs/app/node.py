@@ -40,6 +40,7 @@ from s3cfs.vfs.cutting import Cutter
 from s3cfs.vfs.files import Files
 from s3cfs.vfs.spool import Spool
 from s3cfs.vfs.stage import Stager
+from s3cfs.vfs.sweeper import Sweeper
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class Node:
     spool: Spool
     commits: Commits
     vfs: Vfs
+    sweeper: Sweeper
     tip: Tip
     options: NodeOptions
     left_bytes: int = -1                       # what was not in the store at the end; -1 while it runs
@@ -181,6 +183,7 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
                 await recover(doors, meta, node.journal, remote, node.codec, node.damage)
                 node.commits.adopt(node.journal.pending())
                 nursery.start_soon(node.files.run)
+                nursery.start_soon(node.sweeper.run)
             await nursery.start(node.commits.run)
             nursery.start_soon(_save_cache_table, node)
             nursery.start_soon(node.damage.run)
@@ -203,6 +206,7 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
 
 async def _leave(node: Node) -> None:
     """Everything into the store, then sign off. A mount that was deposed or failed keeps what it has and leaves."""
+    node.sweeper.stop()
     try:
         if node.writer is not None and node.commits.health.writable:
             await node.commits.flush()
@@ -236,9 +240,10 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
     commits = Commits(doors, meta, journal, blocks, remote, keyring, writer, files, stager.apply_lock, options.commits, make_room)
     files.use(stager, commits.durable, commits.check_writable)
     damage.use(commits.check_writable)
+    sweeper = Sweeper(doors, meta, commits)
     vfs = Vfs(meta, files, commits, doors.clock, read_only=options.read_only, writeback=options.kernel_times)
     return Node(doors, superblock, keyring, remote, meta, writer, journal, cache, codec, blocks, damage, files, stager, spool, commits,
-                vfs, tip, options)
+                vfs, sweeper, tip, options)
 
 
 async def _date_the_root(node: Node) -> None:

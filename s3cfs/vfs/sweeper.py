@@ -1,0 +1,71 @@
+"""What large removals left behind goes in the background, in bounded steps (meta/content.py says why and how).
+
+Each step passes the gate like any other change, so it is part of the next transaction and waits where changes wait. It holds back while
+the open transaction is not small, since ending a large one takes long, and while much waits for the store: a removal in the background
+must not take the room of those who write.
+"""
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from s3cfs.doors import Doors
+from s3cfs.errors import NoSpace, S3cfsError
+from s3cfs.meta import Meta
+
+from .content import Gate, Transactions
+
+log = logging.getLogger(__name__)
+
+PAUSE_S = 0.03                 # about what a step takes: requests come between
+RETRY_S = 1.0
+OPEN_BYTES = 2 << 20           # of changeset in the open transaction: the rest is for the next one
+OUTBOX_SHARE = 0.25            # of its bound
+
+
+class Sweeper:
+    def __init__(self, doors: Doors, meta: Meta, transactions: Transactions) -> None:
+        self._clock, self._meta = doors.clock, meta
+        self._gate = Gate(transactions, False)
+        self._outbox_bytes = doors.limits.outbox_max_bytes * OUTBOX_SHARE
+        self._wanted = trio.Event()
+        self._scope = trio.CancelScope()
+        meta.when_trash_comes(lambda: self._wanted.set())
+        if meta.has_trash:
+            self._wanted.set()
+
+    async def run(self) -> None:
+        """Until stopped, or writing has ended."""
+        with self._scope:
+            while True:
+                await self._wanted.wait()
+                self._wanted = trio.Event()
+                try:
+                    await self.finish()
+                except S3cfsError as error:           # writing has ended, and the next transaction says so
+                    log.info("sweeping ends: %s", error)
+                    return
+
+    def stop(self) -> None:
+        """Nothing is changed afterwards."""
+        self._scope.cancel()
+
+    async def finish(self) -> None:
+        """Sweep until nothing is left."""
+        while self._meta.has_trash:
+            if self._meta.open_bytes > OPEN_BYTES:
+                await self._clock.sleep(PAUSE_S)
+                continue
+            if self._meta.outbox()[1] + self._meta.open_bytes > self._outbox_bytes:
+                await self._clock.sleep(RETRY_S)
+                continue
+            try:
+                await self._gate.enter()
+            except NoSpace:
+                await self._clock.sleep(RETRY_S)
+                continue
+            if self._scope.cancel_called:
+                return
+            self._meta.sweep()
+            await self._clock.sleep(PAUSE_S)
