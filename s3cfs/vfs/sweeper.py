@@ -14,7 +14,7 @@ from s3cfs.doors import Doors
 from s3cfs.errors import NoSpace, S3cfsError
 from s3cfs.meta import Meta
 
-from .content import Gate, Transactions
+from .content import Gate, Kind, Transactions
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Sweeper:
                 await self._clock.sleep(RETRY_S)
                 continue
             try:
-                await self._gate.enter()
+                await self._gate.enter(Kind.SHRINK)
             except NoSpace:
                 await self._clock.sleep(RETRY_S)
                 continue
