@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import Any
 
 from s3cfs import __version__
+from s3cfs.config import format_duration, format_size
 from s3cfs.errors import S3cfsError
 from s3cfs.formats.chunker import SLOW
 from s3cfs.history.health import State
@@ -15,19 +17,23 @@ from .node import Node
 
 SCHEMA = 1
 AWAY_AFTER_S = 2.0         # of repeated calls without an answer
+CACHE_GONE, DAMAGED = "cache-gone", "damaged"      # states beside those of Health
+WITHOUT_LOCAL_STATE = ("the cache folder was removed beside the mount: fsync waits for the store now, and what is not there is lost when "
+                       "this process ends; unmount it when the lag is 0, and mount it again")
 
 
 def status(node: Node, *, url: str, mountpoint: str, started: float) -> dict[str, Any]:
     """One look; makes no request to the store."""
     commits, remote = node.commits, node.remote.snapshot()
     totals, (rows, outbox_bytes), tip = _of_the_database(node)
-    state, message = _state(node)
+    state, message = state_of(node)
     requests = {operation: sum(kinds.values()) for operation, kinds in remote["requests"].items()}
     logical, unique, stored = totals.file_bytes, totals.chunk_bytes, totals.sealed_bytes
     return {
         "schema": SCHEMA, "pid": os.getpid(), "url": url, "mountpoint": mountpoint, "label": node.superblock.label,
         "fs_id": node.superblock.fs_id.hex(), "version": __version__, "read_only": node.options.read_only,
         "state": state, "message": message, "warnings": [SLOW] if SLOW else [],
+        "damage": {"chunks": node.damage.count, "met": node.damage.met, "last": [asdict(find) for find in node.damage.last]},
         "uptime_s": round(node.doors.clock.monotonic() - started, 1),
         "files": {"inodes": totals.inodes, "logical_bytes": logical},
         "data": {"unique_bytes": unique, "stored_bytes": stored, "packs": totals.packs, "pack_bytes": totals.pack_bytes,
@@ -57,13 +63,26 @@ def _of_the_database(node: Node) -> tuple[Totals, tuple[int, int], LocalTip]:
         return Totals(0, 0, 0, 0, 0, 0, 0), (0, 0), LocalTip(node.tip.n, node.tip.key, node.tip.hash)
 
 
-def _state(node: Node) -> tuple[str, str | None]:
+def headline(node: Node) -> str:
+    """One line for the service manager."""
+    state, message = state_of(node)
+    behind = (f"{format_duration(node.commits.lag_s())}, {format_size(node.lag_bytes())} not yet in the store" if node.lag_bytes()
+              else "everything is in the store")
+    return "; ".join(text for text in (f"{state}: {message}" if message else state, behind) if text)
+
+
+def state_of(node: Node) -> tuple[str, str | None]:
+    """What is worst, and a line about it."""
     health, writer, remote = node.commits.health, node.writer, node.remote
+    if health.volatile and health.writable:
+        return CACHE_GONE, WITHOUT_LOCAL_STATE
     if health.state is State.OK or (health.state is State.READ_ONLY and writer is None):
         if writer is not None and writer.away_since is not None:
             return State.AWAY, writer.away_cause
         if remote.away_since is not None and node.doors.clock.monotonic() - remote.away_since > AWAY_AFTER_S:
             return State.AWAY, str(remote.last_error)
+        if node.damage.count:
+            return DAMAGED, node.damage.summary()
     return health.state, health.message or None
 
 

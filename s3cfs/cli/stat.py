@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from s3cfs.cli import arguments, exitcodes, seam
+from s3cfs.cli.run import one_line
 from s3cfs.cli.style import Style
 from s3cfs.config import format_duration, format_size
 from s3cfs.errors import ExitCode
@@ -58,6 +59,11 @@ def _rows(s: Mapping[str, Any], style: Style) -> Iterator[tuple[str, str]]:
     yield "mounted on", f"{s.get('mountpoint', '')}, process {s.get('pid')}, s3cfs {s.get('version')}, since {_ago(s.get('uptime_s'))}" + (
         ", read-only" if s.get("read_only") else "")
     yield "state", (style.good if state in ("ok", "read-only") else style.bad)(state) + (f": {s['message']}" if s.get("message") else "")
+    damage = part("damage")
+    for find in damage.get("last") or ():
+        if isinstance(find, Mapping):
+            where = f"{find.get('path')} bytes {find.get('start')}-{int(find.get('end') or 1) - 1}, pack {find.get('pack')}"
+            yield one_line(str(find.get("what"))), style.bad(one_line(where))
     for text in s.get("warnings") or ():
         yield "warning", style.bad(str(text))
     yield "", ""

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 from .client import call
 from .protocol import ControlError, DaemonGone, NoAnswer
-from .registry import Registration, find, register, unregister
+from .registry import Registration, find, register, registry_folder, socket_path, unregister
 from .server import Handler, Progress, control_server
 
 __all__ = [
     "ControlError", "DaemonGone", "Handler", "NoAnswer", "Progress", "Registration", "call", "control_server", "find",
-    "register", "unregister",
+    "register", "registry_folder", "socket_path", "unregister",
 ]

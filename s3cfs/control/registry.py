@@ -38,6 +38,11 @@ def registry_folder(uid: int | None = None) -> Path:
     return standard / "s3cfs" if standard.is_dir() else Path("/tmp", f"s3cfs-{uid}")
 
 
+def socket_path(folder: Path | None = None) -> str:
+    """Where this process listens: beside its entry, and not in the local state, which somebody may remove while it runs."""
+    return str((folder or registry_folder()) / f"{os.getpid()}.sock")
+
+
 def register(device: str, mountpoint: str, url: str, socket_path: str, *, folder: Path | None = None) -> Path:
     """Say that this process serves the mount; returns the file, to be unlinked by `unregister` at the end."""
     folder = folder or registry_folder()

@@ -29,15 +29,24 @@ Handler = Callable[[dict[str, Any], Progress], Awaitable[Any]]
 
 
 @contextlib.asynccontextmanager
-async def control_server(path: str, handlers: Mapping[str, Handler], *, owner: int | None = None) -> AsyncIterator[None]:
-    """Inside, requests on the socket `path` are answered by `handlers`. `owner` is the uid besides root that may speak."""
-    owner = os.geteuid() if owner is None else owner
-    listener = _listen(path)
+async def control_server(path: str, handlers: Mapping[str, Handler], *, owner: int | None = None) -> AsyncIterator[Callable[[], None]]:
+    """Inside, requests on the socket `path` are answered by `handlers`. `owner` is the uid besides root that may speak.
+
+    Yields a function to be called now and then: when somebody has removed the socket, it is made again.
+    """
+    server = _Server(path, handlers, os.geteuid() if owner is None else owner)
+    server.listen()
     try:
         async with trio.open_nursery() as nursery:
-            server = _Server(handlers, owner)
-            nursery.start_soon(server.accept, listener, nursery)
-            yield
+            nursery.start_soon(server.accept)
+
+            def keep() -> None:
+                if not server.reachable():
+                    log.warning("the control socket %s was removed; it is made again", path)
+                    server.listen()
+                    nursery.start_soon(server.accept)
+
+            yield keep
             with trio.move_on_after(DRAIN_S):        # answers that are ready go out
                 await server.drained()
             nursery.cancel_scope.cancel()
@@ -46,17 +55,16 @@ async def control_server(path: str, handlers: Mapping[str, Handler], *, owner: i
             raise group.exceptions[0] from None
         raise
     finally:
-        listener.close()
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+        server.close()
 
 
 def _listen(path: str) -> trio.socket.SocketType:
     """A listening socket of mode 0600 from its first moment. A file left by a dead daemon is replaced."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
     door = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        os.makedirs(os.path.dirname(path), mode=0o755 if os.geteuid() == 0 else 0o700, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
         os.fchmod(door.fileno(), 0o600)              # Linux makes the file with the mode of the socket
         with short_address(path) as address:
             # trio's bind would resolve the address in a thread of its own; this is a local name
@@ -72,12 +80,34 @@ def _listen(path: str) -> trio.socket.SocketType:
 
 
 class _Server:
-    def __init__(self, handlers: Mapping[str, Handler], owner: int) -> None:
-        self._handlers = handlers
+    def __init__(self, path: str, handlers: Mapping[str, Handler], owner: int) -> None:
+        self._path, self._handlers = path, handlers
         self._owner = owner
         self._room = trio.Semaphore(CONNECTIONS_MAX)
         self._answering = 0
         self._idle = trio.Event()
+        self._listener: trio.socket.SocketType | None = None
+        self._file: os.stat_result | None = None
+
+    def listen(self) -> None:
+        """At the path, from now on there and nowhere else."""
+        made = _listen(self._path)
+        if self._listener is not None:
+            self._listener.close()
+        self._listener, self._file = made, os.lstat(self._path)
+
+    def reachable(self) -> bool:
+        """Whether the path is still our socket."""
+        try:
+            return self._file is not None and os.path.samestat(os.lstat(self._path), self._file)
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        if self.reachable():                         # else it is somebody else's
+            os.unlink(self._path)
 
     async def drained(self) -> None:
         """Until no request is being answered."""
@@ -85,17 +115,24 @@ class _Server:
             self._idle = trio.Event()
             await self._idle.wait()
 
-    async def accept(self, listener: trio.socket.SocketType, nursery: trio.Nursery) -> None:
-        while True:
-            await self._room.acquire()
-            try:
-                stream, _ = await listener.accept()
-            except OSError as error:                 # out of descriptors: they come back
-                self._room.release()
-                log.warning("control connection lost: %s", error)
-                await trio.sleep(1)
-                continue
-            nursery.start_soon(self._connection, stream)
+    async def accept(self) -> None:
+        """Until the listener of this moment is closed."""
+        listener = self._listener
+        assert listener is not None
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._room.acquire()
+                try:
+                    stream, _ = await listener.accept()
+                except trio.ClosedResourceError:
+                    self._room.release()
+                    return
+                except OSError as error:             # out of descriptors: they come back
+                    self._room.release()
+                    log.warning("control connection lost: %s", error)
+                    await trio.sleep(1)
+                    continue
+                nursery.start_soon(self._connection, stream)
 
     async def _connection(self, stream: trio.socket.SocketType) -> None:
         try:

@@ -110,8 +110,8 @@ class Commits:
     # ---------------------------------------------------------------- barriers
 
     async def durable(self) -> None:
-        """Everything done before this call is in a transaction on the local disk (and, under --sync=remote, in the store)."""
-        if self._options.sync_remote:
+        """Everything done before this call is in a transaction on the local disk (and in the store, where that is what durable means)."""
+        if self._options.sync_remote or self.health.volatile:
             with trio.move_on_after(self._doors.limits.store_deadline_s):
                 await self.flush(files=False)
                 return

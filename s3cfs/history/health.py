@@ -30,6 +30,7 @@ class Health:
         self.message = ""
         self.failure: Exception | None = None
         self.on_change: list[Callable[[], None]] = []
+        self.volatile = False             # the local disk keeps nothing any more: durable is what the store has
 
     @property
     def writable(self) -> bool:

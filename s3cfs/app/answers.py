@@ -1,0 +1,86 @@
+"""What a running mount answers on its control socket (s3cfs/control): a method an operation."""
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from s3cfs.control import Handler, Progress
+from s3cfs.errors import S3cfsError, UsageError
+
+from .node import Node
+from .status import status
+
+if TYPE_CHECKING:
+    from .daemon import Daemon
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+class Answers:
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def handlers(self) -> dict[str, Handler]:
+        return {"ping": self._ping, "stat": self._stat, "flush": self._flush, "drop-cache": self._drop_cache,
+                "log-level": self._log_level, "wait": self._wait}
+
+    def _running(self) -> Node:
+        if self._daemon.node is None:
+            raise S3cfsError("the mount is still starting")
+        return self._daemon.node
+
+    async def _ping(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        return {"pid": os.getpid()}
+
+    async def _stat(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        daemon = self._daemon
+        return status(self._running(), url=daemon.settings.url, mountpoint=daemon.path, started=daemon.started)
+
+    async def _flush(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        node = self._running()
+        async with _reporting(node, progress, "bringing changes to the store"):
+            await node.flush()
+        return {"commit": node.writer.tip.n if node.writer else node.tip.n}
+
+    async def _drop_cache(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        node = self._running()
+        before = node.cache.used_bytes
+        await node.drop_cache()
+        return {"freed_bytes": before - node.cache.used_bytes}
+
+    async def _log_level(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        level = str(args.get("level", "")).upper()
+        if level not in LEVELS:
+            raise UsageError("the level is debug, info, warning or error")
+        logging.getLogger().setLevel(level)
+        return {"level": level.lower()}
+
+    async def _wait(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        """After an unmount: the answer comes when all is in the store, or is known not to come there; the process ends right after."""
+        async with _reporting(self._running(), progress, "bringing changes to the store"):
+            await self._daemon.ended.wait()
+        if self._daemon.failure is not None:
+            raise self._daemon.failure
+        return {}
+
+
+@contextlib.asynccontextmanager
+async def _reporting(node: Node, progress: Progress, text: str) -> AsyncIterator[None]:
+    """Progress lines while something is brought to the store: bytes done of what there was."""
+    total = max(1, node.lag_bytes())
+
+    async def report() -> None:
+        while True:
+            left = node.lag_bytes()
+            await progress({"done": max(0, total - left), "total": total, "unit": "bytes", "text": text})
+            await node.doors.clock.sleep(0.3)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(report)
+        yield
+        nursery.cancel_scope.cancel()
