@@ -15,12 +15,12 @@ protocol.py: what both ends agree on; server.py: the daemon's end; client.py: a 
 """
 from __future__ import annotations
 
-from .client import call
+from .client import asked, call
 from .protocol import ControlError, DaemonGone, NoAnswer
 from .registry import Registration, find, register, registry_folder, socket_path, unregister
 from .server import Handler, Progress, control_server
 
 __all__ = [
-    "ControlError", "DaemonGone", "Handler", "NoAnswer", "Progress", "Registration", "call", "control_server", "find",
+    "ControlError", "DaemonGone", "Handler", "NoAnswer", "Progress", "Registration", "asked", "call", "control_server", "find",
     "register", "registry_folder", "socket_path", "unregister",
 ]

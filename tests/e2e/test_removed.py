@@ -26,6 +26,11 @@ def sweep(mount: Mount) -> None:
     mount.signal(signal.SIGCONT)
 
 
+def waits(pid: int) -> bool:
+    folder = Path("/proc", str(pid), "fd")
+    return any(os.readlink(entry).startswith("socket:") for entry in folder.iterdir() if entry.is_symlink())
+
+
 def in_the_store(fs: Filesystem, expected: dict[str, bytes]) -> None:
     """Looked at by another machine."""
     mount = fs.mount("-o", "ro", where="elsewhere", cache="other machine")
@@ -83,6 +88,7 @@ def test_what_cannot_be_brought_to_the_store_is_told(local_fs: Filesystem):
     process = subprocess.Popen([sys.executable, "-m", "s3cfs", "umount", mount.path], env=local_fs.environment(), text=True,
                                stderr=subprocess.PIPE)
     until(lambda: not mounted_at(mount.path), "unmounted")
+    until(lambda: waits(process.pid), "the command waits on the control socket")
     assert mount.alive and process.poll() is None
     mount.signal(signal.SIGTERM)
     until(lambda: "signal=SIGTERM" in mount.log(), "the first one was taken: two at once are one")
