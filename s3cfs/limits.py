@@ -66,6 +66,10 @@ class Limits:
     sweep_rows: int = 8192                   # extents that go in one step when a file is removed or truncated
     record_max_bytes: int = 16 * MIB         # uncompressed changesets in one record
     outbox_max_bytes: int = 128 * MIB        # uncompressed changesets waiting for the store; beyond it writers wait
+    wal_copy_pages: int = 1024               # of SQLite's log; copying them is not worth its syncs below this (4 MiB)
+    wal_restart_pages: int = 8192            # 32 MiB: start it anew when next it can be
+    wal_rest_pages: int = 2048               # what the end of a transaction may copy itself for that
+    wal_anyhow_pages: int = 65536            # 256 MiB: and when no thread comes to help, everything
     checkpoint_min_log_bytes: int = 1 * MIB  # a checkpoint is not worth it below this
     checkpoint_log_ratio: float = 0.25       # of the size of the last checkpoint
     checkpoint_max_segments: int = 500

@@ -30,11 +30,8 @@ from s3cfs.meta import schema
 from s3cfs.meta.types import Counters, Transaction
 
 PAGE_CACHE_KIB = 32 * 1024
-WAL_COPY_PAGES = 1024            # a checkpoint is not worth its syncs below this (4 MiB)
-WAL_RESTART_PAGES = 8192         # 32 MiB: start the WAL anew when next it can be
-WAL_REST_PAGES = 2048            # what commit() may copy itself for that
-WAL_ANYHOW_PAGES = 65536         # 256 MiB: and when no thread comes to help, everything
 WAL_KEEP_BYTES = 64 << 20
+WAL_PIECE_BYTES = 1 << 20
 PLAIN_HEADER = b"SQLite format 3\0"
 WAL_FIRST_PAGE = 32 + 24         # header of the WAL, header of its first frame
 
@@ -81,7 +78,7 @@ class Engine:
     """See the top of the file. Parts of the metadata (tree, content, ...) hold one and speak SQL to it."""
 
     def __init__(self, doors: Doors, path: str, key: bytes | None) -> None:
-        self.doors, self.path, self.key = doors, path, key
+        self.doors, self.path, self.key, self._limits = doors, path, key, doors.limits
         self.failed: S3cfsError | None = None
         self.snapshots: set[int] = set()        # open ones; they hold the WAL
         self.open_packs: set[int] = set()       # begun by this process and not closed: content.py keeps it
@@ -89,7 +86,9 @@ class Engine:
         self._helping = threading.Lock()
         self._helper: apsw.Connection | None = None
         try:
-            if not doors.disk.exists(path):
+            if doors.disk.exists(path):
+                _rewrite_wal(doors, path)
+            else:
                 _create(doors, path, key)
             _check_header(doors, path, key)
             self.connection = connect(doors, path, key)
@@ -260,9 +259,9 @@ class Engine:
 
     def _wants_restart(self) -> bool:
         pages = self._wal_pages
-        if pages < WAL_RESTART_PAGES or self.snapshots:
+        if pages < self._limits.wal_restart_pages or self.snapshots:
             return False
-        return pages - self._copied_pages <= WAL_REST_PAGES or pages >= WAL_ANYHOW_PAGES
+        return pages - self._copied_pages <= self._limits.wal_rest_pages or pages >= self._limits.wal_anyhow_pages
 
     def sync_wal(self) -> None:
         if self.failed:
@@ -276,7 +275,9 @@ class Engine:
         if self.failed:
             raise self.again()
         helper = self._helper
-        if helper is None or self._wal_pages - self._copied_pages < WAL_COPY_PAGES or not self._helping.acquire(blocking=False):
+        if helper is None or self._wal_pages - self._copied_pages < self._limits.wal_copy_pages:
+            return
+        if not self._helping.acquire(blocking=False):
             return
         try:
             self._copied_pages = helper.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)[1]
@@ -338,6 +339,25 @@ def _create(doors: Doors, path: str, key: bytes | None) -> None:
         file.close()
     disk.rename(new, path)
     disk.sync_dir(path.rpartition("/")[0])
+
+
+def _rewrite_wal(doors: Doors, path: str) -> None:
+    """Have what is read of the WAL on the disk, before SQLite believes it.
+
+    When an fsync of an earlier process failed, or the kernel's own writing before it, the pages are called clean and are on no disk; they
+    are read all the same, and an fsync says nothing of them. SQLite would put new frames behind them, and a power cut would leave a hole
+    in front of what was synced. The same bytes once more are dirty again. The database itself needs no such care: whatever it has of a
+    checkpoint whose fsync failed is in the WAL still, and is copied again.
+    """
+    if not doors.disk.exists(path + "-wal"):
+        return
+    file = doors.disk.open(path + "-wal")
+    try:
+        for offset in range(0, file.size(), WAL_PIECE_BYTES):
+            file.pwrite(file.pread(WAL_PIECE_BYTES, offset), offset)
+        file.fsync()
+    finally:
+        file.close()
 
 
 def _bring_up(connection: apsw.Connection) -> None:

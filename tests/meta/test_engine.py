@@ -183,6 +183,42 @@ def test_a_failing_disk_ends_everything(tmp_path: Path, error: Exception) -> Non
     again.close()
 
 
+@pytest.mark.parametrize(("error", "wanted"), [(apsw.FullError("full"), CacheFull), (apsw.IOError("io"), CacheUnusable)])
+@pytest.mark.parametrize("call", ["run", "many", "one"])
+def test_a_disk_that_fails_in_the_middle_of_a_statement_ends_everything(tmp_path: Path, error: Exception, wanted: type[Exception],
+                                                                        call: str) -> None:
+    """Pages that find no place in memory go to the WAL before any COMMIT: then a statement meets the full disk, and SQLite rolls back
+    more than that statement. What was said to be done since the last commit() is gone, so nothing may go on.
+    """
+    vfs = Vfs(f"filling-{tmp_path.name}")
+    meta = open_meta(tmp_path, vfs=vfs.name)
+    run(add_file(meta, b"before"))
+    meta.commit()
+    sql(meta, "PRAGMA cache_size = 10")
+    run(add_file(meta, b"after"))
+    vfs.error = error
+    engine = meta._engine
+    insert = "INSERT INTO local VALUES (?, zeroblob(20000))"
+    with pytest.raises(wanted) as caught:
+        for number in range(200):
+            if call == "run":
+                engine.run(insert, (f"k{number}",))
+            elif call == "many":
+                engine.many(insert, [(f"k{number}-{at}",) for at in range(5)])
+            else:
+                engine.one(f"{insert} RETURNING 1", (f"k{number}",))
+    vfs.error = None
+    assert type(meta.failed) is wanted and str(meta.failed) == str(caught.value)
+    for refused in (lambda: run(meta.lookup(1, b"before")), meta.commit, meta.sync_wal, lambda: meta.local_set("k", b"")):
+        with pytest.raises(wanted):
+            refused()
+    meta.close()
+    again = open_meta(tmp_path, vfs=vfs.name)
+    assert run(again.lookup(1, b"before")) and run(again.lookup(1, b"after")) is None
+    assert again.local_get("k0") is None and again.quick_check() == []
+    again.close()
+
+
 def test_a_rollback_nobody_asked_for_ends_everything(tmp_path: Path) -> None:
     meta = open_meta(tmp_path)
     sql(meta, "ROLLBACK")
