@@ -5,7 +5,8 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 
@@ -15,31 +16,39 @@ from s3cfs.errors import S3cfsError, UsageError
 from .node import Node
 from .status import status
 
-if TYPE_CHECKING:
-    from .daemon import Daemon
-
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
+@dataclass(slots=True)
+class Life:
+    """How far a mount is. Once `ended` is set, `failure` says what is not in the store, and why."""
+
+    url: str
+    mountpoint: str
+    started: float                     # monotonic
+    node: Node | None = None
+    ended: trio.Event = field(default_factory=trio.Event)
+    failure: S3cfsError | None = None
+
+
 class Answers:
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, life: Life) -> None:
+        self._life = life
 
     def handlers(self) -> dict[str, Handler]:
         return {"ping": self._ping, "stat": self._stat, "flush": self._flush, "drop-cache": self._drop_cache,
                 "log-level": self._log_level, "wait": self._wait}
 
     def _running(self) -> Node:
-        if self._daemon.node is None:
+        if self._life.node is None:
             raise S3cfsError("the mount is still starting")
-        return self._daemon.node
+        return self._life.node
 
     async def _ping(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
         return {"pid": os.getpid()}
 
     async def _stat(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
-        daemon = self._daemon
-        return status(self._running(), url=daemon.settings.url, mountpoint=daemon.path, started=daemon.started)
+        return status(self._running(), url=self._life.url, mountpoint=self._life.mountpoint, started=self._life.started)
 
     async def _flush(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
         node = self._running()
@@ -63,9 +72,9 @@ class Answers:
     async def _wait(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
         """After an unmount: the answer comes when all is in the store, or is known not to come there; the process ends right after."""
         async with _reporting(self._running(), progress, "bringing changes to the store"):
-            await self._daemon.ended.wait()
-        if self._daemon.failure is not None:
-            raise self._daemon.failure
+            await self._life.ended.wait()
+        if self._life.failure is not None:
+            raise self._life.failure
         return {}
 
 

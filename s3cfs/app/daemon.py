@@ -20,10 +20,10 @@ from s3cfs.fuse.options import FuseOptions
 from s3cfs.fuse.session import Leaving, Mounted, serve
 from s3cfs.history.commits import Options as CommitOptions
 
-from .answers import Answers
+from .answers import Answers, Life
 from .host import process_alive, this_host
 from .local import FolderLock, LocalDisk
-from .node import DATABASE, Node, NodeOptions, open_node
+from .node import DATABASE, NodeOptions, open_node
 from .store import open_store, patient
 from .watch import Watch
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Daemon:
-    """`run` once. `node` is there while the filesystem runs; once `ended` is set, `failure` says what is not in the store, and why."""
+    """`run` once."""
 
     def __init__(self, settings: Settings, path: str, options: MountOptions, found: Superblock, keyring: KeyRing, disk: LocalDisk,
                  lock: FolderLock, report: Report) -> None:
@@ -39,10 +39,7 @@ class Daemon:
         self.superblock, self.keyring, self.disk, self.lock, self.report = found, keyring, disk, lock, report
         self.doors = Doors(SystemClock(), SystemRandomness(), TrioThreads(), disk)
         self.leaving = Leaving()
-        self.started = self.doors.clock.monotonic()
-        self.node: Node | None = None
-        self.ended = trio.Event()
-        self.failure: S3cfsError | None = None
+        self.life = Life(settings.url, path, self.doors.clock.monotonic())
         self._no_more_retries = threading.Event()
         self._socket = socket_path()
         self._registration: Path | None = None
@@ -69,18 +66,18 @@ class Daemon:
 
     async def _serve(self) -> None:
         """Whoever waits on the control socket hears of an error before it ends the process."""
-        async with control_server(self._socket, Answers(self).handlers()) as keep_socket:
+        async with control_server(self._socket, Answers(self.life).handlers()) as keep_socket:
             try:
                 await self._filesystem(keep_socket)
-                self.failure = self._left_behind()
+                self.life.failure = self._left_behind()
             except Exception as error:
                 cause = _first(error)
                 if not isinstance(cause, S3cfsError):
                     raise
-                self.failure = cause
-            self.ended.set()
-        if self.failure is not None:
-            raise self.failure
+                self.life.failure = cause
+            self.life.ended.set()
+        if self.life.failure is not None:
+            raise self.life.failure
 
     async def _filesystem(self, keep_socket: Callable[[], None]) -> None:
         backend = patient(open_store(self.settings), stop=self._no_more_retries, on_retry=self._retrying)
@@ -88,7 +85,7 @@ class Daemon:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._cancel_when_urgent, scope)
                 async with open_node(self.doors, backend, self.keyring, self.superblock, self._node_options(), self._progress) as node:
-                    self.node = node
+                    self.life.node = node
                     self.disk.keep_an_eye_on("", "lock", DATABASE)
                     self._watch = Watch(node, self.disk, self.lock, self.leaving, keep_socket)
                     nursery.start_soon(self._watch.run)
@@ -100,7 +97,7 @@ class Daemon:
 
     def _left_behind(self) -> S3cfsError | None:
         """What is to be told at the end: writing had ended, or the end was hurried, and something is not in the store."""
-        node = self.node
+        node = self.life.node
         if node is None:
             return Interrupted("interrupted before it was mounted")
         if node.options.read_only:
@@ -117,16 +114,16 @@ class Daemon:
 
     async def _cancel_when_urgent(self, scope: trio.CancelScope) -> None:
         await self.leaving.urgent.wait()
-        if self.node is not None:
+        if self.life.node is not None:
             log.warning("leaving at once: %d bytes stay in %s and go to the store at the next mount",
-                        self.node.commits.lag_bytes(), self.disk.root)
+                        self.life.node.commits.lag_bytes(), self.disk.root)
         self._no_more_retries.set()
         scope.cancel()
 
     def _retrying(self, error: StoreError, pause_s: float) -> None:
         log.debug("store call repeated in %.1f s: %s", pause_s, error)
-        if self.node is not None:
-            self.node.remote.retrying(error, pause_s)
+        if self.life.node is not None:
+            self.life.node.remote.retrying(error, pause_s)
 
     def _mounted(self, mounted: Mounted) -> None:
         assert self._watch is not None
