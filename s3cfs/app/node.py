@@ -20,6 +20,7 @@ from s3cfs.blocks.cache import PackCache
 from s3cfs.blocks.damage import Damage
 from s3cfs.blocks.journal import Journal
 from s3cfs.blocks.recovery import recover
+from s3cfs.blocks.salvage import Salvage
 from s3cfs.doors import Doors
 from s3cfs.errors import CacheUnusable, Diverged, ObjectMissing, RolledBack, S3cfsError
 from s3cfs.formats.chunk import ChunkCodec
@@ -237,7 +238,9 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
     async def make_room() -> None:
         await cache.trim(max(0, cache.used_bytes - 4 * doors.limits.disk_reserve_bytes))
 
-    commits = Commits(doors, meta, journal, blocks, remote, keyring, writer, files, stager.apply_lock, options.commits, make_room)
+    salvage = Salvage(doors, meta, journal, remote, codec, damage, stager.apply_lock, epoch)
+    commits = Commits(doors, meta, journal, blocks, remote, keyring, writer, files, stager.apply_lock, options.commits, make_room, salvage)
+    salvage.use(commits.durable_here)
     files.use(stager, commits.durable, commits.check_writable)
     damage.use(commits.check_writable)
     sweeper = Sweeper(doors, meta, commits)
