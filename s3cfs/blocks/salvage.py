@@ -102,7 +102,7 @@ class Salvage:
                 sealed = read_fully(file, row.clen, row.off)
                 plain = self._codec.decode(row.hash, sealed, row.len)
             except Damaged as error:
-                lost.append((row, str(error)))
+                lost.append((row, str(error).partition(": ")[2] or str(error)))
             except OSError as error:
                 if strict or error.errno != errno.EIO:
                     raise
