@@ -9,7 +9,7 @@ import trio
 
 from s3cfs.app.node import Node
 from s3cfs.blocks.journal import Journal
-from s3cfs.errors import ReadOnly, S3cfsError
+from s3cfs.errors import CacheUnusable, DataError, ReadOnly, S3cfsError
 from s3cfs.formats.record import Kind
 from s3cfs.history.health import State
 from s3cfs.limits import Limits
@@ -266,7 +266,8 @@ def test_no_room_for_the_bytes_of_a_record() -> None:
     assert new_machine(site) == {b"a": content(1), b"b": content(2)}
 
 
-def test_a_pack_that_the_disk_changed_is_in_no_commit() -> None:
+def test_a_pack_that_the_disk_changed_is_not_put() -> None:
+    """What is whole in it is saved (test_salvage.py); here nothing is."""
     site = Site()
 
     async def main(life: Life) -> None:
@@ -280,12 +281,26 @@ def test_a_pack_that_the_disk_changed_is_in_no_commit() -> None:
                 if name.endswith(".pack") and isinstance(entry, FileNode):
                     entry.data[100] ^= 1
             life.away(False)
-            with pytest.raises(S3cfsError, match="not what was written"):
-                await node.flush()
-            assert node.commits.health.state is State.FAILED
+            await node.flush()
+            assert node.commits.health.state is State.OK and node.damage.count == 1
+
+    site.live(main)
+    assert not any(key.startswith("pack/") for key in site.bucket.objects)
+    with pytest.raises(DataError, match="missing"):
+        new_machine(site)
+
+
+def test_a_mount_that_writes_no_more_does_not_say_that_it_lives() -> None:
+    site = Site()
+
+    async def main(life: Life) -> None:
+        async with life.node() as node:
+            await write_file(node, b"a", content(1))
+            node.commits.health.fail(CacheUnusable("the disk is gone"))
+            await life.doors.clock.sleep(1)
             calls = len(life.backend.calls)
             await life.doors.clock.sleep(1000)
-            assert len(life.backend.calls) == calls, "a mount that writes no more still says that it lives"
+            assert len(life.backend.calls) == calls
 
     site.live(main)
     assert new_machine(site) == {}
