@@ -93,6 +93,8 @@ class Admission:
         full = self._why() is not None
         if not full:
             self._full_since = None
+            if self._health.state is State.WAITING:
+                self._health.settle()
         elif self._full_since is None:
             self._full_since = self._doors.clock.monotonic()
         return full
@@ -119,8 +121,7 @@ class Admission:
     def moved(self) -> None:
         """Something went to the store, so there may be room."""
         self._moved_at = self._doors.clock.monotonic()
-        if self._health.state is State.WAITING and not self.full():
-            self._health.enter(State.OK)
+        self.full()
         self._moved.pulse()
 
     async def enter(self, kind: Kind) -> None:
@@ -147,8 +148,13 @@ class Admission:
             if kind is Kind.GROW and self.hopeless():
                 raise NoSpace(f"no room for more changes: {why}")
             await self._moved.wait(LOOK_AGAIN_S)
-        if self._health.state is State.WAITING:
-            self._health.enter(State.OK)
+
+    async def run(self) -> None:
+        """Its own clock: the state is right again though nobody asks any more."""
+        while True:
+            await self._doors.clock.sleep(LOOK_AGAIN_S)
+            if self._health.state is State.WAITING:
+                self.full()
 
     def hopeless(self) -> bool:
         """Full, and nothing has moved for so long that whoever can be told is told at once."""

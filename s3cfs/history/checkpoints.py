@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 from s3cfs import ids
 from s3cfs.doors import Doors
-from s3cfs.errors import StoreError
+from s3cfs.errors import CacheUnusable, StoreError
 from s3cfs.formats import checkpoint
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.record import object_hash
@@ -45,7 +45,13 @@ class Checkpoints:
     def begin(self) -> Snapshot | None:
         """With the transaction just ended: its state, if a checkpoint is due and none is being written. `want` it once the commit is in
         the store, or close it."""
-        return self._meta.snapshot() if self._job is None and self.due() else None
+        if self._job is not None or not self.due():
+            return None
+        try:
+            return self._meta.snapshot()
+        except CacheUnusable as exc:                  # another connection cannot be opened: the log has everything
+            log.warning("no checkpoint: %s", exc)
+            return None
 
     def want(self, snapshot: Snapshot, tip: Tip) -> None:
         """`snapshot` is the state of `tip`; it is ours from now on."""

@@ -31,6 +31,7 @@ class Health:
         self.failure: Exception | None = None
         self.on_change: list[Callable[[], None]] = []
         self.volatile = False             # the local disk keeps nothing any more: durable is what the store has
+        self._silent: dict[str, str] = {}         # who has no answer from the store, and what was said last
 
     @property
     def writable(self) -> bool:
@@ -44,6 +45,22 @@ class Health:
         self.state, self.message = state, message
         for call in self.on_change:
             call()
+
+    def away(self, who: str, message: str) -> None:
+        """The store does not answer `who` (one of the parts that ask it)."""
+        self._silent[who] = message
+        if self.state is State.OK:
+            self.enter(State.AWAY, message)
+
+    def back(self, who: str) -> None:
+        """It does again."""
+        if self._silent.pop(who, None) is not None and self.state is State.AWAY:
+            self.settle()
+
+    def settle(self) -> None:
+        """Nobody waits for room any more."""
+        message = next(iter(self._silent.values()), None)
+        self.enter(State.OK if message is None else State.AWAY, message or "")
 
     def fail(self, error: Exception) -> None:
         """Writing ends: what was acknowledged as durable is kept, the mount goes on reading."""

@@ -13,7 +13,7 @@ import trio
 from s3cfs.doors import Doors
 from s3cfs.formats.record import Kind
 from s3cfs.history.backlog import Backlog
-from s3cfs.history.health import Health, State
+from s3cfs.history.health import Health
 from s3cfs.history.log import Tip
 from s3cfs.history.office import Writer
 from s3cfs.history.replica import LocalTip, pending_name
@@ -61,8 +61,7 @@ class Logbook:
         self.last_append = self._doors.clock.monotonic()
         self.signed_off = kind is Kind.RELEASE
         self._note(tip, upto)
-        if self._health.state is State.AWAY:
-            self._health.enter(State.OK)
+        self._health.back("log")
         return tip
 
     def _note(self, tip: Tip, upto: int) -> None:

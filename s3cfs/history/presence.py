@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from s3cfs.doors import Doors
-from s3cfs.history.health import Health, State
+from s3cfs.history.health import Health
 from s3cfs.history.logbook import Logbook
 from s3cfs.history.signal import Signal
 
@@ -75,8 +75,7 @@ class Presence:
         while self._settled < ticket and self._health.writable:
             left_s = self._asked_at + self._doors.limits.store_timeout_s - self._doors.clock.monotonic()
             if left_s <= 0:
-                if self._health.state is State.OK:
-                    self._health.enter(State.AWAY, "the store does not answer; whether another writer took over is not known")
+                self._health.away("log", "the store does not answer; whether another writer took over is not known")
                 return
             await self._answered.wait(left_s)
         self._health.refuse_if_ended()

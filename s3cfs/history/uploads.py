@@ -13,7 +13,7 @@ import trio
 from s3cfs.blocks.journal import ClosedPack, Journal
 from s3cfs.doors import Doors
 from s3cfs.errors import Damaged, Exists, StoreError
-from s3cfs.history.health import Health, State
+from s3cfs.history.health import Health
 from s3cfs.history.signal import Signal
 from s3cfs.ids import pack_key
 from s3cfs.remote import Remote
@@ -92,16 +92,14 @@ class Uploads:
             try:
                 there = await self._bring(pack)
             except StoreError as exc:
-                if self._health.state is State.OK:
-                    self._health.enter(State.AWAY, f"store does not take packs: {exc}")
+                self._health.away("packs", f"store does not take packs: {exc}")
                 await self._doors.clock.sleep(self._doors.random.uniform(delay_s / 2, delay_s))
                 delay_s = min(2 * delay_s, RETRY_LONGEST_S)
             except Exception as exc:
                 log.exception("pack=%s cannot be uploaded", pack.name)
                 self._health.fail(exc)
             else:
-                if self._health.state is State.AWAY:
-                    self._health.enter(State.OK)
+                self._health.back("packs")
                 del self._under_way[pack.pack_id]
                 if there:
                     self._arrived[pack.pack_id] = pack
