@@ -5,10 +5,11 @@
 # make soak     the tests that take minutes, those of properties from random seeds, then random work on a real mount     [MINUTES=30 SEED=…]
 # make sim      the simulator                                                   [SEED=1 N=500]
 # make golden   make the golden filesystem of the current format (existing ones are never changed)
-# make install  links in $(PREFIX)/bin and /sbin, so that mount(8) and fstab know s3cfs (as root)
+# make install  links in $(PREFIX)/bin and /sbin, so that mount(8), fstab and umount(8) know s3cfs (as root)
 SHELL := /bin/sh
 PY := .venv/bin/python
 PREFIX ?= /usr/local
+SBIN ?= /sbin
 SEED ?= 1
 N ?= 500
 SCALE ?= 1
@@ -49,4 +50,5 @@ golden: setup
 
 install: setup
 	@for c in s3cfs mkfs.s3cfs mount.s3cfs umount.s3cfs fsck.s3cfs; do ln -sfn "$(CURDIR)/.venv/bin/$$c" "$(PREFIX)/bin/$$c"; done
-	@for c in mkfs mount umount fsck; do ln -sfn "$(PREFIX)/bin/$$c.s3cfs" "/sbin/$$c.s3cfs"; done
+	@for c in mkfs mount umount fsck; do ln -sfn "$(PREFIX)/bin/$$c.s3cfs" "$(SBIN)/$$c.s3cfs"; done
+	@for c in mount umount; do ln -sfn "$(PREFIX)/bin/$$c.s3cfs" "$(SBIN)/$$c.fuse.s3cfs"; done

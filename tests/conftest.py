@@ -55,7 +55,11 @@ def fuse_missing() -> str:
     return ""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "soak" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("soak"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes (-m soak)"))
     missing = fuse_missing()
     if missing:
         skip = pytest.mark.skip(reason=f"needs a real mount: {missing}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 from s3cfs.cli import arguments, mount, seam, streams, umount
 from s3cfs.cli.progress import Progress
@@ -44,6 +45,7 @@ def run(argv: Sequence[str]) -> int:
         print(f"mount.s3cfs: {settings.url} on {mountpoint}")
     if args.fake:
         return 0
+    options = replace(options, fuse_options=(*_rights_of_mount(options.fuse_options), *options.fuse_options))
     streams.close_inherited()
     return _as_mount(seam.app().mount(settings, mountpoint, options))
 
@@ -63,6 +65,13 @@ def run_umount(argv: Sequence[str]) -> int:
     with Progress() as progress:
         umount.unmount(args.directory, lazy=args.lazy, progress=progress)
     return 0
+
+
+def _rights_of_mount(given: Sequence[str]) -> list[str]:
+    """mount(8) says `nosuid` and `nodev` and keeps `suid` and `dev`, its defaults, to itself; libfuse's defaults are the other way round.
+    Only root may have them. What an ordinary user may mount (`user` in fstab) comes with `nosuid,nodev` from mount(8).
+    """
+    return [] if os.geteuid() else [word for word in ("suid", "dev") if f"no{word}" not in given]
 
 
 def _as_mount(code: int) -> int:

@@ -20,7 +20,8 @@ examples:
   s3cfs umount --lazy /mnt/home
       Detach the mount point now, also if files are open; the upload goes on in the background.
 
-`umount` and `fusermount3 -u` work too: they return at once and the process goes on uploading before it ends.
+`umount` does the same after `make install`, by the link /sbin/umount.fuse.s3cfs. Without it, and as `fusermount3 -u`, it returns at
+once and the process goes on uploading before it ends.
 
 """
 
@@ -63,8 +64,10 @@ def unmount(mountpoint: str, *, lazy: bool, progress: seam.OnProgress) -> None:
         return
     process = _open_process(info.pid)
     try:
-        if entry_at(info.mountpoint) is not None:
+        entry = entry_at(info.mountpoint)
+        if entry is not None:
             detach(info.mountpoint)                    # in use: says so, and nothing has changed
+            _mounted_elsewhere(entry.device, info, progress)
         with contextlib.suppress(DaemonGone):          # it had nothing left to do
             seam.call(info.socket, "wait", {}, progress)
         if process is not None:
@@ -74,6 +77,20 @@ def unmount(mountpoint: str, *, lazy: bool, progress: seam.OnProgress) -> None:
     finally:
         if process is not None:
             os.close(process)
+
+
+def _mounted_elsewhere(device: str, info: seam.MountInfo, progress: seam.OnProgress) -> None:
+    """Unmounted here, but the filesystem lives on for others: what there is goes to the store, and Busy says who they are."""
+    from s3cfs.fuse.mountpoint import Busy
+    from s3cfs.fuse.mounttable import elsewhere
+    others = elsewhere(device)
+    if others:
+        seam.call(info.socket, "flush", {}, progress)
+        pid, path = others[0]
+        where = f"{path} in the mount namespace of process {pid}" if pid else path
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise Busy(f"{info.mountpoint}: unmounted here, and all there was is in the store; but process {info.pid} goes on, "
+                   f"since it is still mounted as {where}{more}")
 
 
 def _open_process(pid: int) -> int | None:

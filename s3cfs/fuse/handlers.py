@@ -270,9 +270,9 @@ class Handlers(pyfuse3.Operations):
     @guarded
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         """pyfuse3 has looked whether the attribute is there when the caller asked for create or replace."""
-        if name == CAPABILITY:
-            self._no_capability.discard(inode)
         await self._vfs.setxattr(inode, name, value, 0)
+        if name == CAPABILITY:       # afterwards: who asked while it waited was told that there is none, and it was remembered
+            self._no_capability.discard(inode)
 
     @guarded
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:

@@ -2,6 +2,8 @@
 
     helper.py probe MNT        statvfs: does the mount answer?
     helper.py unmount MNT      everything the kernel holds back is handed to the daemon, then the mount goes away
+    helper.py note MNT SOURCE  tell umount(8) that /sbin/umount.s3cfs does it, when it is there
+    helper.py forget MNT       it is not mounted any more
 
 Never in a thread of the daemon: a thread that waits for its own mount cannot be killed while the daemon's other threads keep
 /dev/fuse open, and they stay until it ends. As another process it dies with the mount.
@@ -44,11 +46,38 @@ def unmount(path: str) -> int:
     return DETACHED
 
 
+def note(path: str, source: str | None) -> int:
+    """An entry of libmount's own table (/run/mount/utab), or its end. Without one umount(8) asks statfs for the type, hears "fuse", and
+    does not find our helper. Only root writes there; a system without libmount has no umount(8) that asks.
+    """
+    try:
+        libmount = ctypes.CDLL("libmount.so.1")
+    except OSError:
+        return 1
+    for name in ("mnt_new_fs", "mnt_new_update"):
+        getattr(libmount, name).restype = ctypes.c_void_p
+
+    def write(target: bytes | None, fs: ctypes.c_void_p | None) -> int:
+        update = ctypes.c_void_p(libmount.mnt_new_update())
+        return int(libmount.mnt_update_set_fs(update, ctypes.c_ulong(0), target, fs) or libmount.mnt_update_table(update, None))
+
+    failed = write(os.fsencode(path), None)          # what a mount that was killed has left, too
+    if source is None:
+        return failed
+    fs = ctypes.c_void_p(libmount.mnt_new_fs())
+    for what, value in (("source", os.fsencode(source)), ("target", os.fsencode(path)), ("fstype", b"fuse.s3cfs"),
+                        ("options", b"rw,uhelper=s3cfs")):
+        getattr(libmount, f"mnt_fs_set_{what}")(fs, value)
+    return write(None, fs)
+
+
 def main(argv: list[str]) -> int:
-    action, path = argv
+    action, path, *more = argv
     if action == "probe":
         os.statvfs(path)
         return 0
+    if action in ("note", "forget"):
+        return note(path, more[0] if more else None)
     return unmount(path)
 
 

@@ -48,6 +48,31 @@ def entry_at(path: str) -> MountEntry | None:
     return next((entry for entry in reversed(entries()) if entry.mountpoint == here), None)
 
 
+def elsewhere(device: str) -> list[tuple[int, str]]:
+    """Where else this filesystem is mounted: as (0, mount point) here, once more or as a part of it (`mount --bind`), and as (process,
+    mount point) in other mount namespaces, one process for each. Only root sees those of others.
+    """
+    found = [(0, entry.mountpoint) for entry in entries() if entry.device == device]
+    seen = {_namespace("self")}
+    for folder in sorted((name for name in os.listdir("/proc") if name.isdecimal()), key=int):
+        if (namespace := _namespace(folder)) in seen:
+            continue
+        seen.add(namespace)
+        try:
+            with open(f"/proc/{folder}/mountinfo", "rb") as file:
+                found += [(int(folder), entry.mountpoint) for entry in parse(file.read()) if entry.device == device]
+        except OSError:              # it has ended, or is not ours to look at
+            seen.discard(namespace)
+    return found
+
+
+def _namespace(process: str) -> str | None:
+    try:
+        return os.readlink(f"/proc/{process}/ns/mnt")
+    except OSError:
+        return None
+
+
 def resolve(path: str) -> str:
     """The real path of a mount point, without a look at the mount itself, which might hang."""
     whole = os.path.abspath(path)

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 HELPER = Path(__file__).with_name("helper.py")
 GRACE_S = 5.0              # for those who still use a mount that was told to leave
+FORGET_S = 5.0             # for libmount's lock on its table
 URGENT_S = 2.0             # for requests that are being handled, when it is urgent
 ANSWER_S = 30.0            # a mount that does not answer within this is given up
 SWITCH_INTERVAL_S = 0.0002  # the loop gets the interpreter back soon when threads compute
@@ -100,6 +101,8 @@ async def serve(vfs: Vfs, path: str, options: FuseOptions, *, on_mounted: Callab
         raise only_cause(group) from None
     finally:
         pyfuse3.close()          # also unmounts (lazily) if nobody has
+        if os.geteuid() == 0:
+            _forget(path)
         log.info("mountpoint=%s unmounted", path)
 
 
@@ -113,6 +116,8 @@ async def _announce(path: str, options: FuseOptions, loop: str, alive: trio.Even
                             max_background=options.max_background)
         status = await _helper("probe", path)
         if status == 0:
+            if os.geteuid() == 0 and await _helper("note", path, entry.source):
+                log.debug("mountpoint=%s umount(8) does not know that there is a helper", path)
             log.info("mountpoint=%s device=%s loop=%s tuned=%s mounted", path, entry.device, loop, tuned)
             on_mounted(Mounted(path, entry.device, loop, tuned))
             return
@@ -146,12 +151,18 @@ async def _leave(leaving: Leaving, path: str, requests: trio.CancelScope) -> Non
         pyfuse3.terminate()
 
 
-async def _helper(action: str, path: str) -> int:
+async def _helper(*arguments: str) -> int:
     """Run the helper; a cancellation leaves it to itself, since it may hang in a mount that is about to end."""
-    process = await trio.lowlevel.open_process([sys.executable, "-I", "-S", str(HELPER), action, path],
+    process = await trio.lowlevel.open_process([sys.executable, "-I", "-S", str(HELPER), *arguments],
                                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                                start_new_session=True)
     return await process.wait()
+
+
+def _forget(path: str) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run([sys.executable, "-I", "-S", str(HELPER), "forget", path], check=False, timeout=FORGET_S,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _mount(handlers: Handlers, path: str, options: FuseOptions) -> None:

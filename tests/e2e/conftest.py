@@ -14,13 +14,6 @@ from .kit import Filesystem
 Make = Callable[..., Filesystem]
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "soak" not in config.option.markexpr:
-        for item in items:
-            if item.get_closest_marker("soak"):
-                item.add_marker(pytest.mark.skip(reason="takes minutes (-m soak)"))
-
-
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
     """make(server=None, name="fs") -> Filesystem, not yet made, on that server or on a folder."""
