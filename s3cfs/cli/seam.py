@@ -70,6 +70,12 @@ def alive(info: MountInfo) -> None:
     call(info.socket, "ping", {})
 
 
+def killed(info: MountInfo) -> bool:
+    """Of a process that has ended: whether it did so before everything was in the store."""
+    from s3cfs import control
+    return isinstance(info, control.Registration) and control.unfinished(info)
+
+
 def write_back(mountpoint: str) -> None:
     """Have the kernel send what it holds back of written data: syncfs, twice, since on FUSE the first only starts it."""
     libc = ctypes.CDLL(None, use_errno=True)

@@ -10,7 +10,7 @@ from s3cfs.cli import arguments, exitcodes, seam
 from s3cfs.cli.progress import Progress
 from s3cfs.cli.run import say
 from s3cfs.control import DaemonGone
-from s3cfs.errors import ExitCode, Interrupted, NotAMount
+from s3cfs.errors import ExitCode, Interrupted, NotAMount, SystemFailure
 
 EPILOG = """\
 examples:
@@ -29,7 +29,8 @@ once and the process goes on uploading before it ends.
 def parser(prog: str) -> arguments.Parser:
     made = arguments.Parser(
         prog=prog, description="Unmount a filesystem. Returns when everything is in the store.",
-        epilog=EPILOG + exitcodes.epilog((ExitCode.NOT_A_MOUNT, ExitCode.MOUNTPOINT, ExitCode.STORE_UNREACHABLE)))
+        epilog=EPILOG + exitcodes.epilog((
+            ExitCode.NOT_A_MOUNT, ExitCode.MOUNTPOINT, ExitCode.NO_ANSWER, ExitCode.STORE_UNREACHABLE)))
     made.add_argument("mountpoint", metavar="MOUNTPOINT")
     made.add_argument("--lazy", "-z", action="store_true", help="detach at once, upload in the background")
     arguments.add_output(made)
@@ -58,13 +59,15 @@ def unmount(mountpoint: str, *, lazy: bool, progress: seam.OnProgress) -> None:
         detach(entry.mountpoint, lazy=True)
         say(f"s3cfs: the process behind {entry.mountpoint} was gone; what it had not uploaded goes up at the next mount")
         return
+    entry = entry_at(info.mountpoint)                  # None: it is detached already, and its process at work
+    if entry is not None:
+        seam.alive(info)                               # else the kernel would wait for it, and we could not be killed
     if lazy:
-        if entry_at(info.mountpoint) is not None:      # else it is detached already, and its process at work
+        if entry is not None:
             detach(info.mountpoint, lazy=True)
         return
     process = _open_process(info.pid)
     try:
-        entry = entry_at(info.mountpoint)
         if entry is not None:
             detach(info.mountpoint)                    # in use: says so, and nothing has changed
             _mounted_elsewhere(entry.device, info, progress)
@@ -72,6 +75,9 @@ def unmount(mountpoint: str, *, lazy: bool, progress: seam.OnProgress) -> None:
             seam.call(info.socket, "wait", {}, progress)
         if process is not None:
             select.select([process], [], [])         # ends with the process: its lock is free then, and a mount goes straight on
+        if seam.killed(info):
+            raise SystemFailure(f"{info.mountpoint}: unmounted, but process {info.pid} was killed before everything was in the store; "
+                                "the rest goes up at the next mount")
     except KeyboardInterrupt:
         raise Interrupted("interrupted; nothing is lost, the upload goes on in the background") from None
     finally:

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 from .client import asked, call
 from .protocol import ControlError, DaemonGone, NoAnswer
-from .registry import Registration, find, register, registry_folder, socket_path, unregister
+from .registry import Registration, find, register, registry_folder, socket_path, unfinished, unregister
 from .server import Handler, Progress, control_server
 
 __all__ = [
     "ControlError", "DaemonGone", "Handler", "NoAnswer", "Progress", "Registration", "asked", "call", "control_server", "find",
-    "register", "registry_folder", "socket_path", "unregister",
+    "register", "registry_folder", "socket_path", "unfinished", "unregister",
 ]

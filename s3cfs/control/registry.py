@@ -85,6 +85,11 @@ def find(mountpoint: str, device: str | None = None) -> Registration:
     raise NotAMount(f"{mountpoint}: no s3cfs of yours is mounted there")
 
 
+def unfinished(entry: Registration) -> bool:
+    """Whether an ended process has left its registration: it was killed, and did not bring to the store what it had."""
+    return any(found == entry for folder in _folders() for found in _entries(folder))
+
+
 def _folders() -> list[Path]:
     """Where to look: one's own registry and root's; root looks at everybody's."""
     folders = [registry_folder(), ROOT_REGISTRY]

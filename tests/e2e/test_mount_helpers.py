@@ -1,9 +1,11 @@
-"""mount(8) and umount(8) with the links of `make install`, in a mount namespace of its own; and mounts that others have, too."""
+"""mount(8) and umount(8) with the links of `make install`, in a mount namespace of its own; and what `umount` waits for."""
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +15,10 @@ from s3cfs.errors import ExitCode
 
 from .conftest import Make
 from .kit import REPOSITORY, Filesystem, mounted_at, until, wait_gone
+from .test_lives import slow_store
 from .test_refusals import needs_root, refused, tmpfs
 
-pytestmark = [pytest.mark.mount, needs_root]
+pytestmark = pytest.mark.mount
 MIB = 1 << 20
 PRIVATE = ["unshare", "--mount", "--propagation", "private"]
 
@@ -32,6 +35,7 @@ def installed(tmp_path: Path) -> Iterator[str]:
         yield f"mount -t overlay links -o lowerdir={sbin},upperdir={upper},workdir={work} {sbin}"
 
 
+@needs_root
 def test_mount_and_umount_by_the_systems_commands(local_fs: Filesystem, installed: str):
     """suid and dev are defaults of mount(8), which does not pass them on; umount returns when everything is in the store."""
     mnt, data = local_fs.base / "mnt", local_fs.base / "data"
@@ -73,6 +77,7 @@ def mounted_in_another_namespace() -> Iterator[int]:
             sleeper.kill()
 
 
+@needs_root
 def test_umount_of_what_another_namespace_has_mounted_too(local_fs: Filesystem):
     """It ends, says who, and everything is in the store; the process ends with the last mount."""
     mount = local_fs.mount("--commit-interval", "60s")
@@ -88,6 +93,7 @@ def test_umount_of_what_another_namespace_has_mounted_too(local_fs: Filesystem):
     mount.umount()
 
 
+@needs_root
 def test_umount_of_what_is_bound_elsewhere_too(make: Make):
     fs = make().mkfs()
     mount, elsewhere = fs.mount(), fs.base / "elsewhere"
@@ -100,3 +106,39 @@ def test_umount_of_what_is_bound_elsewhere_too(make: Make):
     finally:
         subprocess.run(["umount", "-i", elsewhere], check=True)
     assert wait_gone(mount.pid)
+
+
+def test_umount_of_a_process_that_is_killed_meanwhile(make: Make):
+    """What has not gone up is said, and goes up at the next mount."""
+    with slow_store(make) as (fs, server):
+        mount = fs.mount("--commit-interval", "60s")
+        data = os.urandom(MIB)
+        (mount / "data").write_bytes(data)
+        server.stop()
+        with subprocess.Popen([sys.executable, "-m", "s3cfs", "umount", mount.path], env=fs.environment(), stderr=subprocess.PIPE,
+                              text=True) as umount:
+            try:
+                until(lambda: not mounted_at(mount.path), "unmounted")
+                mount.kill()
+                _, said = umount.communicate(timeout=10)
+            finally:
+                umount.kill()
+        assert umount.returncode == ExitCode.SYSTEM and "goes up at the next mount" in said.splitlines()[-1], said
+        server.start()
+        mount = fs.mount()
+        assert (mount / "data").read_bytes() == data
+        mount.umount()
+
+
+@pytest.mark.soak                    # for the ten seconds that umount waits
+def test_a_process_that_is_stopped(local_fs: Filesystem):
+    """umount gives up instead of hanging where nobody could kill it, and nothing has changed."""
+    mount = local_fs.mount()
+    (mount / "data").write_bytes(b"data")
+    mount.signal(signal.SIGSTOP)
+    try:
+        refused(local_fs, "umount", mount.path, code=ExitCode.NO_ANSWER, says=str(mount.pid))
+    finally:
+        mount.signal(signal.SIGCONT)
+    assert mounted_at(mount.path) and (mount / "data").read_bytes() == b"data"
+    mount.umount()
