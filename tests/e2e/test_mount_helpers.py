@@ -114,6 +114,7 @@ def test_umount_of_a_process_that_is_killed_meanwhile(make: Make):
         mount = fs.mount("--commit-interval", "60s")
         data = os.urandom(MIB)
         (mount / "data").write_bytes(data)
+        subprocess.run(["sync", mount / "data"], check=True)
         server.stop()
         with subprocess.Popen([sys.executable, "-m", "s3cfs", "umount", mount.path], env=fs.environment(), stderr=subprocess.PIPE,
                               text=True) as umount:
