@@ -65,7 +65,8 @@ class Assembly(Protocol):
 SMALL: dict[str, tuple[int, ...]] = {
     "disk_reserve_bytes": (0, 50 * KIB),
     "pack_target_bytes": (16 * KIB, 64 * KIB, 1024 * KIB),
-    "stage_run_bytes": (100 * KIB, 256 * KIB),        # must be more than a chunk
+    "stage_run_bytes": (100 * KIB, 100 * KIB, 256 * KIB),        # must be more than a chunk
+    "spool_max_bytes": (32 * KIB, 1024 * KIB),
     "checkpoint_min_log_bytes": (2 * KIB, 1024 * KIB),
     "checkpoint_max_segments": (4, 500),
     "checkpoint_part_bytes": (2 * KIB, 64 * KIB),
@@ -123,7 +124,7 @@ class S3cfs:
             NodeOptions(
                 level=rng.choice([None, 1]), cache_bytes=rng.choice([16 * KIB, 1024 * KIB]),
                 decoded_bytes=rng.choice([16 * KIB, 1024 * KIB]),
-                pool_bytes=rng.choice([256 * KIB, 4096 * KIB]),
+                pool_bytes=rng.choice([48 * KIB, 256 * KIB, 4096 * KIB]),
                 commits=CommitOptions(sync_remote=rng.random() < 0.2, commit_interval_s=rng.choice([0.5, 5.0, 60.0]))))
 
     async def mkfs(self, doors: Doors, backend: Backend) -> None:

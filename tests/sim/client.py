@@ -21,7 +21,7 @@ from .scan import scan
 
 NAMES = [b"a", b"b", b"c", b"d", b"e", b"long-" + b"n" * 60]
 DEPTH_MAX = 4
-FILE_MAX = 150_000
+FILE_MAX = 300_000
 
 
 class Site(Protocol):
@@ -164,15 +164,20 @@ class Client:
             case _:
                 return await getattr(vfs, operation)(*arguments)
 
-    async def verify_read(self) -> None:
-        """A read of a random range gives what was written (I9); an error when there is trouble, but never other bytes."""
+    async def verify_read(self, ino: int | None = None) -> None:
+        """A read of a random range, or of all of the given file, gives what was written (I9); an error when there is trouble, but never
+        other bytes."""
         unsure = set(self.log.running[1]) if self.log.running else set()
-        ino = self._some(lambda node: node.is_file and node.ino not in unsure)
+        offset, size = 0, FILE_MAX
         if ino is None:
+            ino = self._some(lambda node: node.is_file and node.ino not in unsure)
+            if ino is None:
+                return
+            offset = self.rng.randint(0, max(1, len(self.model.nodes[ino].data)))
+            size = self.rng.choice([1, 4096, 200_000])
+        elif ino in unsure:
             return
         data = self.model.nodes[ino].data
-        offset = self.rng.randint(0, max(1, len(data)))
-        size = self.rng.choice([1, 4096, 200_000])
         began_s = trio.current_time()
         try:
             if not self.model.opens.get(ino):
@@ -245,7 +250,7 @@ class Client:
             return await self._do_wait()
         action = rng.choices(
             ["new", "write", "release", "fsync", "save", "move", "remove", "attribute", "truncate", "folder", "reopen", "read", "barrier",
-             "wait"], weights=[9, 14, 8, 4, 6, 8, 7, 7, 4, 6, 5, 6, 3, 6])[0]
+             "wait", "fill"], weights=[9, 14, 8, 4, 6, 8, 7, 7, 4, 6, 5, 6, 3, 6, 9])[0]
         await getattr(self, f"_do_{action}")()
 
     async def _do_new(self) -> None:
@@ -286,6 +291,35 @@ class Client:
         data = self._bytes()
         if offset + len(data) <= FILE_MAX:
             await self.do("write", ino, offset, data)
+
+    async def _do_fill(self) -> None:
+        """A file is filled in random order or in one go, cut, and grows again, while what was written is spooled and staged."""
+        ino = self._open_file()
+        if ino is None:
+            return
+        if self.rng.random() < 0.4 and await self.do("write", ino, 0, self.rng.randbytes(self.rng.randint(110_000, FILE_MAX))):
+            for _ in range(self.rng.randint(1, 3)):          # it is long enough to be staged: others have a turn, then it is cut
+                await trio.lowlevel.checkpoint()
+                self._alive()
+            size = len(self.model.nodes[ino].data)
+            await self.do("truncate", ino, size - self.rng.randint(1, 10_000))
+            await self.do("truncate", ino, size)
+            await trio.sleep(0.3)
+            self._alive()
+            await self.verify_read(ino)
+        for _ in range(self.rng.randint(2, 7)):
+            size = len(self.model.nodes[ino].data)
+            if self.rng.random() < 0.7:
+                data = self.rng.randbytes(self.rng.choice([3_000, 20_000, 60_000]))
+                await self.do("write", ino, self.rng.randint(0, max(0, min(size + 30_000, FILE_MAX - len(data)))), data)
+            else:
+                await self.do("truncate", ino, self.rng.randint(self.rng.choice([size // 2, max(0, size - 10_000)]), size))
+                await self.do("truncate", ino, size)
+            if self.rng.random() < 0.3:
+                await self.verify_read()
+            if self.rng.random() < 0.5:
+                await trio.sleep(self.rng.choice([0.0, 0.0, 0.01, 0.1]))
+                self._alive()
 
     async def _do_release(self) -> None:
         if (ino := self._open_file()) is not None:

@@ -12,7 +12,10 @@ import pytest
 from s3cfs.blocks.journal import Journal
 from s3cfs.history.pipeline import Pipeline
 from s3cfs.meta.engine import Engine
+from s3cfs.vfs.dirty import DirtyMap
 from s3cfs.vfs.files import Files
+from s3cfs.vfs.spool import Spool
+from s3cfs.vfs.state import FileState
 from s3cfs.vfs.xattrs import Xattrs
 
 from .assembly import S3cfs
@@ -63,6 +66,18 @@ async def _nothing_soon(*arguments: Any, **options: Any) -> None:
     return None
 
 
+def _take_all_back(state: FileState, data: DirtyMap) -> None:
+    for at, piece in data.items():
+        state.dirty.put_under(at, piece)
+    state.dirty.cut(state.size, 1 << 62)
+
+
+def _empty(spool: Spool, referred_bytes: int) -> None:
+    if spool._file is not None:
+        spool._file.truncate(0)
+        spool._end = 0
+
+
 #: what is broken, and how
 MUTANTS: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "fsync of the disk does nothing": (SimDisk, "sync_node", _nothing),
@@ -73,6 +88,8 @@ MUTANTS: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "fsync returns at once": (Files, "fsync", _nothing_soon),
     "closed files are not staged for a transaction": (Files, "stage_ready", _nothing_soon),
     "a rename over a file does not take its content along": (Files, "before_replace", _nothing_soon),
+    "what was cut off comes back": (FileState, "take_back", _take_all_back),
+    "the spool is emptied under a thread": (Spool, "settle", _empty),
     "an attribute is not kept": (Xattrs, "set", _nothing_soon),
 }
 
