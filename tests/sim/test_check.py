@@ -73,10 +73,11 @@ def test_what_was_acknowledged_must_be_there(history):
 def test_data_of_an_open_file_may_lag_but_its_versions_are_all_there_is(history):
     last = history.log.moments[-1].nodes
     old, middle, new = last[2].versions
-    for version in (old, middle, new, Version(new.data[:3] + old.data[3:] + new.data[500:], new.mtime, old.ctime)):
+    part_of_a_write = Version(new.data[:-1], new.mtime, new.ctime)
+    for version in (old, middle, new, part_of_a_write, Version(new.data[:3] + old.data[3:] + new.data[500:], new.mtime, old.ctime)):
         assert verdict(history.log, {**last, 2: replace(last[2], versions=(version,))}, floor=8) == 8
     for version in (Version(b"", new.mtime, new.ctime), Version(b"other" * 100, old.mtime, old.ctime), replace(new, mtime=99),
-                    Version(new.data[:-1], new.mtime, new.ctime)):
+                    Version(new.data + b"x", new.mtime, new.ctime)):
         with pytest.raises(Finding, match="I1"):
             verdict(history.log, {**last, 2: replace(last[2], versions=(version,))}, floor=7)
 
