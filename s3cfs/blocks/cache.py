@@ -86,6 +86,7 @@ class PackCache:
         self._saving, self._trimming = Turn(), Turn()
         self._allowed = limit_bytes                              # what the disk seems to bear, at most limit_bytes
         self.limit_bytes = limit_bytes
+        self._changed = False                                    # since the table was written
         self.used_bytes = 0
         self.failures = 0                                        # errors of the disk that were swallowed
 
@@ -197,7 +198,7 @@ class PackCache:
 
     def _change(self, name: str, start: int, end: int, *, add: bool) -> None:
         ranges = self._packs[name]
-        before = ranges.total
+        before, self._changed = ranges.total, True
         (ranges.add if add else ranges.remove)(start, end)
         self.used_bytes += ranges.total - before
 
@@ -207,13 +208,9 @@ class PackCache:
         """Evict down to the limit (or to `to_bytes`, when the journal needs the disk), unlinking in a thread. For after `adopt`; `store`
         does it itself."""
         limit = self._allowed if to_bytes is None else min(to_bytes, self._allowed)
-        if self.used_bytes > limit or len(self._packs) > MAX_PACKS:
-            for name in list(self._packs):
-                if self.used_bytes <= limit and len(self._packs) <= MAX_PACKS:
-                    break
-                if not self._handles.in_use(_path(name)):
-                    self._forget(name)
-                    self._doomed[_path(name)] = None
+        for name in self._victims(limit):
+            self._forget(name)
+            self._doomed[_path(name)] = None
         if self._doomed:
             async with self._trimming:
                 paths = list(self._doomed)
@@ -221,6 +218,16 @@ class PackCache:
                     await self._doors.threads.run(self._unlink_in_thread, paths)
                 for path in paths:
                     self._doomed.pop(path, None)
+
+    def _victims(self, limit: int) -> list[str]:
+        used, count, victims = self.used_bytes, len(self._packs), []
+        for name, ranges in self._packs.items():
+            if used <= limit and count <= MAX_PACKS:
+                break
+            if not self._handles.in_use(_path(name)):
+                victims.append(name)
+                used, count = used - ranges.total, count - 1
+        return victims
 
     async def drop_all(self) -> None:
         """Forget everything that nobody is reading at this moment."""
@@ -236,6 +243,7 @@ class PackCache:
     def _forget(self, name: str) -> None:
         ranges = self._packs.pop(name, None)
         if ranges is not None:
+            self._changed = True
             self.used_bytes -= ranges.total
             self._handles.drop(_path(name))
 
@@ -256,18 +264,23 @@ class PackCache:
     # ------------------------------------------------------------ the table
 
     async def save(self) -> None:
-        """Write the table: every now and then, and at the end. What is stored after the last save is forgotten by a crash."""
+        """Write the table if it changed: every now and then, and at the end. What is stored after the last save is forgotten by a crash."""
         async with self._saving:
-            packs = [[name, ranges.borders()] for name, ranges in self._packs.items() if ranges.total]
+            if not self._changed:
+                return
+            self._changed = False
             try:
                 with trio.CancelScope(shield=True):
-                    await self._doors.threads.run(self._save_in_thread, packs)
+                    await self._doors.threads.run(self._save_in_thread, list(self._packs.items()))
             except OSError as error:
+                self._changed = True
                 self.failures += 1
                 log.warning("cache: %s cannot be written: %s", TABLE, error)
 
-    def _save_in_thread(self, packs: list[list[object]]) -> None:
-        data = json.dumps({"version": 1, "packs": packs}, separators=(",", ":")).encode()
+    def _save_in_thread(self, packs: list[tuple[str, Ranges]]) -> None:
+        """Ranges may change meanwhile: one by one they are what they were at some moment, and a wrong table costs a request."""
+        lines = [json.dumps([name, ranges.borders()], separators=(",", ":")) for name, ranges in packs if ranges.total]
+        data = f'{{"version":1,"packs":[{",".join(lines)}]}}'.encode()
         file = self._doors.disk.open(TABLE + ".new", create=True)
         try:
             file.pwrite(data, 0)

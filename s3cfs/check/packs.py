@@ -119,9 +119,10 @@ async def _look_at(ctx: Context, pack: Pack, rows: Sequence[Chunk], stored: dict
             size = (await ctx.remote.stat(key)).size             # a listing may lag behind
         except NotFound:
             return await _look_at_unsent(ctx, pack, pack.name, rows, journal)
+    marked = [row for row in rows if ctx.meta is not None and row.id in ctx.meta.bad_chunks()]
     if not ctx.full:
         if size == pack.size:
-            return None
+            return Suspect(pack, "damaged", [], {row.id: "a read met it" for row in marked}, rows) if marked else None
         beyond = {row.id: f"the pack ends at {size}" for row in rows if row.off + row.clen > size}
         return Suspect(pack, "damaged", [f"it has {size} bytes, not {pack.size}"], beyond, rows)
     if size > TOO_LARGE_BYTES:
@@ -131,6 +132,8 @@ async def _look_at(ctx: Context, pack: Pack, rows: Sequence[Chunk], stored: dict
         findings = await _download(ctx, pack.name, key, rows)    # was it the store, or the way?
     if findings is None:
         return _all(pack, "missing", "it is not in the store", rows)
+    if findings.clean and marked:
+        return Suspect(pack, "marked", [f"{len(marked)} of its chunks are known as damaged, and are whole"], {}, rows)
     return None if findings.clean else Suspect(pack, "damaged", findings.object, findings.bad, rows)
 
 

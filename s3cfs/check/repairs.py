@@ -14,6 +14,7 @@ from s3cfs.check.examine import chunk_trouble
 from s3cfs.check.problems import Outcome
 from s3cfs.check.workshop import Workshop
 from s3cfs.errors import Damaged, NotFound, S3cfsError
+from s3cfs.formats.pack import verify_name
 from s3cfs.ids import pack_key
 from s3cfs.limits import MIB
 from s3cfs.meta import Chunk, Extent, Pack
@@ -76,10 +77,13 @@ class RewritePack:
                 healed.append(row)
             elif not await self._repoint(shop, row):
                 lost.append(row)
-        move = [*whole, *healed] if not lost else healed          # a pack with losses stays: its row says where they were
-        await _move(shop, pack, stored, sorted(move, key=lambda row: row.off))
         for row in [*whole, *healed]:
             shop.meta.unmark_bad(row.id)
+        if not lost and not healed and pack.name is not None and stored and verify_name(pack_key(pack.name), stored):
+            await shop.flush()
+            return Outcome(True, f"pack {pack.name}: all of it is whole")
+        move = [*whole, *healed] if not lost else healed          # a pack with losses stays: its row says where they were
+        await _move(shop, pack, stored, sorted(move, key=lambda row: row.off))
         name = pack.name or str(pack.id)
         if not lost:
             await shop.meta.drop_pack(pack.id)

@@ -16,7 +16,7 @@ the `alloc` of an inode that is still there.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 from s3cfs.errors import Damaged, StaleInode
@@ -53,7 +53,7 @@ class Content:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._one, self._all, self._run = engine.one, engine.all, engine.run
-        self._bad: frozenset[int] = frozenset()
+        self._bad: set[int] = set()
         self._step = engine.doors.limits.sweep_rows
         self._trash: set[int] = set()               # inodes with ranges there
         self.on_trash: Callable[[], None] = lambda: None
@@ -61,7 +61,7 @@ class Content:
 
     def reload(self) -> None:
         """Rows came in that were not written here."""
-        self._bad = frozenset(row[0] for row in self._all("SELECT id FROM bad_chunk"))
+        self._bad = {row[0] for row in self._all("SELECT id FROM bad_chunk")}
         self._trash = {row[0] for row in self._all("SELECT DISTINCT ino FROM trash")}
 
     # ------------------------------------------------------------ extents
@@ -289,16 +289,16 @@ class Content:
         """Deduplication never points at it again, on no machine. Not async, for a callback in the middle of a read."""
         if id not in self._bad:
             self._run("INSERT INTO bad_chunk VALUES (?)", (id,))
-            self._bad |= {id}
+            self._bad.add(id)
 
     def unmark_bad(self, id: int) -> None:
         """It is whole after all, or gone."""
         if id in self._bad:
             self._run("DELETE FROM bad_chunk WHERE id = ?", (id,))
-            self._bad -= {id}
+            self._bad.discard(id)
 
-    def bad_chunks(self) -> frozenset[int]:
-        """Those that are marked."""
+    def bad_chunks(self) -> Set[int]:
+        """Those that are marked; a view, not a copy."""
         return self._bad
 
     # ------------------------------------------------------------ packs

@@ -109,6 +109,40 @@ def test_the_table_survives_and_unknown_files_do_not(tmp_path: Path) -> None:
     run(test)
 
 
+def test_a_table_that_did_not_change_is_not_written_again() -> None:
+    disk = ForgetfulDisk()
+    cache = cache_on(disk)
+
+    def found_at_the_next_start() -> int:
+        copy = ForgetfulDisk()
+        copy.names = dict(disk.names)
+        return cache_on(copy).used_bytes
+
+    async def test() -> None:
+        await cache.save()
+        assert not disk.exists("cache/ranges.json")
+        await cache.store(name(1), 0, noise(ALIGN, 1))
+        for change in (lambda: None, lambda: cache.invalidate(name(1), 0, 5), lambda: cache.store(name(1), 0, noise(ALIGN, 1)),
+                       cache.drop_all):
+            changed = change()
+            if changed is not None:
+                await changed
+            fsyncs = disk.fsyncs
+            await cache.save()
+            assert disk.fsyncs == fsyncs + 1
+            await cache.save()
+            assert disk.fsyncs == fsyncs + 1
+            assert found_at_the_next_start() == cache.used_bytes
+        await cache.store(name(2), 0, noise(ALIGN, 2))
+        disk.failing["fsync"] = errno.EIO
+        await cache.save()
+        disk.failing.clear()
+        await cache.save()                                                   # what was not written is written the next time
+        assert found_at_the_next_start() == ALIGN
+
+    run(test)
+
+
 @pytest.mark.parametrize("text", [
     b"", b"{", b"[]", b'{"packs": 3}', b'{"packs": [["x"]]}', b'{"packs": [["%b", [9, 4]]]}' % name(1).encode(),
     b'{"packs": [["%b", [-1, 99999999999]]]}' % name(1).encode(), b'{"packs": [["../meta.db", [0, 5]]]}'])
