@@ -10,8 +10,8 @@ import trio
 
 from s3cfs.errors import DataError, NoSpace, S3cfsError, StoreError
 
+from .actions import Busy
 from .check import Finding, judge
-from .client import Client
 from .crash import Crash, Incarnation
 from .faults import DiskFaults
 from .history import History
@@ -39,7 +39,7 @@ class Life:
         self.rng, self.bucket, self.events = rng, bucket, history.events
         self.nature = Nature(families, random.Random(rng.getrandbits(64)), incarnation, doors.clock, store.faults, alone)
         self.node: Any = None
-        self.clients: list[Client] = []
+        self.clients: list[Busy] = []
         self.rival = False                         # another machine tries to take office, or has done so
         self.outcome: Outcome[Any] = Outcome()
         self.had_faults = False
@@ -111,7 +111,7 @@ class Life:
 
     async def work(self, count: int) -> None:
         history = self.history
-        self.clients = [Client(self.node, log, Model(log.root, log.moments[-1].nodes, history.spent),
+        self.clients = [Busy(self.node, log, Model(log.root, log.moments[-1].nodes, history.spent),
                                random.Random(self.rng.getrandbits(64)), self, index=index) for index, log in enumerate(history.logs)]
         async with trio.open_nursery() as nursery:
             for client in self.clients:
