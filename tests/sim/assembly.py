@@ -21,6 +21,7 @@ from s3cfs.limits import Limits
 
 from .doors import SimClock
 from .machines import Who
+from .resources import weights
 
 KIB = 1 << 10
 NOBODY = Who()
@@ -39,6 +40,25 @@ class SimNode(Protocol):
     @property
     def failed(self) -> bool:
         """... because of this machine's own trouble."""
+
+    @property
+    def busy(self) -> bool:
+        """It has something to say in the log."""
+
+    @property
+    def signed_off(self) -> bool:
+        """Its newest record is a RELEASE."""
+
+    @property
+    def promises_s(self) -> float:
+        """It is not silent for longer while it is busy."""
+
+    @property
+    def open_since(self) -> float | None:
+        """Monotonic time of the oldest change that is in no local transaction."""
+
+    def weights(self) -> dict[str, int]:
+        """Sizes of its tables; see `resources.weights`."""
 
     async def flush(self) -> None:
         """Everything done before is in the store."""
@@ -102,6 +122,27 @@ class _Node:
     @property
     def failed(self) -> bool:
         return self._node.commits.health.state is State.FAILED
+
+    @property
+    def busy(self) -> bool:
+        return not self._node.meta.failed and bool(self._node.commits._busy())
+
+    @property
+    def signed_off(self) -> bool:
+        writing = self._node.commits.writing
+        return writing is not None and writing.logbook.signed_off
+
+    @property
+    def promises_s(self) -> float:
+        return max(float(self._node.doors.limits.heartbeat_s), float(self._node.options.commits.commit_interval_s))
+
+    @property
+    def open_since(self) -> float | None:
+        since = self._node.commits.local.dirty_since
+        return None if since is None else float(since)
+
+    def weights(self) -> dict[str, int]:
+        return weights(self._node)
 
     async def flush(self) -> None:
         await self._node.flush()

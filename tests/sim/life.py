@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from .history import History
 from .machines import Machine
 from .model import Model, Nodes
 from .nature import Families, Nature
+from .resources import Watch
 from .runtime import Outcome
 from .scan import scan
 from .store import Bucket, SimStore, StoreFaults
@@ -43,6 +45,7 @@ class Life:
         self.rival = False                         # another machine tries to take office, or has done so
         self.outcome: Outcome[Any] = Outcome()
         self.had_faults = False
+        self.watch: Watch | None = None
         self.coming = DiskFaults()                 # the disk's troubles, from when it is mounted on
 
     # ------------------------------------------------------------ the site
@@ -98,7 +101,14 @@ class Life:
                     self.machine.drive.faults = self.coming
                 self.incarnation.working()
                 await verify(self)
-                await self.work(count)
+                async with trio.open_nursery() as watching:
+                    if self.nature.families.resources:
+                        self.watch = Watch(self.node, self.doors.disk, self.store, self._fair_since, self._operations)
+                        watching.start_soon(self.watch.run)
+                    await self.work(count)
+                    if self.watch is not None and self.rng.random() < 0.1:
+                        await self.watch.idle()
+                    watching.cancel_scope.cancel()
                 if kill:
                     self.incarnation.kill("killed at the end")
                     raise Crash
@@ -108,6 +118,14 @@ class Life:
                 if self.rng.random() < 0.5:
                     self.machine.drive.faults.troubles = []
             nursery.cancel_scope.cancel()
+
+    def _fair_since(self) -> float:
+        """Now, when there is or just was trouble."""
+        slow = self.fired or not self.store.faults.healthy or self.incarnation.frozen_until > trio.current_time()
+        return math.inf if slow else self.nature.fair_since
+
+    def _operations(self) -> int:
+        return self.events.count // 2
 
     async def work(self, count: int) -> None:
         history = self.history

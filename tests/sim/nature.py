@@ -94,6 +94,7 @@ class Nature:
         elif kind == "suspend" and self.alone:
             jump(seconds)
             self.away_last = trio.current_time()
+            self.unfair()
         else:
             self.incarnation.frozen_until = trio.current_time() + seconds
         self.told.append(f"{kind} {seconds:.0f} s")

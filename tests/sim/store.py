@@ -17,6 +17,7 @@ from s3cfs.backends.base import Backend, Body, Capabilities, ObjectInfo
 from s3cfs.errors import Corrupt, Exists, NotFound, Temporary, Throttled, Unsupported
 
 from .crash import Crash, Incarnation
+from .runtime import now
 from .threads import pause
 
 
@@ -136,6 +137,7 @@ class SimStore(Backend):
         self.incarnation, self.bucket = incarnation, bucket
         self.faults = faults or StoreFaults()
         self.calls: list[tuple[str, str]] = []
+        self.last_log_s = -math.inf         # virtual time of the last record put
         self._create_only: bool | None = None
 
     @property
@@ -201,6 +203,8 @@ class SimStore(Backend):
             self.bucket.flights.append(flight)
             raise Temporary("put", key, "simulated time-out of a put still on its way")
         done = self.bucket.put(key, flight.data, only_if_absent)
+        if done and key.startswith("log/"):
+            self.last_log_s = now()
         self._end("put", key)
         if not done:
             raise Exists("put", key, "the key is taken")
