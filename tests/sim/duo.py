@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from .driver import Teller
 
 
+LATE_S = 25.0         # a deposed writer that is busy notices it so long after its next record was due, at the latest
+
+
 @dataclass
 class Takeover:
     """What the second machine came to."""
@@ -36,6 +39,7 @@ class Takeover:
     instead: History | None = None        # with what the second one had left behind itself: the first one had sent nothing
     refused: int = 0
     forced: bool = False
+    first_was_idle: bool = False          # it had signed off
     gave_up: bool = False
 
 
@@ -47,6 +51,8 @@ class Duo:
         self.name = f"life {number}"
         self.first = teller.new_life(f"{self.name}a", self.first_machine, self.history, alone=False)
         self.second = teller.new_life(f"{self.name}b", self.second_machine, self.history, alone=False)
+        if self.rng.random() < 0.6:
+            self.first.again = [(math.exp(self.rng.uniform(0.0, 5.8)), self.rng.randint(3, 30))]
         self.second.nature.turned_back = True      # its clock is not the first one's
         self.known = trio.Event()             # the first one's state has been judged, or it never will be
         self.takeover = Takeover()
@@ -94,7 +100,7 @@ class Duo:
         who = self.second_machine.process(life.incarnation, force=takeover.forced)
 
         async def verify(life: Life) -> None:
-            takeover.taken_s = trio.current_time()
+            takeover.taken_s, takeover.first_was_idle = trio.current_time(), self.first.node is not None and self.first.node.signed_off
             self._may_take()
             await self._look(life)
             self.second_machine.branch = None
@@ -187,6 +193,7 @@ class Duo:
                 raise Finding(f"F1: {self.second_machine.name} went on with its own, though {self.first_machine.name} had said "
                               "that changes are in the store")
             return
+        self._no_late_promise()
         for ack in self.history.acks:
             if not ack.remote:
                 continue
@@ -196,6 +203,20 @@ class Duo:
                         f"F1: {self.first_machine.name} said at {ack.at_s:.1f} s by {ack.what} that operation {floor} "
                         f"({log.moments[floor].what}) of folder {log.root} is in the store; {self.second_machine.name} took over at {cut} "
                         f"({self.takeover.taken_s:.1f} s)")
+
+
+    def _no_late_promise(self) -> None:
+        """A writer that had signed off asks before it says that something is safe; one that had not hears of it by its next record."""
+        first, takeover = self.first, self.takeover
+        if not first.store.faults.healthy or first.strained(takeover.taken_s) or first.node is None:
+            return
+        until_s = takeover.taken_s + (3.0 if takeover.first_was_idle else first.node.promises_s + LATE_S)
+        for ack in self.history.acks:
+            late = [log for log, floor, cut in zip(self.history.logs, ack.floors, takeover.cut, strict=True) if not covers(log, cut, floor)]
+            if ack.at_s > until_s and late:
+                raise Finding(
+                    f"I13: {self.first_machine.name} said by {ack.what} at {ack.at_s:.1f} s that changes are safe, though "
+                    f"{self.second_machine.name} was in office at {takeover.taken_s:.1f} s, and nothing of them is in the history")
 
 
 def play(teller: Teller, number: int) -> None:

@@ -44,6 +44,7 @@ class Life:
         self.clients: list[Busy] = []
         self.rival = False                         # another machine tries to take office, or has done so
         self.outcome: Outcome[Any] = Outcome()
+        self.again: list[tuple[float, int]] = []     # what it does after having been idle for so long (seconds, steps)
         self.had_faults = False
         self.watch: Watch | None = None
         self.coming = DiskFaults()                 # the disk's troubles, from when it is mounted on
@@ -106,6 +107,10 @@ class Life:
                         self.watch = Watch(self.node, self.doors.disk, self.store, self._fair_since, self._operations)
                         watching.start_soon(self.watch.run)
                     await self.work(count)
+                    for pause_s, more in self.again:
+                        await trio.sleep(pause_s)
+                        self.alive()
+                        await self.work(more)
                     if self.watch is not None and self.rng.random() < 0.1:
                         await self.watch.idle()
                     watching.cancel_scope.cancel()
@@ -129,8 +134,9 @@ class Life:
 
     async def work(self, count: int) -> None:
         history = self.history
-        self.clients = [Busy(self.node, log, Model(log.root, log.moments[-1].nodes, history.spent),
-                               random.Random(self.rng.getrandbits(64)), self, index=index) for index, log in enumerate(history.logs)]
+        if not self.clients:
+            self.clients = [Busy(self.node, log, Model(log.root, log.moments[-1].nodes, history.spent),
+                                 random.Random(self.rng.getrandbits(64)), self, index=index) for index, log in enumerate(history.logs)]
         async with trio.open_nursery() as nursery:
             for client in self.clients:
                 nursery.start_soon(client.run, count // len(self.clients))
