@@ -158,15 +158,20 @@ class Client:
             case _:
                 return await getattr(vfs, operation)(*arguments)
 
-    async def verify_read(self) -> None:
-        """A read of a random range gives what was written (I9); an error when there is trouble, but never other bytes."""
+    async def verify_read(self, ino: int | None = None) -> None:
+        """A read of a random range, or of all of the given file, gives what was written (I9); an error when there is trouble, but never
+        other bytes."""
         unsure = set(self.log.running[1]) if self.log.running else set()
-        ino = self._some(lambda node: node.is_file and node.ino not in unsure)
+        offset, size = 0, 1 << 30
         if ino is None:
+            ino = self._some(lambda node: node.is_file and node.ino not in unsure)
+            if ino is None:
+                return
+            offset = self.rng.randint(0, max(1, len(self.model.nodes[ino].data)))
+            size = self.rng.choice([1, 4096, 200_000])
+        elif ino in unsure:
             return
         data = self.model.nodes[ino].data
-        offset = self.rng.randint(0, max(1, len(data)))
-        size = self.rng.choice([1, 4096, 200_000])
         began_s = trio.current_time()
         try:
             if not self.model.opens.get(ino):
