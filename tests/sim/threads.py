@@ -17,7 +17,7 @@ from .crash import Crash, Incarnation
 
 T = TypeVar("T")
 #: these always run in a worker: the store's calls take time. All others do now and then, so that they mix with the loop.
-STORE_CALLS = ("RetryBackend.", "SimStore.", "Remote.list.")
+STORE_CALLS = ("RetryBackend.", "SimStore.", "Remote.", "_call_in_thread")
 MIXED = 0.12
 
 
