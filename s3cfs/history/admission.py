@@ -52,11 +52,12 @@ class Admission:
     """`full` is cheap enough to be asked before every change. `on_full` is called when changes begin to wait for room."""
 
     def __init__(self, doors: Doors, options: Options, health: Health, journal: Journal, backlog: Backlog, files: Pending, *,
-                 open_bytes: Callable[[], int], lag_s: Callable[[], float], make_room: Callable[[], Awaitable[None]],
-                 on_full: Callable[[], None]) -> None:
+                 open_bytes: Callable[[], int], lag_s: Callable[[], float], store_silent: Callable[[], bool],
+                 make_room: Callable[[], Awaitable[None]], on_full: Callable[[], None]) -> None:
         self._doors, self._options, self._health = doors, options, health
         self._journal, self._backlog, self._files = journal, backlog, files
-        self._open_bytes, self._lag_s, self._make_room, self._on_full = open_bytes, lag_s, make_room, on_full
+        self._open_bytes, self._lag_s, self._store_silent = open_bytes, lag_s, store_silent
+        self._make_room, self._on_full = make_room, on_full
         self._gate: trio.Event | None = None
         self._reopened = Signal()
         self._moved = Signal()                    # room may have come
@@ -157,7 +158,7 @@ class Admission:
                 self.full()
 
     def hopeless(self) -> bool:
-        """Full, and nothing has moved for so long that whoever can be told is told at once."""
-        if self._full_since is None:
-            return False
+        """Full, and nothing has moved for so long, nor is anything on its way, that whoever can be told is told at once."""
+        if self._full_since is None or (self.disk_has_room() and not self._store_silent()):
+            return False                           # a slow store is no reason to give up
         return self._doors.clock.monotonic() >= max(self._full_since, self._moved_at) + self._options.writer_wait_s

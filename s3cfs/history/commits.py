@@ -65,7 +65,9 @@ class Commits:
         self.uploads = Uploads(doors, journal, remote, self.health, create_only=writer is not None and writer.tier is Tier.T1,
                                salvage=salvage)
         self.admission = Admission(doors, options, self.health, journal, self.backlog, content, open_bytes=lambda: meta.open_bytes,
-                                   lag_s=self.lag_s, make_room=make_room, on_full=self._look)
+                                   lag_s=self.lag_s, make_room=make_room, on_full=self._look,
+                                   store_silent=lambda: self.health.store_silent or remote.away_since is not None)
+        self.uploads.on_arrival = self.admission.moved
         logbook = Logbook(doors, meta, writer, self.health, self.backlog) if writer is not None else None
         self.local = Transactions(doors, meta, journal, content, apply_lock, options, self.health, self.admission, self.backlog,
                                   self.uploads, logbook, self._look)

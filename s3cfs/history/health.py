@@ -57,6 +57,10 @@ class Health:
         if self._silent.pop(who, None) is not None and self.state is State.AWAY:
             self.settle()
 
+    @property
+    def store_silent(self) -> bool:
+        return bool(self._silent)
+
     def settle(self) -> None:
         """Nobody waits for room any more."""
         message = next(iter(self._silent.values()), None)

@@ -32,6 +32,7 @@ class Uploads:
         have other places now, its lost ones are marked. Neither lock of the transactions is held when it is called."""
         self._doors, self._journal, self._remote, self._health, self._create_only = doors, journal, remote, health, create_only
         self._salvage = salvage
+        self.on_arrival: Callable[[], None] = lambda: None
         self._todo: list[ClosedPack] = []
         self._under_way: dict[int, ClosedPack] = {}    # not in the store yet, those still to begin included
         self._arrived: dict[int, ClosedPack] = {}      # in the store; their files move to the cache after the commit that names them
@@ -103,6 +104,7 @@ class Uploads:
                 del self._under_way[pack.pack_id]
                 if there:
                     self._arrived[pack.pack_id] = pack
+                    self.on_arrival()
                 else:
                     self.salvaged += 1
                 self._moved.pulse()
