@@ -22,7 +22,7 @@ from itertools import pairwise
 
 import trio
 
-from s3cfs.blocks.handles import Handle, Handles, Turn, read_fully
+from s3cfs.blocks.handles import SHORT, Handle, Handles, Turn, read_fully
 from s3cfs.doors import DiskFile, Doors
 from s3cfs.ids import PackName
 
@@ -32,7 +32,6 @@ FOLDER = "cache"
 TABLE = "cache/ranges.json"
 MAX_PACKS = 50_000                 # files, so that a cache of tiny packs stays bounded in memory and inodes
 OPEN_FILES = 64
-SHORT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))     # of the process or the system, for a moment: nothing of the file
 SHRINK = 0.75                      # of what is used: the new limit after the disk refused a write
 _FILE = re.compile(r"\d{1,10}-[0-9a-f]{64}")
 
@@ -252,7 +251,7 @@ class PackCache:
         self.failures += 1
         (log.warning if self.failures == 1 else log.debug)("cache: %s of %s: %s; the cache goes on smaller", what, name, error)
         if error.errno in SHORT:
-            return
+            return                                               # says nothing of the file
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             self._allowed = int(self.used_bytes * SHRINK)
             ranges = self._packs.get(name)

@@ -7,6 +7,7 @@ thread would read another file.
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -19,7 +20,9 @@ from s3cfs.doors import Clock, Disk, DiskFile
 T = TypeVar("T")
 
 TRIES = 4                          # of what the disk refused and may be asked again
+TRIES_SHORT = 12                   # when it was for want of descriptors or memory: a minute and a half, and it says nothing of the disk
 PAUSE_S = 0.05                     # before the second; doubled each time
+SHORT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
 
 class Turn:
@@ -123,16 +126,17 @@ def _close(handle: Handle) -> None:
 
 
 async def patiently(clock: Clock, call: Callable[[], Awaitable[T]]) -> T:
-    """The answer of `call`, which is tried a few times after an OSError: a process may be short of descriptors, or a disk of luck, for
-    a moment. Only for calls that leave nothing behind (an open, a read)."""
-    pause_s = PAUSE_S
-    for _ in range(TRIES - 1):
+    """The answer of `call`, which is tried again after an OSError: a process may be short of descriptors, or a disk of luck, for a moment.
+    Only for calls that leave nothing behind (an open, a read)."""
+    failures = 0
+    while True:
         try:
             return await call()
-        except OSError:
-            await clock.sleep(pause_s)
-            pause_s *= 2
-    return await call()
+        except OSError as error:
+            failures += 1
+            if failures >= (TRIES_SHORT if error.errno in SHORT else TRIES):
+                raise
+            await clock.sleep(PAUSE_S * 2 ** (failures - 1))
 
 
 def read_fully(file: DiskFile, size: int, offset: int) -> bytes:

@@ -2,15 +2,18 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 
 import pytest
+import trio
 
 from s3cfs.blocks.recovery import recover_files
+from s3cfs.doors import SystemDisk
 from s3cfs.errors import CacheFull, CacheUnusable, Damaged
 from s3cfs.formats.pack import PackEntry, read_index, verify_name
 from s3cfs.ids import PackName, pack_key
-from tests.blocks.kit import ForgetfulDisk, House, disk_in, noise, run
+from tests.blocks.kit import ForgetfulDisk, House, disk_in, noise, play, run
 
 
 def entries_of(house: House) -> dict[int, list[PackEntry]]:
@@ -187,3 +190,30 @@ def test_a_closed_pack_of_the_wrong_size_is_no_lost_pack(tmp_path: Path) -> None
             await nxt.journal.load(closed.pack_id)
 
     run(test)
+
+
+def test_a_journal_whose_folder_was_removed_still_goes_up(tmp_path: Path) -> None:
+    """Its files are open since they were made, or taken over at the start."""
+    async def test(house: House, nursery: trio.Nursery) -> None:
+        disk = house.disk
+        assert isinstance(disk, SystemDisk)
+        rows = await house.write([noise(5_000), noise(400_000, 1)])
+        house.record(closed := await house.journal.close_current())
+        await house.journal.close()
+        nxt = House(disk, epoch=2, store=house.store)
+        nxt.packs, nxt.rows, nxt.next_pack = house.packs, house.rows, house.next_pack
+        await recover_files(nxt.doors, nxt.journal, {}, {pack.pack_id: (pack.name, pack.size) for pack in closed})
+        rows += await nxt.write([noise(6_000, 2)])
+        nxt.record(await nxt.journal.close_current())
+        await nursery.start(nxt.blocks.run)
+        shutil.rmtree(tmp_path / "state" / "journal")
+        shutil.rmtree(tmp_path / "state" / "cache")
+        plains = [noise(5_000), noise(400_000, 1), noise(6_000, 2)]
+        assert await nxt.blocks.chunks(rows) == plains
+        for pack in nxt.journal.pending():
+            await nxt.remote.put(pack_key(pack.name), await nxt.journal.load(pack.pack_id))
+            await nxt.blocks.uploaded(pack)
+        nxt.blocks.drop_decoded()
+        assert await nxt.blocks.chunks(rows) == plains and len(nxt.store.gets) == 2 and nxt.finds.damaged == []
+
+    play(test, House(disk_in(tmp_path)))

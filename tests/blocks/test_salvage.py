@@ -198,6 +198,7 @@ def test_a_process_that_stays_short_of_descriptors_is_an_end_and_no_loss(tmp_pat
             await house.journal.load(closed.pack_id)
         with pytest.raises(CacheUnusable):
             await house.salvage(closed)
+        assert house.clock.slept > 60, "not at once"
         house.disk.failing.clear()
         assert house.meta.bad_chunks() == frozenset() and not house.meta.dirty and house.journal.has(1)
 
