@@ -13,12 +13,22 @@ BRANCH = "main"
 ROOT_INO = 1
 ZERO_HASH = ObjectHash(bytes(32))         # "the record before" of the first record
 
+_SUPER_KEY = re.compile(r"super/(\d{1,19})(?:\.(\d{1,9}))?")
 _PACK_NAME = re.compile(r"(\d{1,10})-([0-9a-f]{64})")
 _LOG_KEY = re.compile(r"log/([a-z0-9._-]+)/(\d{1,10})-([0-9a-f]{16})/(\d{1,20})")
 
 
-def super_key(n: int) -> str:
-    return f"super/{n}"
+def super_key(n: int, copy: int = 1) -> str:
+    """Copies of superblock n are the same bytes under several names, since damage to the only one would lose everything."""
+    return f"super/{n}" if copy == 1 else f"super/{n}.{copy}"
+
+
+def parse_super_key(key: str) -> tuple[int, int]:
+    """(n, copy); ValueError when it is no superblock's key."""
+    found = _SUPER_KEY.fullmatch(key)
+    if not found or key != super_key(int(found[1]), int(found[2] or 1)):
+        raise ValueError(f"not a superblock's key: {key}")
+    return int(found[1]), int(found[2] or 1)
 
 
 def pack_name(epoch: int, digest: bytes) -> PackName:

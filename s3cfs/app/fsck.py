@@ -33,7 +33,8 @@ from s3cfs.remote import Remote
 from .host import process_alive, this_host
 from .local import folder_name, locked, open_folder
 from .node import DATABASE, Node, NodeOptions, load_meta, open_node
-from .store import FIRST_TIMEOUT_S, impatient, open_store, patient, read_superblock, unlock
+from .store import FIRST_TIMEOUT_S, impatient, open_store, patient, unlock
+from .superblocks import read_superblock
 
 CORRECTED, UNCORRECTED, OPERATIONAL = 1, 4, 8          # of fsck(8)
 KEEP_ALL = 1 << 60                                     # a cache opened for repairs evicts nothing

@@ -1,13 +1,14 @@
-"""mkfs: a superblock, written once. Everything else begins with the first mount."""
+"""mkfs: a superblock, twice. Everything else begins with the first mount."""
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from s3cfs import ids
 from s3cfs.config import Secret, Settings
 from s3cfs.doors import SystemClock, SystemRandomness
-from s3cfs.errors import Exists, FilesystemExists
+from s3cfs.errors import Exists, FilesystemExists, StoreError
 from s3cfs.formats import superblock
 from s3cfs.limits import DEFAULTS
 
@@ -45,6 +46,8 @@ def mkfs(settings: Settings, *, label: str, plain: bool, passphrase: Secret | No
             backend.put(ids.super_key(made.n), superblock.encode(made), only_if_absent=create_only)
         except Exists:
             raise FilesystemExists(taken) from None
+        with contextlib.suppress(StoreError):              # the first mount makes up for it
+            backend.put(ids.super_key(made.n, 2), superblock.encode(made))
         return result
     finally:
         backend.close()

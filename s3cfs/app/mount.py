@@ -23,7 +23,8 @@ from s3cfs.fuse.lifecycle import Report, daemonise
 from .daemon import Daemon
 from .local import folder_name, locked, open_folder
 from .memory import bound_the_allocator
-from .store import FIRST_TIMEOUT_S, impatient, open_store, read_superblock, unlock
+from .store import FIRST_TIMEOUT_S, impatient, open_store, unlock
+from .superblocks import heal, read_copies
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,11 @@ def mount(settings: Settings, mountpoint: str, options: MountOptions) -> int:
     path = mountpoints.prepare(mountpoint, nonempty=options.nonempty)
     first = impatient(open_store(settings, timeout_s=FIRST_TIMEOUT_S))
     first.check()
-    found = read_superblock(first)
+    copies = read_copies(first)
+    found = copies.superblock
     keyring = unlock(found, settings)
+    if not options.read_only and heal(first, copies) and copies.damaged:
+        _say(f"superblock {copies.damaged[0]} is damaged; a further copy was written")
     first.close()                                   # connections and their threads do not survive a fork
     if SLOW:
         _say(SLOW)

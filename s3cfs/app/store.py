@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from s3cfs import ids
 from s3cfs.backends.base import Backend
 from s3cfs.backends.registry import backend_type, open_backend
 from s3cfs.backends.retry import RetryBackend
@@ -15,10 +14,12 @@ from s3cfs.backends.url import StoreUrl
 from s3cfs.check.dump import dump as dump_object
 from s3cfs.config import Settings
 from s3cfs.doors import Randomness, SystemRandomness
-from s3cfs.errors import Damaged, NoFilesystem, StoreError, WrongPassphrase
+from s3cfs.errors import StoreError, WrongPassphrase
 from s3cfs.formats import superblock
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.superblock import Superblock
+
+from .superblocks import read_superblock
 
 log = logging.getLogger(__name__)
 
@@ -45,25 +46,6 @@ def patient(bare: Backend, *, stop: threading.Event | None = None,
 def impatient(bare: Backend) -> Backend:
     """What a command starts on: trouble is reported soon."""
     return RetryBackend(bare, deadline_s=FIRST_DEADLINE_S)
-
-
-def read_superblock(backend: Backend) -> Superblock:
-    """The highest valid one. NoFilesystem, NewerFormat, Damaged when there are some but none is valid."""
-    numbers = sorted((int(name) for info in backend.list("super/") if (name := info.key.partition("/")[2]).isdigit()), reverse=True)
-    if not numbers:
-        raise NoFilesystem(f"{backend.location} holds no s3cfs filesystem (s3cfs mkfs makes one)")
-    worst: Damaged | None = None
-    for number in numbers:
-        try:
-            found = superblock.decode(backend.get(ids.super_key(number)))
-            if found.n != number:
-                raise Damaged(f"it says it is number {found.n}")
-            return found
-        except Damaged as exc:
-            log.error("superblock %s is damaged, looking for an older one: %s", ids.super_key(number), exc)
-            worst = worst or Damaged(f"superblock {ids.super_key(number)} is damaged: {exc}")
-    assert worst is not None
-    raise worst
 
 
 def unlock(found: Superblock, settings: Settings, random: Randomness | None = None) -> KeyRing:

@@ -15,7 +15,7 @@ from s3cfs.formats.checkpoint import decode_manifest, decode_part
 from s3cfs.formats.keys import KeyRing
 from s3cfs.ids import parse_log_key, parse_pack_key
 
-_SUPER = re.compile(r"super/(\d{1,19})")
+_SUPER = re.compile(r"super/(\d{1,19})(?:\.\d{1,9})?")
 _CLAIM = re.compile(r"claim/[a-z0-9._-]+/(\d{1,10})-([0-9a-f]{16})")
 _CHECKPOINT = re.compile(r"checkpoint/[a-z0-9._-]+/(\d{1,19})/(manifest-[0-9a-f]{16}|[0-9a-f]{16}-\d{1,10})")
 _OPERATIONS = {apsw.SQLITE_INSERT: "insert", apsw.SQLITE_UPDATE: "update", apsw.SQLITE_DELETE: "delete"}
@@ -27,7 +27,7 @@ def dump(backend: Backend, key: str, keyring: KeyRing | None, *, rows: bool = Fa
     `rows`: every row of a changeset, not only how many of each table. NotFound, Damaged, NewerFormat; UsageError for a key that is none.
     """
     if found := _SUPER.fullmatch(key):
-        return {"kind": "superblock", **_superblock(backend.get(key), int(found[1]))}
+        return {"kind": "superblock", **_superblock(key, backend.get(key), int(found[1]))}
     if found := _CLAIM.fullmatch(key):
         text = backend.get(key)[:80].decode("ascii", "replace")
         return {"key": key, "kind": "claim", "epoch": int(found[1]), "writer": found[2], "text": text}
@@ -56,11 +56,11 @@ def _is_log(key: str) -> bool:
     return True
 
 
-def _superblock(data: bytes, n: int) -> dict[str, Any]:
+def _superblock(key: str, data: bytes, n: int) -> dict[str, Any]:
     sb = superblock.decode(data, n)
     slots = [{"id": slot.id, "kind": slot.kind, "created_ns": slot.created_ns, "argon2": asdict(slot.argon2) if slot.argon2 else None}
              for slot in sb.slots]
-    return {"key": f"super/{n}", "size": len(data), "format": sb.version, "n": sb.n, "fs_id": sb.fs_id.hex(), "label": sb.label,
+    return {"key": key, "size": len(data), "format": sb.version, "n": sb.n, "fs_id": sb.fs_id.hex(), "label": sb.label,
             "plain": sb.plain, "chunk_min": sb.chunk_min, "chunk_avg": sb.chunk_avg, "chunk_max": sb.chunk_max,
             "created_ns": sb.created_ns, "slots": slots}
 

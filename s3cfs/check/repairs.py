@@ -5,15 +5,18 @@ dropped; a damaged record or checkpoint is made superfluous by a new checkpoint 
 """
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from s3cfs import ids
 from s3cfs.check.context import note_given_up
 from s3cfs.check.examine import chunk_trouble
 from s3cfs.check.problems import Outcome
 from s3cfs.check.workshop import Workshop
 from s3cfs.errors import Damaged, NotFound, S3cfsError
+from s3cfs.formats import superblock
 from s3cfs.formats.pack import verify_name
 from s3cfs.ids import pack_key
 from s3cfs.limits import MIB
@@ -175,6 +178,31 @@ async def _move(shop: Workshop, pack: Pack, stored: bytes, rows: Sequence[Chunk]
                                                [(row.hash, sealed, row.len) for row, sealed in group])
             for (row, _), (new, offset) in zip(group, places, strict=True):
                 await shop.meta.move_chunk(row.id, new, offset)
+
+
+@dataclass(frozen=True, slots=True)
+class CopySuperblock:
+    """One more copy of a superblock of which one is whole, under the next free name."""
+
+    n: int
+    order: int = 3
+
+    async def mend(self, shop: Workshop) -> Outcome:
+        copies = []
+        whole = b""
+        for info in await shop.remote.list("super/"):
+            with contextlib.suppress(ValueError, Damaged, NotFound):
+                n, copy = ids.parse_super_key(info.key)
+                if n == self.n:
+                    copies.append(copy)
+                    data = await shop.remote.get(info.key)
+                    superblock.decode(data, n)
+                    whole = data
+        if not whole:
+            return Outcome(False, f"superblock {self.n}: no copy of it is whole any more")
+        key = ids.super_key(self.n, max(copies) + 1)
+        await shop.remote.put(key, whole)
+        return Outcome(True, f"superblock {self.n} has a further copy, {key}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,8 @@ class World:
         backend.create()
         made, keyring, _ = superblock.create("test", SystemRandomness(), plain, 16 * KIB, 64 * KIB, 256 * KIB, None if plain else "secret",
                                              argon2=CHEAP, now_ns=0)
-        backend.put(ids.super_key(1), superblock.encode(made))
+        for copy in (1, 2):
+            backend.put(ids.super_key(1, copy), superblock.encode(made))
         return cls(backend, root, made, keyring)
 
     def folder(self) -> Path:

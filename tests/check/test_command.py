@@ -10,7 +10,7 @@ import trio
 from s3cfs import cli
 from s3cfs.app.local import folder_name, locked
 from s3cfs.app.node import Node, NodeOptions, open_node
-from s3cfs.app.store import read_superblock
+from s3cfs.app.superblocks import read_superblock
 from s3cfs.backends.base import Backend
 from s3cfs.backends.registry import open_backend
 from s3cfs.doors import SystemDisk, SystemRandomness
@@ -92,6 +92,7 @@ def test_what_keeps_it_from_looking(made: tuple[str, Backend, Path], monkeypatch
         capsys.readouterr()
     data = backend.get("super/1")
     backend.delete("super/1")
+    backend.delete("super/1.2")
     one_line(12, "every superblock is missing", *cachedir, url)
     backend.put("super/1", data[:100] + b"X" + data[101:])
     one_line(12, "super/1 is damaged", *cachedir, url)

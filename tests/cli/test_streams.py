@@ -78,7 +78,7 @@ def test_no_filesystem_whose_recovery_key_nobody_has_seen(tmp_path: Path):
                 assert done.returncode == ExitCode.SYSTEM and "Traceback" not in done.stderr and "made" not in done.stderr
                 assert objects(tmp_path) == []
     done = run("mkfs", url)
-    assert done.returncode == 0 and done.stdout.count("-") == 8 and objects(tmp_path) == ["super/1"]
+    assert done.returncode == 0 and done.stdout.count("-") == 8 and sorted(objects(tmp_path)) == ["super/1", "super/1.2"]
 
 
 def test_a_store_that_refuses_after_the_key_was_shown_leaves_nothing(tmp_path: Path):

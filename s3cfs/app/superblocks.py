@@ -1,0 +1,88 @@
+"""The superblocks in a store: each is there twice, under two names, since without one nothing in the store can be read.
+
+A damaged copy stays where it is. When fewer than two whole ones are left, a mount writes one more, under the next free name: nothing is
+overwritten, and a store that refuses to overwrite is healed like any other.
+"""
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from s3cfs import ids
+from s3cfs.backends.base import Backend
+from s3cfs.errors import Damaged, Exists, NoFilesystem, NotFound, StoreError
+from s3cfs.formats import superblock
+from s3cfs.formats.superblock import Superblock
+
+log = logging.getLogger(__name__)
+
+COPIES = 2
+PREFIX = "super/"
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """The superblock that counts, and how many copies of it are whole."""
+
+    superblock: Superblock
+    whole: int
+    damaged: tuple[str, ...]       # keys
+    last: int                      # the highest number of a copy
+
+
+def read_superblock(backend: Backend) -> Superblock:
+    """The one that counts. NoFilesystem, NewerFormat, Damaged."""
+    return read_copies(backend).superblock
+
+
+def read_copies(backend: Backend) -> Copies:
+    """Of the highest number with a whole copy. NoFilesystem, NewerFormat, Damaged when there are some but none is whole."""
+    numbers: dict[int, set[int]] = {}
+    for info in backend.list(PREFIX):
+        try:
+            n, copy = ids.parse_super_key(info.key)
+        except ValueError:
+            continue
+        numbers.setdefault(n, set()).add(copy)
+    if not numbers:
+        raise NoFilesystem(f"{backend.location} holds no s3cfs filesystem (s3cfs mkfs makes one)")
+    worst: Damaged | None = None
+    for n in sorted(numbers, reverse=True):
+        found: Superblock | None = None
+        whole, damaged = 0, []
+        for copy in sorted(numbers[n]):
+            key = ids.super_key(n, copy)
+            try:
+                here = superblock.decode(backend.get(key), n)
+                if found is not None and here != found:
+                    raise Damaged("it differs from its other copy")
+                found, whole = here, whole + 1
+            except NotFound:
+                continue                                  # listed, and gone
+            except Damaged as exc:
+                log.error("superblock %s is damaged: %s", key, exc)
+                damaged.append(key)
+                worst = worst or Damaged(f"superblock {key} is damaged: {exc}")
+        if found is not None:
+            return Copies(found, whole, tuple(damaged), max(numbers[n]))
+    raise worst or NoFilesystem(f"{backend.location}: its superblocks went while they were being read")
+
+
+def heal(backend: Backend, copies: Copies) -> list[str]:
+    """Write copies until COPIES are whole; the new keys. Only of a superblock that was unlocked, so that it is known to be its owner's.
+
+    A store that takes none now is asked again by the next mount.
+    """
+    made: list[str] = []
+    data = superblock.encode(copies.superblock)
+    for number in range(copies.last + 1, copies.last + 1 + COPIES - copies.whole):
+        key = ids.super_key(copies.superblock.n, number)
+        try:
+            backend.put(key, data)
+        except Exists:
+            pass
+        except StoreError as exc:
+            log.warning("no further copy of the superblock could be written: %s", exc)
+            break
+        made.append(key)
+    return made
