@@ -54,9 +54,16 @@ class LocalBackend(Backend):
         return f"local://{self._root}"
 
     def create(self) -> None:
+        """Only the folder itself: one that is missing above it is a disk that is not mounted, or a slip of the pen."""
+        parent = os.path.dirname(self._root)
+        if not os.path.isdir(parent):
+            raise BucketMissing("create", "", f"there is no folder {parent}: is its disk mounted, is the path right?")
         try:
-            os.makedirs(self._root, mode=0o700, exist_ok=True)
-            self._sync_folder(os.path.dirname(self._root))
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self._root, 0o700)
+            if not os.path.isdir(self._root):
+                raise BucketMissing("create", "", f"{self._root} is not a folder")
+            self._sync_folder(parent)
         except OSError as error:
             raise self._translate(error, "create", "") from error
 

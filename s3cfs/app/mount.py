@@ -35,6 +35,7 @@ def mount(settings: Settings, mountpoint: str, options: MountOptions) -> int:
     """Mount and return when the mount answers (in the foreground: when it has ended, and everything is in the store). Errors are raised."""
     mountpoints.check_fuse()
     path = mountpoints.prepare(mountpoint, nonempty=options.nonempty)
+    _refuse_below(path, settings, options)
     first = impatient(open_store(settings, timeout_s=FIRST_TIMEOUT_S))
     first.check()
     copies = read_copies(first)
@@ -58,6 +59,14 @@ def mount(settings: Settings, mountpoint: str, options: MountOptions) -> int:
 
     daemonise(run, foreground=options.foreground, log_path=log_path, on_progress=_say)
     return ExitCode.OK
+
+
+def _refuse_below(path: str, settings: Settings, options: MountOptions) -> None:
+    """What the process needs must not lie below its own mount point: it would wait for itself."""
+    store = settings.url.removeprefix("local://") if settings.url.startswith("local://") else None
+    for what, place in (("the cache folder", options.cachedir), ("the log file", options.log_file), ("the store", store)):
+        if place is not None and Path(os.path.realpath(place)).is_relative_to(path):
+            raise ConfigError(f"{what} {place} lies below the mount point {path}")
 
 
 def _say(text: str) -> None:

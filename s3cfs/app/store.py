@@ -14,7 +14,7 @@ from s3cfs.backends.url import StoreUrl
 from s3cfs.check.dump import dump as dump_object
 from s3cfs.config import Settings
 from s3cfs.doors import Randomness, SystemRandomness
-from s3cfs.errors import StoreError, WrongPassphrase
+from s3cfs.errors import ConfigError, StoreError, WrongPassphrase
 from s3cfs.formats import superblock
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.superblock import Superblock
@@ -30,6 +30,8 @@ FIRST_TIMEOUT_S = 6.0          # and that a store is silent; a tcp-timeout that 
 
 def open_store(settings: Settings, *, timeout_s: float | None = None) -> Backend:
     """The bare backend; makes no request. `timeout_s`: for a store that says nothing, unless the settings have one."""
+    if settings.url.startswith("memory://"):
+        raise ConfigError("memory:// ends with the process that holds it: it is for tests")
     options = settings.backend_options
     if timeout_s is not None and TIMEOUT in backend_type(StoreUrl.parse(settings.url).scheme).OPTIONS:
         options = {TIMEOUT: f"{timeout_s:g}", **options}

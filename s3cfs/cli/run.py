@@ -44,6 +44,9 @@ def guarded(name: str, function: Callable[[list[str]], int], argv: Sequence[str]
         if isinstance(error, KeyboardInterrupt):
             say("s3cfs: interrupted")
             return exit_code(Interrupted("interrupted"))
+        if isinstance(error, FileNotFoundError) and _homeless():
+            say("s3cfs: the current folder does not exist any more")
+            return exit_code(SystemFailure("no current folder"))
         where = _keep_traceback(name, raised)
         if isinstance(error, OSError) and error.strerror:
             what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
@@ -90,6 +93,14 @@ def _the_one(error: BaseException) -> BaseException:
             if isinstance(leaf, kind):
                 return leaf
     return leaves[0]
+
+
+def _homeless() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _debug() -> bool:

@@ -17,6 +17,7 @@ from s3cfs.errors import UsageError
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?\.?|\[[0-9a-f:.]+\]")
+PREFIX_MAX_BYTES = 850             # of a key's 1024, S3's bound: the longest of ours has some 110
 _SHAPES = {"s3c": "s3c://HOST[:PORT]/BUCKET[/PREFIX]", "storjs3": "storjs3://HOST[:PORT]/BUCKET[/PREFIX]",
            "s3": "s3://REGION/BUCKET[/PREFIX]"}
 
@@ -46,6 +47,8 @@ def normalise(url: str) -> str:
             raise UsageError(f"{scheme}://{host}: the bucket is missing: {_SHAPES[scheme]}")
         if not _BUCKET.fullmatch(parts[0]):
             raise UsageError(f"'{parts[0]}' cannot be a bucket's name: {_SHAPES[scheme]}")
+        if len("/".join(parts[1:]).encode()) > PREFIX_MAX_BYTES:
+            raise UsageError(f"the prefix in the {scheme}:// URL is longer than {PREFIX_MAX_BYTES} bytes: keys below it would be too long")
     elif not host:
         raise UsageError(f"{scheme}://: something must follow")
     return f"{scheme}://" + "/".join([host, *parts])

@@ -54,6 +54,9 @@ def register(device: str, mountpoint: str, url: str, socket_path: str, *, folder
         for old in _entries(folder):
             if not old.alive():
                 unregister(folder / f"{old.device}.json")
+        for left in folder.glob("*.sock"):
+            if left.stem.isdigit() and _started(int(left.stem)) is None:
+                left.unlink(missing_ok=True)
         file, new = folder / f"{device}.json", folder / f".{device}.{os.getpid()}"
         new.write_text(json.dumps(asdict(entry)))
         new.rename(file)

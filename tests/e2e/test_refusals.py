@@ -350,6 +350,31 @@ def test_cache_folders(local_fs: Filesystem):
             no_mount(local_fs, code, "cache folder", "--cachedir", folder)
 
 
+def test_nothing_of_its_own_below_the_mount_point(local_fs: Filesystem):
+    """It would wait for itself."""
+    base = local_fs.base
+    for args in (("--cachedir", base / "refused" / "cache"), ("--log-file", base / "refused" / "log")):
+        no_mount(local_fs, ExitCode.CONFIG, "below the mount point", *args)
+    refused(local_fs, "mount", "--nonempty", local_fs.url, local_fs.url.removeprefix("local://"), code=ExitCode.CONFIG, says="the store")
+    assert not (base / "refused" / "cache").exists()
+
+
+def test_folders_that_are_not_there(local_fs: Filesystem):
+    """mkfs makes the last folder of a local store's path, and no more: what is missing above is a disk that is not mounted."""
+    base = local_fs.base
+    (base / "file").touch()
+    places = (base / "no disk" / "store", "no disk"), (base / "file", "not a folder"), (base / "file" / "x", "there is no folder")
+    for path, says in places:
+        refused(local_fs, "mkfs", "--plain", f"local://{path}", code=ExitCode.BUCKET_MISSING, says=says)
+        assert not (base / "no disk").exists()
+    refused(local_fs, "mkfs", "--plain", "memory://x", code=ExitCode.CONFIG, says="for tests")
+    gone = base / "gone"
+    gone.mkdir()
+    leave = ["sh", "-c", f'cd "{gone}"; rmdir "{gone}"; exec "$@"', "sh"]
+    refused(local_fs, "mount", local_fs.url, ".", code=ExitCode.SYSTEM, says="current folder", prefix=leave)
+    local_fs.s3cfs("mkfs", "--plain", f"local://{base}/made")
+
+
 @contextlib.contextmanager
 def tmpfs(path: Path, options: str) -> Iterator[Path]:
     path.mkdir(exist_ok=True)

@@ -249,3 +249,12 @@ def test_another_daemons_entry_is_left_alone(registry: Path) -> None:
         other.communicate(b"\n")
     control.unregister(file)
     assert not file.exists()
+
+
+def test_sockets_that_dead_daemons_left_are_swept(registry: Path) -> None:
+    registry.mkdir()
+    ours, dead, other = registry / f"{os.getpid()}.sock", registry / f"{PID_THAT_NEVER_IS}.sock", registry / "other.sock"
+    for path in (ours, dead, other):
+        path.touch()
+    control.register("0:77", "/mnt/x", "u", str(ours), folder=registry)
+    assert ours.exists() and other.exists() and not dead.exists()
