@@ -188,8 +188,7 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
             await nursery.start(node.commits.run)
             nursery.start_soon(_save_cache_table, node)
             nursery.start_soon(node.damage.run)
-            if writer is not None and await meta.orphans():
-                node.commits.check_writable()
+            if writer is not None:
                 await node.vfs.recover_orphans()
             node.commits.hurry()
             if writer is not None and tip.n == 1:

@@ -20,13 +20,14 @@ import contextlib
 import errno
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import apsw
 
 from s3cfs.doors import DiskFile, Doors
 from s3cfs.errors import CacheFull, CacheUnusable, Damaged, NewerFormat, S3cfsError
 from s3cfs.meta import schema
+from s3cfs.meta.places import place
 from s3cfs.meta.types import Counters, Transaction
 
 PAGE_CACHE_KIB = 32 * 1024
@@ -52,6 +53,7 @@ def connect(doors: Doors, path: str, key: bytes | None, *, create: bool = False)
                 raise CacheUnusable("this build of SQLite cannot encrypt: is apsw installed beside apsw-sqlite3mc?")
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)      # a join is planned once: 5 us instead of 20
         connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
+        connection.create_scalar_function("place", cast("Any", place), 1, deterministic=True)
         if connection.pragma("journal_mode", "wal") != "wal":
             raise CacheUnusable(f"{path}: SQLite cannot use a write-ahead log there")
         for name, value in (("synchronous", 1), ("wal_autocheckpoint", 0), ("cache_size", -PAGE_CACHE_KIB), ("temp_store", 2),

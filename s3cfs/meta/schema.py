@@ -78,7 +78,10 @@ LOCAL_SQL = (
     "CREATE TABLE pack_file (pack INTEGER NOT NULL PRIMARY KEY, state TEXT NOT NULL) STRICT",
 )
 
-INDEX_SQL = ("CREATE INDEX chunk_by_hash ON chunk (hash)",)
+INDEX_SQL = (
+    "CREATE INDEX chunk_by_hash ON chunk (hash)",
+    "CREATE INDEX dentry_by_place ON dentry (parent, place(name))",       # the order of listings; places.py
+)
 
 INITIAL: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("fsmeta", ("schema", b"%d" % SCHEMA_VERSION)),

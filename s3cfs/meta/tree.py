@@ -19,8 +19,8 @@ _SETTABLE = frozenset(InodeColumns.__annotations__)
 _GET = f"SELECT {', '.join(_COLUMNS)} FROM inode WHERE ino = ?"
 _JOINED = ", ".join(f"i.{name}" for name in _COLUMNS)
 _LOOKUP = f"SELECT {_JOINED} FROM dentry AS d CROSS JOIN inode AS i ON i.ino = d.ino WHERE d.parent = ? AND d.name = ?"
-_CHILDREN = f"""SELECT d.name, {_JOINED} FROM dentry AS d CROSS JOIN inode AS i ON i.ino = d.ino
-    WHERE d.parent = ? AND d.name > ? ORDER BY d.name LIMIT ?"""
+_CHILDREN = f"""SELECT d.name, {_JOINED} FROM dentry AS d INDEXED BY dentry_by_place CROSS JOIN inode AS i ON i.ino = d.ino
+    WHERE d.parent = ? AND place(d.name) > ? ORDER BY place(d.name) LIMIT ?"""
 _INSERT = f"INSERT INTO inode VALUES ({', '.join('?' * len(_COLUMNS))})"
 
 
@@ -83,8 +83,8 @@ class Tree:
         row = self._one(_LOOKUP, (parent, name))
         return Inode(*row) if row else None
 
-    async def children(self, parent: int, after: bytes, limit: int) -> list[tuple[bytes, Inode]]:
-        """Names strictly after `after` (b"" = from the start) in the order of their bytes, with their inodes."""
+    async def children(self, parent: int, after: int, limit: int) -> list[tuple[bytes, Inode]]:
+        """Names with their inodes, in the order of their places, behind the place `after` (0: from the start)."""
         return [(row[0], Inode(*row[1:])) for row in self._all(_CHILDREN, (parent, after, limit))]
 
     async def is_empty(self, parent: int) -> bool:

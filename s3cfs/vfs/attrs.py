@@ -1,6 +1,7 @@
 """Attributes: setattr with its rules for set-id bits and times, and statfs.
 
-- Setting what is there already writes nothing, not even ctime (a re-run of rsync or Syncthing dirties nothing).
+- Setting what is there already writes nothing, not even ctime (a re-run of rsync dirties nothing). But a kernel that writes back keeps the
+  times of files itself and sends its ctime along: that is taken over in any case, or ctime would go back when it drops its cache.
 - noatime: reading never changes atime; an atime set explicitly is kept. Relatime would turn the first read of each file
   into a change that is shipped to the store.
 - chown takes the set-user-ID bit and (with group execution) the set-group-ID bit from anything but a directory, whoever
@@ -94,11 +95,10 @@ class Attrs:
             columns["atime_ns"] = atime
         if wanted.mtime_ns is not None and (mtime := _clamp(wanted.mtime_ns)) != shown.mtime_ns:
             columns["mtime_ns"] = mtime
-        # A ctime alone is news only when nothing else was asked for (the kernel brings its times up to date);
-        # beside a chmod to the mode that is there it is not.
-        only_times = wanted.mode is wanted.uid is wanted.gid is wanted.atime_ns is None
-        if wanted.ctime_ns is not None and (columns or only_times):
-            columns["ctime_ns"] = _clamp(wanted.ctime_ns)
+        if wanted.ctime_ns is not None:
+            ctime = _clamp(wanted.ctime_ns)
+            if columns or ctime != shown.ctime_ns:
+                columns["ctime_ns"] = ctime
         elif columns:
             columns["ctime_ns"] = self._time_ns()
         return columns

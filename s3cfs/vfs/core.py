@@ -57,7 +57,7 @@ class Vfs:
         self._write_kind = Kind.PAGES if writeback else Kind.GROW
         self._content, self._transactions, self._read_only = content, transactions, read_only
         self._gate = Gate(transactions, read_only)
-        self._lifetimes = Lifetimes(meta, content)
+        self._lifetimes = Lifetimes(meta, content, self._gate)
         self._tree = Tree(meta, content, self._gate, self._lifetimes, clock.time_ns)
         self._attrs = Attrs(meta, content, self._gate, clock.time_ns)
         self._xattrs = Xattrs(meta, content, self._gate, clock.time_ns)
@@ -201,9 +201,9 @@ class Vfs:
         return handle
 
     async def readdir(self, handle: int, cookie: int, limit: int) -> list[Entry]:
-        """(name, inode, cookie to go on after it), up to `limit`, as of now; [] at the end and only there. `cookie` is 0 (from the
-        start, as rewinddir) or any that this handle gave since. Entries are as many as the last reply took and some more: give
-        back the cookie of the last one used. What changed meanwhile is never served from memory."""
+        """(name, inode, cookie to go on after it), about `limit`, as of now; [] at the end and only there. `cookie` is 0 (from the start,
+        as rewinddir) or any that any handle of this directory ever gave, before a remount too. Entries are as many as the last reply took
+        and some more: give back the cookie of the last one used. What changed meanwhile is never served from memory."""
         overlay = self._content.overlay
         return [(name, overlay(inode) if is_file(inode) else inode, after)
                 for name, inode, after in await self._listing(handle).read(cookie, limit)]

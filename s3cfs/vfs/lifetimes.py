@@ -12,10 +12,12 @@ worst (one known inode per page) 400 bytes each. The rare count past 254 goes to
 """
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from s3cfs.errors import FsError
 from s3cfs.ids import ROOT_INO
-from s3cfs.vfs.content import Content
+from s3cfs.vfs.content import Content, Gate, Kind
 
 if TYPE_CHECKING:
     from s3cfs.meta import Meta
@@ -24,6 +26,7 @@ _SHIFT = 8
 _MASK = (1 << _SHIFT) - 1
 _EMPTY = bytes(1 << _SHIFT)
 _OVER = 255                     # the count is in the dict
+RECOVERED_AT_ONCE = 1000
 
 
 class LookupCounts:
@@ -68,8 +71,8 @@ class LookupCounts:
 
 
 class Lifetimes:
-    def __init__(self, meta: Meta, content: Content) -> None:
-        self._meta, self._content = meta, content
+    def __init__(self, meta: Meta, content: Content, gate: Gate) -> None:
+        self._meta, self._content, self._gate = meta, content, gate
         self._known = LookupCounts()
         self._orphans: set[int] = set()     # of this mount; each is open or known to the kernel
         self.remember = self._known.add
@@ -92,6 +95,8 @@ class Lifetimes:
         """Somebody let go of it. Never suspends."""
         if ino in self._orphans and not self.in_use(ino):
             self._orphans.discard(ino)
+            with suppress(FsError):         # where writing has ended it goes from here all the same, and from the store at the next mount
+                self._gate.check()          # a change, of which nobody else tells the transactions
             await self._drop(ino)
 
     async def forget(self, ino: int, count: int) -> None:
@@ -107,7 +112,9 @@ class Lifetimes:
     async def recover(self) -> int:
         """Drop what a crash left behind; how many. Before anything is open."""
         left = [ino for ino in await self._meta.orphans() if ino not in self._orphans]
-        for ino in left:
+        for number, ino in enumerate(left):
+            if number % RECOVERED_AT_ONCE == 0:
+                await self._gate.enter(Kind.SHRINK)     # so many do not go in one transaction
             await self._drop(ino)
         return len(left)
 

@@ -84,3 +84,8 @@ async def write(node: Node, ino: int, offset: int, data: bytes, piece: int = 64 
     """As the kernel does: in pieces."""
     for at in range(0, len(data), piece):
         await node.vfs.write(ino, offset + at, data[at:at + piece])
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():
+        await trio.lowlevel.checkpoint()

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 
 import pytest
 
@@ -33,9 +34,17 @@ def test_setting_what_is_there_writes_nothing(world: World) -> None:
     now = drive(world.vfs.getattr(ino))
     state = world.meta.fingerprint()
     drive(world.vfs.setattr(ino, SetAttr(mode=0o644, uid=0, gid=0, atime_ns=now.atime_ns, mtime_ns=now.mtime_ns), ROOT))
-    drive(world.vfs.setattr(ino, SetAttr(mode=0o644, ctime_ns=now.ctime_ns + 5), ROOT))
-    drive(world.vfs.setattr(ino, SetAttr(atime_ns=now.atime_ns, mtime_ns=now.mtime_ns, ctime_ns=now.ctime_ns + 5), ROOT))
+    drive(world.vfs.setattr(ino, SetAttr(mode=0o644, ctime_ns=now.ctime_ns), ROOT))
     assert drive(world.vfs.getattr(ino)) == now and world.meta.fingerprint() == state
+
+
+def test_the_kernels_own_ctime_is_kept_whatever_else_was_asked_for(world: World) -> None:
+    """chmod to the mode that is there: the kernel shows its new ctime until it forgets the inode, and must find it again then."""
+    ino = file(world, 1, b"f")
+    now = drive(world.vfs.getattr(ino))
+    for later, wanted in enumerate([SetAttr(mode=0o644), SetAttr(uid=0), SetAttr(atime_ns=now.atime_ns, mtime_ns=now.mtime_ns)], 1):
+        drive(world.vfs.setattr(ino, replace(wanted, ctime_ns=now.ctime_ns + later), ROOT))
+        assert drive(world.restarted().getattr(ino)).ctime_ns == now.ctime_ns + later
 
 
 def test_times_are_kept_to_the_nanosecond_and_ctime_follows(world: World) -> None:

@@ -3,14 +3,18 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s3cfs.backends.memory import MemoryBackend
 from s3cfs.errors import StaleInode
 from s3cfs.vfs.core import RENAME_EXCHANGE, SetAttr
 from s3cfs.vfs.lifetimes import LookupCounts
+from tests.vfs.kit import new_file, node_at, until, write
 from tests.vfs.test_tree import file, folder
 from tests.vfs.world import ROOT, World, drive
 
@@ -86,6 +90,51 @@ def test_a_crash_leaves_orphans_to_the_next_mount(world: World) -> None:
     assert drive(world.restarted().recover_orphans()) == 2
     assert drive(world.meta.orphans()) == [] and world.meta.counters.inodes == 1
     assert drive(world.meta.get(f)) is None and drive(world.meta.get(d)) is None
+
+
+class Killed(Exception):
+    """The process ends without leaving."""
+
+
+def test_orphans_of_a_crash_go_at_the_next_start_and_from_the_store(tmp_path: Path) -> None:
+    backend = MemoryBackend("x")
+
+    async def life() -> None:
+        async with node_at(tmp_path / "one", backend) as node:
+            for number in range(5):
+                ino = await new_file(node, b"%d" % number)
+                await write(node, ino, 0, bytes([number]) * 100_000)
+                await node.vfs.fsync(ino)
+                await node.vfs.unlink(1, b"%d" % number)
+            await node.flush()
+            assert len(await node.meta.orphans()) == 5 and node.meta.counters.used_bytes
+            raise Killed
+
+    async def look(folder: str) -> None:
+        async with node_at(tmp_path / folder, backend, takeover_silence_s=0.1) as node:
+            assert await node.meta.orphans() == []
+            assert (node.meta.counters.inodes, node.meta.counters.used_bytes) == (1, 0)
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        trio.run(life)
+    assert raised.value.split(Killed)[1] is None
+    trio.run(look, "one")
+    trio.run(look, "two")
+
+
+def test_the_last_close_of_a_removed_file_is_a_change_that_is_kept(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with node_at(tmp_path, MemoryBackend("x")) as node:
+            ino = await new_file(node, b"f")
+            await node.vfs.unlink(1, b"f")
+            await node.flush()
+            before = node.commits.transactions
+            await node.vfs.release(ino)
+            assert node.meta.dirty
+            await until(lambda: node.commits.transactions > before)
+            assert not node.meta.dirty
+
+    trio.run(main)
 
 
 def test_unmounting_forgets_everything(world: World) -> None:

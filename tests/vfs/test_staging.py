@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,16 +11,11 @@ import trio.testing
 from s3cfs.backends.memory import MemoryBackend
 from s3cfs.errors import DataError
 from s3cfs.vfs.types import ROOT_CALLER, SetAttr
-from tests.vfs.kit import KIB, MIB, Gates, new_file, node_at, write
+from tests.vfs.kit import KIB, MIB, Gates, new_file, node_at, until, write
 
 
 def content(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)
-
-
-async def until(true: Callable[[], bool]) -> None:
-    while not true():
-        await trio.lowlevel.checkpoint()
 
 
 @pytest.mark.parametrize("inside", [100, 20 * KIB, 500 * KIB])

@@ -43,7 +43,7 @@ def test_a_removed_file_goes_in_many_transactions() -> None:
 async def whole_elsewhere(life: Life) -> list[bytes]:
     async with life.node(OPTIONS) as node:
         assert audit(node) == [] and not node.meta.has_trash
-        return [name for name, _ in await node.meta.children(1, b"", 100)]
+        return [name for name, _ in await node.meta.children(1, 0, 100)]
 
 
 def test_a_crash_in_the_middle_is_taken_up_by_the_next_mount() -> None:

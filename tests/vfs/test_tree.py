@@ -83,7 +83,7 @@ def test_names_that_cannot_be_made(world: World, name: bytes, error: type[FsErro
                       world.vfs.link(source, 1, name)):
         with pytest.raises(error):
             drive(operation)
-    assert drive(world.meta.children(1, b"", 10)) == [(b"source", drive(world.meta.get(source)))]
+    assert drive(world.meta.children(1, 0, 10)) == [(b"source", drive(world.meta.get(source)))]
 
 
 def test_symlinks(world: World) -> None:
@@ -368,7 +368,7 @@ def test_operations_run_beside_each_other_under_trio(world: World) -> None:
                 nursery.start_soon(one, number)
 
     trio.run(main)
-    names = drive(world.meta.children(1, b"", 100))
+    names = drive(world.meta.children(1, 0, 100))
     assert all(inode.nlink == 1 for _, inode in names)
     assert world.meta.counters.inodes == 1 + len(names)
     assert drive(world.meta.orphans()) == []
