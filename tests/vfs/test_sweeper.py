@@ -47,7 +47,7 @@ async def whole_elsewhere(life: Life) -> list[bytes]:
 
 
 def test_a_crash_in_the_middle_is_taken_up_by_the_next_mount() -> None:
-    site = Site(limits=SMALL)
+    site = Site(limits=Limits(sweep_rows=1))          # so that it takes longer than what is done beside it
 
     async def main(life: Life) -> None:
         async with life.node(OPTIONS) as node:
