@@ -52,13 +52,15 @@ class Finds(Protocol):
 
 
 class _Flight:
-    __slots__ = ("data", "done", "error", "urgent")
+    __slots__ = ("asked", "data", "done", "error", "passing", "urgent")
 
-    def __init__(self, urgent: bool) -> None:
+    def __init__(self, urgent: bool, asked: float) -> None:
         self.done = trio.Event()
         self.data: bytes | None = None
         self.error: str | None = None
+        self.passing = False                             # the error: the store did not answer
         self.urgent = urgent
+        self.asked = asked                               # monotonic: from when patience counts
 
 
 class BlockStore:
@@ -199,6 +201,7 @@ class BlockStore:
         return data
 
     async def _fly(self, chunk: Chunk, *, urgent: bool) -> bytes:
+        asked, again = self._doors.clock.monotonic(), True       # `again`: a flight that gave up asked before us
         while True:
             flight = self._flights.get(chunk.id)
             if flight is None:
@@ -213,10 +216,11 @@ class BlockStore:
             if flight.data is not None:
                 self.stats.hits += urgent and not first
                 return flight.data
-            if flight.error is not None:
+            if flight.error is not None and not (flight.passing and again):
                 raise DataError(flight.error)
-            # the task that obtained it was cancelled: one of those who waited takes over
-        flight = self._flights[chunk.id] = _Flight(urgent)
+            again = again and not flight.passing
+            # else the task that obtained it was cancelled: one of those who waited takes over
+        flight = self._flights[chunk.id] = _Flight(urgent, asked)
         try:
             flight.data = await self._obtain(chunk, flight)
             self.put_decoded(chunk.id, flight.data)
@@ -269,6 +273,7 @@ class BlockStore:
                     raise self._bad(place, name, error) from error
                 place = moved
             except StoreError as error:
+                flight.passing = error.retryable
                 how = "store unreachable" if error.retryable else "the store refuses"
                 raise DataError(f"{_what(place, name)}: {how}: {error}") from error
 
@@ -276,7 +281,7 @@ class BlockStore:
         handle = None if fresh else self._cache.lease(name, chunk.off, chunk.clen)
         if handle is not None:
             return await self._local(chunk, handle, self._cache.give_back, flight)
-        sealed = await self._fetcher.get(name, size, chunk.off, chunk.clen, urgent=flight.urgent, fresh=fresh)
+        sealed = await self._fetcher.get(name, size, chunk.off, chunk.clen, urgent=flight.urgent, fresh=fresh, asked=flight.asked)
         self.stats.misses += flight.urgent
         if chunk.clen <= INLINE_BYTES and chunk.len <= INLINE_PLAIN_BYTES:
             data = self._codec.decode(chunk.hash, sealed, chunk.len)

@@ -106,12 +106,14 @@ class Fetcher:
     def busy(self) -> int:
         return self._busy + len(self._queue)
 
-    async def get(self, name: PackName, pack_size: int, offset: int, size: int, *, urgent: bool = True, fresh: bool = False) -> memoryview:
-        """These sealed bytes of the pack, from the store. `fresh`: from a request begun after this call, whatever is under way.
+    async def get(self, name: PackName, pack_size: int, offset: int, size: int, *, urgent: bool = True, fresh: bool = False,
+                  asked: float | None = None) -> memoryview:
+        """These sealed bytes of the pack, from the store. `fresh`: from a request begun after this call, whatever is under way. `asked`:
+        when they were first asked for (monotonic), if not now.
 
         Raises what Remote raises, and Damaged when the object is shorter than it should be.
         """
-        asked = self._clock.monotonic()
+        asked = self._clock.monotonic() if asked is None else asked
         joined = None if fresh else self._covering(name, offset, offset + size)
         fetch = joined or await self._started(self._want(name, pack_size, offset, size, urgent, fresh), asked)
         await self._wait(fetch.done, name, asked)

@@ -44,10 +44,15 @@ async def recover(doors: Doors, meta: Meta, journal: Journal, remote: Remote, co
     open_packs = {pack.id: [PackEntry(c.hash, c.off, c.clen, c.len) for c in await meta.chunks_of(pack.id)]
                   for pack in await meta.open_packs()}
     closed: dict[int, tuple[PackName, int]] = {}
+    rows = {pack.id: pack for pack in await meta.packs()}
     for number, state in meta.pack_files().items():
-        pack = await meta.pack(number)
-        if state == "journal" and pack.name is not None:
-            closed[number] = (pack.name, pack.size)
+        if state != "journal":
+            continue
+        name = rows[number].name if number in rows else None
+        if name is None:
+            meta.drop_pack_file(number)            # nobody needs it any more
+        else:
+            closed[number] = (name, rows[number].size)
     found = await recover_files(doors, journal, open_packs, closed, lambda entry, data: _is_whole(codec, entry, data))
     for number, entries in found.lost.items():
         lost = {(entry.chunk_id, entry.offset) for entry in entries}

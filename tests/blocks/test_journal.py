@@ -2,15 +2,17 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
+from s3cfs.blocks.journal import Journal
 from s3cfs.errors import CacheFull, CacheUnusable, Damaged
 from s3cfs.formats.pack import read_index, verify_name
 from s3cfs.ids import pack_key
-from s3cfs.limits import DEFAULTS
+from s3cfs.limits import DEFAULTS, Limits
 from tests.blocks.kit import ForgetfulDisk, House, disk_in, noise, run, until
 
 PACK_TARGET_BYTES = DEFAULTS.pack_target_bytes
@@ -215,5 +217,32 @@ def test_waiting_for_a_turn_can_be_cancelled(tmp_path: Path) -> None:
                 await house.write([noise(10)])
             assert scope.cancelled_caught and not done
         await house.write([noise(11)])
+
+    run(test)
+
+
+def test_a_pack_of_many_tiny_chunks_is_full_too() -> None:
+    """Its index is in memory while it is open."""
+    house = House(ForgetfulDisk())
+    house.journal = Journal(replace(house.doors, limits=Limits(pack_entries=10)), house.index_sealer, 1)
+
+    async def test() -> None:
+        rows = await house.write([noise(600, seed) for seed in range(25)])
+        assert [row.pack for row in rows] == [1] * 10 + [2] * 10 + [3] * 5
+        await house.journal.sync()
+        assert [pack.pack_id for pack in house.journal.take_closed()] == [1, 2]
+
+    run(test)
+
+
+def test_a_moment_without_descriptors_does_not_end_writing() -> None:
+    disk = ForgetfulDisk()
+    house = House(disk)
+
+    async def test() -> None:
+        disk.failing["open"] = errno.EMFILE
+        house.clock.on_sleep = disk.failing.clear
+        [row] = await house.write([noise(600)])
+        assert house.journal.failed is None and house.journal.has(row.pack) and house.clock.slept > 0
 
     run(test)
