@@ -203,7 +203,7 @@ class Engine:
     @property
     def dirty(self) -> bool:
         """Replicated rows were touched since the last commit()."""
-        return not self.session.is_empty
+        return self.failed is None and not self.session.is_empty
 
     @property
     def open_bytes(self) -> int:
