@@ -35,6 +35,7 @@ class Pool:
         self._pool_bytes, self._stage_open_s = pool_bytes, stage_open_s
         self.account = Account()
         self._ready_bytes = 0
+        self._queue = trio.Lock()                     # fair: those who wait for room
         self._relief = trio.Event()                   # memory became less
         self._pressure = trio.Event()                 # somebody should stage or spool
 
@@ -42,15 +43,17 @@ class Pool:
 
     @property
     def full(self) -> bool:
-        return self.account.ram_bytes >= self._pool_bytes
+        return self.account.ram_bytes >= self._pool_bytes or self._queue.locked()
 
     async def wait_for_room(self, check: Callable[[], None]) -> None:
-        """`check` raises when writing has ended: nothing will become less then."""
-        while self.full:
-            check()
-            self._pressure.set()
-            with trio.move_on_after(1.0):
-                await self._relief.wait()
+        """One after another, as they came: or a stream would take all room that comes, and a small file beside it would starve.
+        `check` raises when writing has ended: nothing will become less then."""
+        async with self._queue:
+            while self.account.ram_bytes >= self._pool_bytes:
+                check()
+                self._pressure.set()
+                with trio.move_on_after(1.0):
+                    await self._relief.wait()
 
     def written(self, state: FileState) -> None:
         if state.dirty.bytes >= state.look_at_bytes or self.account.ram_bytes > self._pool_bytes // 2:
