@@ -17,6 +17,8 @@ import abc
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+PROBE_ROUNDS = 20
+
 Body = bytes | bytearray | memoryview
 
 
@@ -80,11 +82,14 @@ class Backend(abc.ABC):
         """Every object whose key begins with `prefix`, which is "" or ends in '/' (else ValueError), in no order."""
 
     @abc.abstractmethod
-    def probe_create_only(self) -> bool:
+    def probe_create_only(self, rounds: int = PROBE_ROUNDS) -> bool:
         """Find out by trying whether create-only puts hold here, set `capabilities` accordingly, and say so.
 
-        Writes and removes objects under `probe/` only: a put on an existing key must fail, and of a small race one must win.
+        Writes and removes objects under `probe/` only: a put on an existing key must fail, and of `rounds` races each must have one winner.
         """
+
+    def assume_create_only(self, holds: bool) -> None:  # noqa: B027 - where puts do not depend on it
+        """Take it as known, from an earlier probe that the filesystem remembers: `capabilities` say so from now on."""
 
     def create(self) -> None:  # noqa: B027 - most places are made by other means
         """Make the place itself where this kind of store lets us (a folder); present is success. Only mkfs calls it.

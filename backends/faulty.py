@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-from s3cfs.backends.base import Backend, Body, Capabilities, Listing, ObjectInfo
+from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, Listing, ObjectInfo
 from s3cfs.errors import NotFound, Temporary, Throttled
 
 T = TypeVar("T")
@@ -109,8 +109,11 @@ class FaultyBackend(Backend):
         young = {key for key in list(self._recent) if self._young(key)} if fault is Fault.STALE else set()
         return _FaultyListing(self, prefix, fault, young)
 
-    def probe_create_only(self) -> bool:
-        return self.inner.probe_create_only()
+    def probe_create_only(self, rounds: int = PROBE_ROUNDS) -> bool:
+        return self.inner.probe_create_only(rounds)
+
+    def assume_create_only(self, holds: bool) -> None:
+        self.inner.assume_create_only(holds)
 
     def create(self) -> None:
         self.inner.create()

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from s3cfs.backends.base import Backend, Body, Capabilities, ObjectInfo
+from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, ObjectInfo
 from s3cfs.backends.probe import probe
 from s3cfs.backends.url import Credentials, Options, StoreUrl
 from s3cfs.errors import BucketMissing, ConfigError, Denied, Exists, NotFound, StoreError, StoreFull, Temporary, Unsupported
@@ -165,9 +165,12 @@ class LocalBackend(Backend):
             if not isinstance(failure, NotFound):
                 raise failure from error
 
-    def probe_create_only(self) -> bool:
-        self._create_only = probe(lambda key, data: self._put(key, data, True), self.get, self.delete, secrets.token_hex(8))
+    def probe_create_only(self, rounds: int = PROBE_ROUNDS) -> bool:
+        self._create_only = probe(lambda key, data: self._put(key, data, True), self.get, self.delete, secrets.token_hex(8), rounds)
         return self._create_only
+
+    def assume_create_only(self, holds: bool) -> None:
+        self._create_only = holds
 
     # ------------------------------------------------------------ files and folders
 

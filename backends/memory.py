@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from s3cfs.backends.base import Backend, Body, Capabilities, ObjectInfo
+from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, ObjectInfo
 from s3cfs.backends.probe import probe
 from s3cfs.backends.url import Credentials, Options, StoreUrl
 from s3cfs.errors import Exists, NotFound, Unsupported
@@ -81,5 +81,5 @@ class MemoryBackend(Backend):
             found = [ObjectInfo(key, len(data)) for key, data in self._objects.items() if key.startswith(prefix)]
         return iter(found)
 
-    def probe_create_only(self) -> bool:
-        return probe(lambda key, data: self._put(key, data, True), self.get, self.delete, secrets.token_hex(8))
+    def probe_create_only(self, rounds: int = PROBE_ROUNDS) -> bool:
+        return probe(lambda key, data: self._put(key, data, True), self.get, self.delete, secrets.token_hex(8), rounds)

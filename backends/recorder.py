@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from s3cfs.backends.base import Backend, Body, Capabilities, ObjectInfo
+from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, ObjectInfo
 from s3cfs.errors import StoreError
 
 T = TypeVar("T")
@@ -80,8 +80,11 @@ class RecorderBackend(Backend):
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         return self._noted("list", prefix, lambda: self.inner.list(prefix))
 
-    def probe_create_only(self) -> bool:
-        return self._noted("probe", "probe/", self.inner.probe_create_only)
+    def probe_create_only(self, rounds: int = PROBE_ROUNDS) -> bool:
+        return self._noted("probe", "probe/", lambda: self.inner.probe_create_only(rounds))
+
+    def assume_create_only(self, holds: bool) -> None:
+        self.inner.assume_create_only(holds)
 
     def create(self) -> None:
         self._noted("create", "", self.inner.create)

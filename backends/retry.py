@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from s3cfs.backends.base import Backend, Body, Capabilities, Listing, ObjectInfo
+from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, Listing, ObjectInfo
 from s3cfs.errors import Corrupt, StoreError, Throttled
 from s3cfs.limits import DEFAULTS
 
@@ -96,8 +96,11 @@ class RetryBackend(Backend):
         found = self._patiently(lambda: self.inner.list(prefix))
         return self._resumed(found) if isinstance(found, Listing) else self._restarted(prefix, found)
 
-    def probe_create_only(self) -> bool:
-        return self.inner.probe_create_only()
+    def probe_create_only(self, rounds: int = PROBE_ROUNDS) -> bool:
+        return self.inner.probe_create_only(rounds)
+
+    def assume_create_only(self, holds: bool) -> None:
+        self.inner.assume_create_only(holds)
 
     def create(self) -> None:
         self.inner.create()

@@ -29,7 +29,7 @@ from botocore.loaders import Loader, create_loader
 from botocore.parsers import ResponseParserError
 
 from s3cfs.backends import s3_errors
-from s3cfs.backends.base import Backend, Body, Capabilities, Listing, ObjectInfo
+from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, Listing, ObjectInfo
 from s3cfs.backends.probe import probe
 from s3cfs.backends.s3_tls import ca_bundle
 from s3cfs.backends.url import Credentials, Options, StoreUrl
@@ -273,9 +273,12 @@ class S3Backend(Backend):
     def check(self) -> None:
         self.list_page("super/", None, page_size=1)
 
-    def probe_create_only(self) -> bool:
-        self._create_only = probe(lambda key, data: self._put(key, data, True), self.get, self.delete, secrets.token_hex(8))
+    def probe_create_only(self, rounds: int = PROBE_ROUNDS) -> bool:
+        self._create_only = probe(lambda key, data: self._put(key, data, True), self.get, self.delete, secrets.token_hex(8), rounds)
         return self._create_only
+
+    def assume_create_only(self, holds: bool) -> None:
+        self._create_only = holds
 
     def close(self) -> None:
         self._client.close()

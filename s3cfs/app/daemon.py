@@ -19,6 +19,7 @@ from s3cfs.fuse.lifecycle import Report, extend_timeout, reopen_logs, sd_notify,
 from s3cfs.fuse.options import FuseOptions
 from s3cfs.fuse.session import Leaving, Mounted, serve
 from s3cfs.history.commits import Options as CommitOptions
+from s3cfs.history.office import Takeover
 
 from .answers import Answers, Life
 from .host import process_alive, this_host
@@ -74,7 +75,9 @@ class Daemon:
                 cause = _first(error)
                 if not isinstance(cause, S3cfsError):
                     raise
-                self.life.failure = cause
+                node = self.life.node
+                ended = node is not None and not node.options.read_only and not node.commits.health.writable
+                self.life.failure = self._left_behind() if ended else cause
             self.life.ended.set()
         if self.life.failure is not None:
             raise self.life.failure
@@ -149,8 +152,9 @@ class Daemon:
         options = self.options
         commit, _, commit_hash = (options.expect_commit or "0").partition(":")
         return NodeOptions(
-            read_only=options.read_only, sole_writer=options.sole_writer, force=options.takeover, level=options.compress,
-            cache_bytes=options.cache_size, kernel_times=not options.no_writeback, min_commit=int(commit), expect_hash=commit_hash,
+            read_only=options.read_only, sole_writer=options.sole_writer, takeover=Takeover(options.takeover), place=self.disk.root,
+            level=options.compress, cache_bytes=options.cache_size, kernel_times=not options.no_writeback, min_commit=int(commit),
+            expect_hash=commit_hash,
             commits=CommitOptions(sync_remote=options.sync == "remote", commit_interval_s=options.commit_interval,
                                   max_lag_s=options.max_lag, journal_max_bytes=options.journal_size),
             owner=(os.geteuid(), os.getegid()), host=this_host(), process_alive=process_alive)

@@ -40,7 +40,7 @@ def mkfs(settings: Settings, *, label: str, plain: bool, passphrase: Secret | No
             label, SystemRandomness(), plain, DEFAULTS.chunk_min_bytes, DEFAULTS.chunk_avg_bytes, DEFAULTS.chunk_max_bytes,
             passphrase.reveal() if passphrase else None, now_ns=SystemClock().time_ns())
         result = MkfsResult(made.fs_id.hex(), recovery_key, backend.location)
-        create_only = backend.probe_create_only()
+        create_only = backend.probe_create_only(rounds=1)
         show(result)
         try:
             backend.put(ids.super_key(made.n), superblock.encode(made), only_if_absent=create_only)

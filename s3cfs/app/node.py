@@ -22,7 +22,7 @@ from s3cfs.blocks.journal import Journal
 from s3cfs.blocks.recovery import recover
 from s3cfs.blocks.salvage import Salvage
 from s3cfs.doors import Doors
-from s3cfs.errors import CacheUnusable, Diverged, ObjectMissing, RolledBack, S3cfsError
+from s3cfs.errors import CacheUnusable, Diverged, FsError, ObjectMissing, RolledBack, S3cfsError, SystemFailure
 from s3cfs.formats.chunk import ChunkCodec
 from s3cfs.formats.chunker import Chunker
 from s3cfs.formats.keys import KeyRing
@@ -30,8 +30,9 @@ from s3cfs.formats.record import object_hash
 from s3cfs.formats.superblock import Superblock
 from s3cfs.history.commits import Commits
 from s3cfs.history.commits import Options as CommitOptions
+from s3cfs.history.health import State
 from s3cfs.history.log import Tip, list_log
-from s3cfs.history.office import Host, Tier, Writer
+from s3cfs.history.office import Host, Takeover, Writer
 from s3cfs.history.presence import promised_s
 from s3cfs.history.replica import Progress, Replica, StartOver
 from s3cfs.meta import Meta
@@ -43,9 +44,12 @@ from s3cfs.vfs.spool import Spool
 from s3cfs.vfs.stage import Stager
 from s3cfs.vfs.sweeper import Sweeper
 
+from .tier import choose_tier
+
 log = logging.getLogger(__name__)
 
 DATABASE = "meta.db"
+WRITER = "writer"                  # local value: who wrote here last
 SAVE_CACHE_TABLE_S = 60.0
 
 
@@ -57,7 +61,8 @@ def _nobody(host: Host) -> bool:
 class NodeOptions:
     read_only: bool = False
     sole_writer: bool = False                  # the owner's word, for stores of neither tier
-    force: bool = False                        # do not wait for the last writer's silence
+    takeover: Takeover = Takeover.NO           # whom this mount throws out
+    place: str = "the local state of this machine"   # for messages: where what is unsent lies
     level: int | None = 3                      # of zstd; None: chunks are stored as they are
     cache_bytes: int = limits.DEFAULTS.cache_bytes
     decoded_bytes: int = limits.DEFAULTS.decoded_cache_bytes
@@ -95,6 +100,7 @@ class Node:
     tip: Tip
     options: NodeOptions
     left_bytes: int = -1                       # what was not in the store at the end; -1 while it runs
+    left_changes: bool = False
 
     def lag_bytes(self) -> int:
         """Bytes not yet in the store, also after the end."""
@@ -119,13 +125,6 @@ async def _check_expected(remote: Remote, tip: Tip, options: NodeOptions) -> Non
         keys = [records[n] for records in (await list_log(remote)).values() if n in records]
         if not any([object_hash(await remote.get(key)).hex().startswith(options.expect_hash) for key in keys]):
             raise RolledBack(f"commit {n} of the store is not the expected one, or its record is gone: another history")
-
-
-async def choose_tier(remote: Remote, sole_writer: bool) -> Tier:
-    """What this store can do, tried now: it may have changed since the last time."""
-    if await remote.probe_create_only():
-        return Tier.T1
-    return Tier.SOLE if sole_writer else Tier.T2
 
 
 async def load_meta(doors: Doors, remote: Remote, keyring: KeyRing, progress: Progress) -> tuple[Meta, Replica, Tip]:
@@ -168,10 +167,13 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
             raise CacheUnusable("the local state holds changes that are not in the store yet: mount it writable first, "
                                 "or give a read-only mount another cache folder")
         if not options.read_only:
-            tier = await choose_tier(remote, options.sole_writer)
+            tier = await choose_tier(doors, remote, tip, options.sole_writer)
+            former = meta.local_get(WRITER)
             writer = Writer(doors, remote, tier, lambda number: keyring.sealer("record", number), options.host, options.process_alive,
-                            every_s=promised_s(options.commits.commit_interval_s, doors.limits.heartbeat_s))
-            tip = await writer.claim(tip, force=options.force, on_wait=lambda text: progress(text, 0, 0))
+                            every_s=promised_s(options.commits.commit_interval_s, doors.limits.heartbeat_s),
+                            former=former.decode() if former else "", kept_in=options.place)
+            tip = await writer.claim(tip, takeover=options.takeover, on_wait=lambda text: progress(text, 0, 0))
+            meta.local_set(WRITER, writer.nonce.encode())       # durable with the rows of the claim: catch_up commits
             try:
                 await replica.catch_up(tip, in_office=True)
             except StartOver:
@@ -191,7 +193,7 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
             if writer is not None:
                 await node.vfs.recover_orphans()
             node.commits.hurry()
-            if writer is not None and tip.n == 1:
+            if writer is not None:
                 await _date_the_root(node)
             try:
                 yield node
@@ -202,6 +204,16 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
         with contextlib.suppress(S3cfsError):
             meta.close()
     await remote.close()
+    _raise_what_ended(node)
+
+
+def _raise_what_ended(node: Node) -> None:
+    """A mount whose writing ended by itself does not end as if all were well; one that was deposed with nothing unsent lost nothing."""
+    health = node.commits.health
+    if node.writer is None or health.writable or (health.state is State.DEPOSED and not node.left_changes and not node.left_bytes):
+        return
+    error = health.error()
+    raise SystemFailure(str(error)) if isinstance(error, FsError) else error
 
 
 async def _leave(node: Node) -> None:
@@ -212,7 +224,7 @@ async def _leave(node: Node) -> None:
             await node.commits.flush()
             await node.commits.sign_off()
     finally:
-        node.left_bytes = node.commits.lag_bytes()
+        node.left_bytes, node.left_changes = node.commits.lag_bytes(), node.commits.lag_s() > 0
         await node.cache.close()
         with contextlib.suppress(S3cfsError):      # a journal that failed said so before
             await node.journal.close()
@@ -249,7 +261,12 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
 
 
 async def _date_the_root(node: Node) -> None:
-    """The first writer of a new filesystem: its root is as old as its superblock, and its maker's."""
+    """Once for a new filesystem: its root is as old as its superblock, and belongs to whoever mounts it first for good.
+
+    A first mount may have failed after it took office, so the number of records says nothing; a root that nobody changed has no ctime.
+    """
+    if (await node.vfs.getattr(ids.ROOT_INO)).ctime_ns:
+        return
     node.commits.check_writable()
     made_ns = node.superblock.created_ns
     await node.meta.update_inode(ids.ROOT_INO, atime_ns=made_ns, mtime_ns=made_ns, ctime_ns=made_ns,

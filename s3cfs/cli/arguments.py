@@ -66,10 +66,13 @@ def add_options(parser: argparse.ArgumentParser, names: Sequence[str] | None = N
         default = f" (default: {option.shown})" if option.shown and not option.flag else ""
         flags = [f"--{name}" for name in (option.name, *option.aliases)]
         if option.flag:
-            group.add_argument(flags[0], dest=_dest(option.name), action="store_true", default=None, help=option.help)
+            says: str | bool = option.bare or True
+            group.add_argument(flags[0], dest=_dest(option.name), action="store_const", const=says, default=None, help=option.help)
             if flags[1:]:
-                group.add_argument(*flags[1:], dest=_dest(option.name), action="store_true", help=argparse.SUPPRESS, default=None)
-            group.add_argument(f"--{option.opposite}", dest=_dest(option.name), action="store_false", help=argparse.SUPPRESS, default=None)
+                group.add_argument(*flags[1:], dest=_dest(option.name), action="store_const", const=says, help=argparse.SUPPRESS,
+                                   default=None)
+            group.add_argument(f"--{option.opposite}", dest=_dest(option.name), action="store_const",
+                               const="no" if option.bare else False, help=argparse.SUPPRESS, default=None)
         else:
             group.add_argument(flags[0], dest=_dest(option.name), metavar=option.metavar, help=option.help + default)
             if flags[1:]:

@@ -76,7 +76,7 @@ def _one(found: Parsed, word: str, sloppy: bool) -> None:
             return
         raise UsageError(f"unknown mount option '{raw}'")
     if option.flag:
-        found.given[option.name] = value if equals else True
+        found.given[option.name] = value if equals else option.bare or True
     elif not value:
         raise UsageError(f"-o {raw} needs a value: {raw}={option.metavar}")
     else:

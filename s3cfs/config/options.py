@@ -26,10 +26,12 @@ class Option:
     default: Any = None
     shown: str = ""                      # the default in words
     aliases: tuple[str, ...] = ()
+    bare: str = ""                       # what the name alone says, where it may stand without a value
 
     @property
     def flag(self) -> bool:
-        return self.parse is None
+        """May stand without a value."""
+        return self.parse is None or bool(self.bare)
 
     @property
     def variable(self) -> str:
@@ -57,7 +59,8 @@ class MountOptions:
     read_only: bool = False
     no_writeback: bool = False
     sole_writer: bool = False
-    takeover: bool = False
+    takeover: str = "no"
+    set_aside: bool = False
     expect_commit: str | None = None
     log_file: str | None = None
     log_level: str = "info"
@@ -132,6 +135,15 @@ def parse_bool(text: str) -> bool:
     raise ValueError(f"'{text}' is not yes or no")
 
 
+def parse_takeover(text: str) -> str:
+    if text.strip().lower() == "idle":
+        return "idle"
+    try:
+        return "yes" if parse_bool(text) else "no"
+    except ValueError:
+        raise ValueError(f"'{text}' is not yes, no or idle") from None
+
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 OPTIONS: tuple[Option, ...] = (
@@ -162,8 +174,11 @@ OPTIONS: tuple[Option, ...] = (
     Option("sole-writer", "sole_writer", None, "",
            "a promise that nobody else writes: only for stores that can neither refuse a second writer nor order two of them",
            False, "no"),
-    Option("takeover", "takeover", None, "",
-           "do not wait for a former writer to be silent; only if it is certainly gone", False, "no", ("force",)),
+    Option("takeover", "takeover", parse_takeover, "yes, no, idle",
+           "take over from a machine that has not unmounted; what it has not sent stays there. idle: only from one that had "
+           "nothing to say, for nodes that may vanish and are made again by a program", "no", "no", ("force",), bare="yes"),
+    Option("set-aside", "set_aside", None, "",
+           "move a local state that contradicts the store aside (nothing in it is deleted) and mount what the store has", False, "no"),
     Option("expect-commit", "expect_commit", parse_commit, "N[:HASH]",
            "refuse a store that is older than this commit", None, "what this machine saw last"),
     Option("log-file", "log_file", parse_path, "FILE",

@@ -31,6 +31,18 @@ class Tip:
     epoch: int = 0
     kind: Kind | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    writer: str = ""                   # who appended it: the nonce of one time in office
+    time_ns: int = 0                   # by that machine's clock
+
+    @property
+    def signed_off(self) -> bool:
+        """Its writer had nothing more to say (`idle`: and is in office still) when it wrote this."""
+        return self.kind is Kind.RELEASE
+
+    @property
+    def unmounted(self) -> bool:
+        """Its writer has left office for good."""
+        return self.signed_off and bool(self.info.get("final"))
 
     @property
     def folder(self) -> str:
@@ -41,7 +53,7 @@ class Tip:
 
 
 def tip_of(key: str, data: bytes, found: Record) -> Tip:
-    return Tip(found.n, key, record.object_hash(data), found.epoch, found.kind, found.info)
+    return Tip(found.n, key, record.object_hash(data), found.epoch, found.kind, found.info, found.writer, found.time_ns)
 
 
 async def read_record(remote: Remote, key: str, sealer: Seals) -> tuple[Record, bytes]:

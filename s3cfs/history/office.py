@@ -12,26 +12,38 @@ overwritten. A taker puts
 record to its own folder.
 A writer lists the claims after each PUT and acknowledges only if none is higher: whoever claimed before that PUT will depose it, whoever
 claims after it will read the record. A record that arrives late in a deposed folder is in no history, since nobody's `prev` names it.
+A taker that reads a record after its claim which makes it stop (the writer lives) withdraws its claim; so a writer that sees a higher claim
+looks a few times more before it believes that it is deposed.
 
-A T2 history may go on as T1 (its first T1 writer claims in T2's way, since a T2 zombie would overwrite a SEAL), never the
-other way round: each record says under which tier it was written.
+Each record says under which tier it was written, and the newest one says under which tier the filesystem is: T1 and T2 do not see one
+another. The first writer of all claims in T2's way even under T1, since another machine may have tried the store at the same
+moment and found T2; so does the first T1 writer of a history that was T2. From T1 to T2 only `restate` leads, when nobody is in office.
 
 Tier `sole`: the owner declared that nobody else writes; the same as T2 (detection goes on, as well as it can).
+
+Whom a taker may follow, without `Takeover.YES`:
+    nobody yet, or a final RELEASE              at once
+    a process that is known to be gone           at once: one of this machine that ended, or the one whose local state the taker has
+    a process of this machine that lives         never
+    RELEASE of a writer that was idle            never; at once with `Takeover.IDLE`: an idle writer is still a writer
+    any other record                             after a silence: a living writer is never silent for so long without a RELEASE
 
 INVARIANT F1: a record that `append` returned for is in the history for ever.
 INVARIANT F2: the bytes of a record are durable locally before their first PUT, and every retry sends those same bytes.
 """
 from __future__ import annotations
 
+import datetime
 import enum
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from s3cfs import ids
 from s3cfs.doors import Doors
-from s3cfs.errors import AlreadyMounted, Deposed, Exists, StoreError, Unsupported
+from s3cfs.errors import AlreadyMounted, Damaged, Deposed, Exists, NotFound, StoreError, Unsupported
 from s3cfs.formats import record
 from s3cfs.formats.record import Kind, Record
 from s3cfs.formats.seal import Seals
@@ -42,12 +54,22 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 RETRY_FIRST_S, RETRY_LONGEST_S = 0.5, 15.0
+CLAIM_LOOKS_S = (0.5, 1.0, 2.0, 4.0)       # between looks at a claim that may be withdrawn
+THREAD_MIN_BYTES = 64 << 10                # a changeset is encoded in a thread from this size
 
 
 class Tier(enum.StrEnum):
     T1 = "T1"
     T2 = "T2"
     SOLE = "sole"
+
+
+class Takeover(enum.StrEnum):
+    """Whom a mount throws out."""
+
+    NO = "no"                      # nobody who may live
+    IDLE = "idle"                  # a writer that had nothing to say: for nodes that vanish and are made again by a program
+    YES = "yes"                    # anybody
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +94,34 @@ class Host:
                    str(raw.get("host", "")))
 
     def same_machine(self, other: Host) -> bool:
-        return bool(self.boot_id) and self.boot_id == other.boot_id and self.pid_namespace == other.pid_namespace
+        return (bool(self.boot_id and self.pid_namespace) and self.boot_id == other.boot_id
+                and self.pid_namespace == other.pid_namespace)
+
+
+def described(tip: Tip) -> str:
+    """The writer of a record in words: its machine and process."""
+    owner = Host.from_info(tip.info)
+    if owner is None or not owner.name:
+        return "another machine"
+    return f"{owner.name} (process {owner.pid})" if owner.pid else owner.name
+
+
+def moment(time_ns: int) -> str:
+    return datetime.datetime.fromtimestamp(time_ns // 10**9, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 class Writer:
     """One writer's time in office. `claim` first, then `append`, one at a time, then `append(RELEASE)`."""
 
     def __init__(self, doors: Doors, remote: Remote, tier: Tier, sealer_for: Callable[[int], Seals], host: Host,
-                 process_alive: Callable[[Host], bool], *, every_s: float = 0.0) -> None:
-        """`every_s`: while it has something to say this writer may be silent for so long; its records tell those who wait for silence."""
-        self._every_s = every_s
+                 process_alive: Callable[[Host], bool], *, every_s: float = 0.0, former: str = "",
+                 kept_in: str = "the local state of this machine") -> None:
+        """`every_s`: while it has something to say this writer may be silent for so long; its records tell those who wait for silence.
+
+        `former`: the writer that this local state belonged to before; whoever holds its lock knows that it is gone.
+        `kept_in`: where changes stay that are in no commit, for messages.
+        """
+        self._every_s, self._former, self._kept_in = every_s, former, kept_in
         self._doors, self._remote, self.tier = doors, remote, tier
         self._sealer_for, self._host, self._alive = sealer_for, host, process_alive
         self.nonce = doors.random.bytes(8).hex()
@@ -91,55 +131,85 @@ class Writer:
         self.away_since: float | None = None  # monotonic; set while the store does not answer an append
         self.away_cause = ""
 
+    @property
+    def signed_off(self) -> bool:
+        """It said that it has nothing to say: with `Takeover.IDLE` others may take office at any moment."""
+        return self.tip.signed_off
+
     # ---------------------------------------------------------------- taking over
 
-    async def claim(self, tip: Tip, *, force: bool = False, on_wait: Callable[[str], None] = lambda text: None) -> Tip:
+    async def claim(self, tip: Tip, *, takeover: Takeover = Takeover.NO, on_wait: Callable[[str], None] = lambda text: None) -> Tip:
         """Become the writer after `tip`, which the caller has read; returns the tip that the caller must read up to.
 
-        Waits for silence unless the last writer released, is a dead process of this machine, or `force`. AlreadyMounted when it lives.
+        See the module's text for whom it follows, and after which wait. AlreadyMounted otherwise.
         """
-        tip = await self._wait_for_silence(tip, force, on_wait)
-        if self._by_seal(tip):
-            owner = Host.from_info(tip.info)
-            await self._claim_by_seal(tip, force or (owner is not None and self._host.same_machine(owner) and not self._alive(owner)))
+        before = await self._wait_for_silence(tip, takeover, on_wait)
+        if self._by_seal(before):
+            await self._claim_by_seal(before, takeover)
         else:
-            await self._claim_by_listing()
+            await self._claim_by_listing(before, takeover)
+        if before.n and not before.unmounted and not self._gone(before):
+            on_wait(f"took this filesystem over from {described(before)}, whose last word is of {moment(before.time_ns)}; "
+                    "what it has not sent stays there")
         return self.tip
 
     def _by_seal(self, tip: Tip) -> bool:
         """How office is taken after `tip`: T1's way, or T2's."""
         before = tip.info.get("tier")
         if before == Tier.T1 and self.tier is not Tier.T1:
-            raise Unsupported("claim", tip.folder, "this store had create-only PUT at the last mount and does not seem to have it now; "
-                              "a writer without it could not be fenced from one with it")
-        return self.tier is Tier.T1 and before in (None, Tier.T1)
+            raise Unsupported("claim", tip.folder, "this filesystem stands on create-only puts; a writer without them could not be fenced "
+                              "from one with them")
+        return self.tier is Tier.T1 and before == Tier.T1
 
-    async def _wait_for_silence(self, tip: Tip, force: bool, on_wait: Callable[[str], None]) -> Tip:
+    def _gone(self, tip: Tip) -> bool:
+        """Whether the writer of `tip` is known to have ended."""
         owner = Host.from_info(tip.info)
-        if tip.n == 0 or force:
-            return tip
+        return (bool(self._former) and tip.writer == self._former) or (
+            owner is not None and self._host.same_machine(owner) and not self._alive(owner))
+
+    def _may_follow(self, tip: Tip, takeover: Takeover) -> bool:
+        """True: at once; False: after a silence. AlreadyMounted: not at all."""
+        if tip.n == 0 or takeover is Takeover.YES or tip.unmounted or self._gone(tip):
+            return True
+        owner = Host.from_info(tip.info)
         if owner and self._host.same_machine(owner):
-            if not self._alive(owner):
-                return tip
-            if not (tip.kind is Kind.RELEASE and tip.info.get("final")):
-                raise AlreadyMounted(f"this filesystem is mounted by process {owner.pid} of this machine")
-        if tip.kind is Kind.RELEASE:
+            raise AlreadyMounted(f"this filesystem is mounted by process {owner.pid} of this machine")
+        if not tip.signed_off:
+            return False
+        if takeover is Takeover.NO:
+            raise AlreadyMounted(f"this filesystem is mounted on {described(tip)}, idle since {moment(tip.time_ns)}. Unmount it there; or, "
+                                 "if that machine is gone or shall write no more, mount with --takeover (what it has not sent stays there)")
+        return True
+
+    async def _wait_for_silence(self, tip: Tip, takeover: Takeover, on_wait: Callable[[str], None]) -> Tip:
+        if self._may_follow(tip, takeover):
             return tip
-        who = f" on {owner.name}" if owner and owner.name else ""
         quiet_since = self._doors.clock.monotonic()
         silence_s = self._doors.limits.takeover_silence_s + float(tip.info.get("every", 0))
-        on_wait(f"the last writer{who} did not sign off; waiting {silence_s:.0f} s to see whether it lives")
+        on_wait(f"the last writer, {described(tip)}, did not sign off; waiting {silence_s:.0f} s to see whether it lives")
         while self._doors.clock.monotonic() - quiet_since < silence_s:
             await self._doors.clock.sleep(3.0)
             now = await find_tip(self._remote, self._sealer_for(0))
-            if now.kind is Kind.RELEASE:
-                return now
             if (now.key, now.hash) != (tip.key, tip.hash):
-                raise AlreadyMounted(f"this filesystem is mounted{who} and being written to")
+                if now.signed_off and self._may_follow(now, takeover):
+                    return now
+                raise self._lives(now)
         return tip
 
-    async def _claim_by_seal(self, tip: Tip, over_records: bool) -> None:
-        """`over_records`: a record of the last writer that arrived meanwhile is no reason to stop: it is known to be dead, or `force`."""
+    def _lives(self, tip: Tip) -> AlreadyMounted:
+        return AlreadyMounted(f"this filesystem is mounted on {described(tip)} and being written to. Unmount it there; or, if that "
+                              "machine shall write no more, mount with --takeover (what it has not sent stays there)")
+
+    def _refuse_if_alive(self, tip: Tip, now: Tip, takeover: Takeover) -> None:
+        """`now` came after `tip`, which office was to be taken after."""
+        if (now.key, now.hash) == (tip.key, tip.hash) or takeover is Takeover.YES or self._gone(now):
+            return
+        if now.kind in (Kind.SEAL, Kind.CLAIM):
+            raise AlreadyMounted(f"{described(now)} took this filesystem over just now")
+        if not (now.signed_off and self._may_follow(now, takeover)):
+            raise self._lives(now)
+
+    async def _claim_by_seal(self, tip: Tip, takeover: Takeover) -> None:
         while True:
             epoch = max(tip.epoch, epoch_of(tip.folder)) + 1
             own = ids.epoch_prefix(epoch, self.nonce)
@@ -148,38 +218,63 @@ class Writer:
             if await self._put_until_answered(key, data) is None:
                 break
             found, there = await read_record(self._remote, key, self._sealer_for(epoch))
+            now = tip_of(key, there, found)
             if found.kind is Kind.SEAL:
-                raise AlreadyMounted("another machine took this filesystem over just now")
-            if not over_records and found.kind is not Kind.RELEASE:
-                raise AlreadyMounted("this filesystem is mounted elsewhere and being written to")
-            tip = tip_of(key, there, found)
+                raise AlreadyMounted(f"{described(now)} took this filesystem over just now")
+            self._refuse_if_alive(tip, now, takeover)
+            tip = now
         self.epoch = epoch
-        self.tip = Tip(tip.n + 1, key, record.object_hash(data), epoch, Kind.SEAL, {"next": own})
+        self.tip = Tip(tip.n + 1, key, record.object_hash(data), epoch, Kind.SEAL, {"next": own}, self.nonce)
 
-    async def _claim_by_listing(self) -> None:
+    async def _claim_by_listing(self, before: Tip, takeover: Takeover, *, restating: bool = False) -> None:
         epochs = [epoch for epoch, _ in await list_log(self._remote)] + [epoch for epoch, _ in await self._claims()]
         epoch = max(epochs, default=0) + 1
         mine = (epoch, self.nonce)
-        await self._put_overwriting(ids.claim_key(*mine), b"s3cfs claim\n")
+        say = record.encode(self._record(Kind.CLAIM, Tip(), epoch, {}), self._sealer_for(epoch))
+        await self._put_overwriting(ids.claim_key(*mine), say)
         if max(await self._claims()) > mine:
             await self._tidy(mine)
             raise AlreadyMounted("another machine is taking this filesystem over")
         tip = await find_tip(self._remote, self._sealer_for(epoch))   # after the claim: what comes later is deposed
-        if tip.info.get("tier") == Tier.T1 and self._by_seal(tip):       # a T1 writer was first: it looks at no claims
-            await self._claim_by_seal(tip, False)
+        try:
+            by_seal = not restating and self._by_seal(tip)           # a T1 writer was first: it looks at no claims
+            self._refuse_if_alive(before, tip, takeover)
+        except (AlreadyMounted, Unsupported):
+            await self._tidy(mine)
+            raise
+        if by_seal:
+            await self._tidy(mine)
+            await self._claim_by_seal(tip, takeover)
             return
         key = ids.log_key(epoch, self.nonce, tip.n + 1)
         claim = self._record(Kind.CLAIM, tip, epoch, {})
         data = record.encode(claim, self._sealer_for(epoch))
         await self._put_overwriting(key, data)
-        claims = await self._claims()
-        if max(claims) > mine:
+        if await self._outranked(mine):
             raise AlreadyMounted("another machine took this filesystem over just now")
         self.epoch = epoch
-        self.tip = Tip(claim.n, key, record.object_hash(data), epoch, Kind.CLAIM, claim.info)
-        for other in claims:
+        self.tip = tip_of(key, data, claim)
+        for other in await self._claims():
             if other < mine:
                 await self._tidy(other)
+
+    async def _outranked(self, mine: tuple[int, str]) -> tuple[int, str] | None:
+        """The claim above `mine`, if there is one that stays: a taker that finds a living writer withdraws."""
+        for pause_s in (*CLAIM_LOOKS_S, None):
+            highest = max(await self._until_answered(self._claims), default=(0, ""))
+            if highest <= mine:
+                return None
+            records = await self._until_answered(partial(self._remote.list, ids.epoch_prefix(*highest)))
+            if records or pause_s is None:
+                return highest
+            await self._doors.clock.sleep(pause_s)
+        raise AssertionError("the last look returns")
+
+    async def _claim_of(self, who: tuple[int, str]) -> bytes | None:
+        try:
+            return await self._remote.get(ids.claim_key(*who))
+        except NotFound:
+            return None
 
     async def _tidy(self, claim: tuple[int, str]) -> None:
         """A claim below the highest deposes nobody any more. Should it stay (these credentials may not delete), no harm is done."""
@@ -213,23 +308,49 @@ class Writer:
         if not self.epoch:
             raise Deposed("not the writer")
         made = self._record(kind, self.tip, self.epoch, info, changeset)
-        data = record.encode(made, self._sealer_for(self.epoch))
+        sealer = self._sealer_for(self.epoch)
+        data = (await self._doors.threads.run(record.encode, made, sealer) if len(changeset) >= THREAD_MIN_BYTES
+                else record.encode(made, sealer))
         if keep is not None:
             await keep(made.n, data)
-        key = f"{self.tip.folder}{made.n}" if self.tier is Tier.T1 else ids.log_key(self.epoch, self.nonce, made.n)
         if self.tier is Tier.T1:
-            if await self._put_until_answered(key, data) is not None:
-                self.epoch = 0
-                raise Deposed("another machine took this filesystem over; what it has not got is kept here and nothing more is written")
+            key = f"{self.tip.folder}{made.n}"
+            there = await self._put_until_answered(key, data)
+            if there is not None:
+                raise self._deposed(there, made.n)
         else:
+            key = ids.log_key(self.epoch, self.nonce, made.n)
             await self._put_overwriting(key, data)
-            claims = await self._until_answered(self._claims)
-            if max(claims, default=(0, "")) > (self.epoch, self.nonce):
-                self.epoch = 0
-                raise Deposed("another machine took this filesystem over; what it has not got is kept here and nothing more is written")
+            while (above := await self._outranked((self.epoch, self.nonce))) is not None:
+                claim = await self._until_answered(partial(self._claim_of, above))
+                if claim is not None:             # else it was withdrawn just now
+                    raise self._deposed(claim, 1)
         self.last_size = len(data)
-        self.tip = Tip(made.n, key, record.object_hash(data), made.epoch, kind, made.info)
+        self.tip = tip_of(key, data, made)
         return self.tip
+
+    def _deposed(self, data: bytes, n: int) -> Deposed:
+        """Out of office; `data` is the record or claim of whoever took it."""
+        self.epoch = 0
+        try:
+            taker = tip_of("", data, record.decode(data, n, self._sealer_for(0)))
+            who, when = described(taker), f" at {moment(taker.time_ns)}"
+        except Damaged:
+            who, when = "another machine", ""
+        return Deposed(f"{who} took this filesystem over{when}: nothing more is written here, and changes that are in no commit stay in "
+                       f"{self._kept_in}")
+
+    async def restate(self, tip: Tip, tier: Tier, *, takeover: Takeover = Takeover.NO) -> Tip:
+        """Note in the log that the filesystem is under `tier` from now on, after `tip`, whose writer has left office.
+
+        For a store that changed; nobody may mount meanwhile. AlreadyMounted when somebody is, or may be, in office.
+        """
+        if not (self._may_follow(tip, takeover)):
+            raise AlreadyMounted(f"the last writer, {described(tip)}, did not sign off: mount and unmount the filesystem first, or give "
+                                 "--takeover if it is certainly gone")
+        self.tier = Tier.T2                       # whose records need no create-only put
+        await self._claim_by_listing(tip, takeover, restating=True)
+        return await self.append(Kind.RELEASE, {"final": True, "tier": str(tier)})
 
     async def _put_until_answered(self, key: str, data: bytes) -> bytes | None:
         """Create-only PUT, settled: None when `data` is what the store holds now, else the other's bytes."""

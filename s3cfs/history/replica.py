@@ -174,7 +174,7 @@ class Replica:
             found, digest, size = answer
             if digest != expected:
                 raise Damaged(f"log record {key} is damaged: its hash is not the one that the next record names")
-            steps.append(_Step(Tip(found.n, key, digest, found.epoch, found.kind, found.info), found, size))
+            steps.append(_Step(Tip(found.n, key, digest, found.epoch, found.kind, found.info, found.writer, found.time_ns), found, size))
             key, expected = str(found.info.get("prev_key", "")), found.prev
         if expected != local.hash:
             if base and key and not self._meta.outbox()[0] and await self._was_never_acknowledged(local, key):

@@ -48,7 +48,7 @@ class BackendSuite:
 
     @pytest.fixture
     def probed(self, backend: Backend) -> Backend:
-        assert backend.probe_create_only() is self.create_only
+        assert backend.probe_create_only(rounds=1) is self.create_only
         return backend
 
     # ------------------------------------------------------------ whole objects

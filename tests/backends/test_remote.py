@@ -199,7 +199,7 @@ class Strange(MemoryBackend):
         yield ObjectInfo("pack/x", 1)
         raise ValueError("a bug")
 
-    def probe_create_only(self) -> bool:
+    def probe_create_only(self, rounds: int = 1) -> bool:
         raise AssertionError("a bug")
 
     def check(self) -> None:

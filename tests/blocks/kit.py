@@ -206,7 +206,7 @@ class CountingStore(Backend):
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         return iter([ObjectInfo(key, len(data)) for key, data in self.objects.items() if key.startswith(prefix)])
 
-    def probe_create_only(self) -> bool:
+    def probe_create_only(self, rounds: int = 1) -> bool:
         return False
 
 

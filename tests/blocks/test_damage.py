@@ -7,6 +7,7 @@ import pytest
 
 from s3cfs.app.node import Node, NodeOptions
 from s3cfs.errors import DataError
+from s3cfs.history.office import Takeover
 from tests.history.kit import Life, Site, content, write_file
 
 SIZE = 30_000                      # more than one chunk
@@ -19,7 +20,7 @@ async def read(node: Node, name: bytes) -> bytes:
 
 
 async def fill(life: Life) -> None:
-    async with life.node(NodeOptions(force=True)) as node:
+    async with life.node(NodeOptions(takeover=Takeover.YES)) as node:
         await write_file(node, b"lost", content(1, SIZE))
         await node.flush()
         await write_file(node, b"kept", content(2, SIZE))
@@ -39,7 +40,7 @@ def test_a_chunk_known_to_be_lost_is_no_target_for_another_machine(caplog: pytes
     lose_first_pack(site)
 
     async def meet(life: Life) -> None:
-        async with life.node(NodeOptions(force=True)) as node:
+        async with life.node(NodeOptions(takeover=Takeover.YES)) as node:
             await node.drop_cache()
             assert node.damage.count == 0 and node.damage.summary() is None
             with pytest.raises(DataError, match="missing"):
@@ -59,7 +60,7 @@ def test_a_chunk_known_to_be_lost_is_no_target_for_another_machine(caplog: pytes
     assert not any("/kept" in record.message for record in caplog.records)
 
     async def restore(life: Life) -> None:
-        async with life.node(NodeOptions(force=True)) as node:
+        async with life.node(NodeOptions(takeover=Takeover.YES)) as node:
             assert node.damage.count >= 1 and node.damage.met == 0
             await write_file(node, b"restored", content(1, SIZE))
             await node.flush()
@@ -102,7 +103,7 @@ def test_a_chunk_that_is_found_whole_again_is_a_target_again() -> None:
     lost = lose_first_pack(site)
 
     async def meet(life: Life) -> None:
-        async with life.node(NodeOptions(force=True)) as node:
+        async with life.node(NodeOptions(takeover=Takeover.YES)) as node:
             await node.drop_cache()
             with pytest.raises(DataError):
                 await read(node, b"lost")
@@ -111,7 +112,7 @@ def test_a_chunk_that_is_found_whole_again_is_a_target_again() -> None:
     site.live(meet)
 
     async def mend(life: Life) -> None:
-        async with life.node(NodeOptions(force=True)) as node:
+        async with life.node(NodeOptions(takeover=Takeover.YES)) as node:
             marked = node.damage.count
             assert marked >= 1
             await life.doors.clock.sleep(2.0)

@@ -11,6 +11,7 @@ import pytest
 from s3cfs.app.host import this_host
 from s3cfs.app.node import Node
 from s3cfs.backends.memory import MemoryBackend
+from s3cfs.history.office import Takeover
 from s3cfs.meta.engine import connect
 from tests.check.kit import KIB, World, doors
 
@@ -179,7 +180,7 @@ def test_local_state_of_another_history(world: World) -> None:
 
     async def work(node: Node) -> None:
         await world.write(node, 1, b"elsewhere", b"x" * 1000 * KIB)
-    second = world.on_node(work, force=True)
+    second = world.on_node(work, takeover=Takeover.YES)
     assert world.fsck(local=second).code == 0
     checked = world.fsck(local=first)
     assert checked.code == 4 and checked.names("local state cannot be used", "in no commit")

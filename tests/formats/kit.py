@@ -105,5 +105,5 @@ class DictStore(Backend):
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         return (ObjectInfo(key, len(data)) for key, data in list(self.objects.items()) if key.startswith(prefix))
 
-    def probe_create_only(self) -> bool:
+    def probe_create_only(self, rounds: int = 1) -> bool:
         return False

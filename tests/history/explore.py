@@ -17,7 +17,7 @@ from s3cfs.errors import AlreadyMounted, Exists, NotFound, StoreError, Temporary
 from s3cfs.formats import record
 from s3cfs.formats.record import Kind, Record
 from s3cfs.history.log import Tip, find_tip
-from s3cfs.history.office import Host, Tier, Writer
+from s3cfs.history.office import Host, Takeover, Tier, Writer
 
 
 class NullSealer:
@@ -168,8 +168,9 @@ class World:
         return Doors(world, Randomness(), None, None)  # type: ignore[arg-type]
 
     def writer(self, name: str, tier: Tier, make: type[Writer] = Writer, host: Host | None = None,
-               alive: Callable[[Host], bool] = lambda host: True) -> Writer:
-        return make(self.doors(name), Line(), tier, lambda epoch: SEALER, host or Host(name=name), alive)  # type: ignore[arg-type]
+               alive: Callable[[Host], bool] = lambda host: True, **options: Any) -> Writer:
+        return make(self.doors(name), Line(), tier, lambda epoch: SEALER, host or Host(name=name), alive,  # type: ignore[arg-type]
+                    kept_in="/var/lib/it", **options)
 
     # -------------------------------------------------------- what is true
 
@@ -333,9 +334,10 @@ def randomly(story: Story, seed: int, runs: int, **bounds: Any) -> Result:
 
 # ---------------------------------------------------------------- what the actors do
 
-async def career(world: World, name: str, writer: Writer, appends: int, *, force: bool = True, last: Kind = Kind.COMMIT) -> None:
+async def career(world: World, name: str, writer: Writer, appends: int, *, takeover: Takeover = Takeover.YES,
+                 last: Kind = Kind.COMMIT) -> None:
     """Take over, append, and go on appending for good."""
-    tip = await writer.claim(await find_tip(Line(), SEALER), force=force)  # type: ignore[arg-type]
+    tip = await writer.claim(await find_tip(Line(), SEALER), takeover=takeover)  # type: ignore[arg-type]
     known = {entry.n: record.object_hash(data) for _, entry, data in world.store.history()}
     world.acknowledge(name, tip)
     for n, digest in world.acknowledged.items():
@@ -343,7 +345,7 @@ async def career(world: World, name: str, writer: Writer, appends: int, *, force
     await work(world, name, writer, appends, last=last)
 
 
-async def work(world: World, name: str, writer: Writer, appends: int, *, last: Kind = Kind.COMMIT) -> None:
+async def work(world: World, name: str, writer: Writer, appends: int, *, last: Kind = Kind.COMMIT, final: bool = True) -> None:
     for number in range(appends):
         kept: list[bytes] = []
 
@@ -351,13 +353,15 @@ async def work(world: World, name: str, writer: Writer, appends: int, *, last: K
             kept.append(data)
 
         kind = last if number == appends - 1 else Kind.COMMIT
-        tip = await writer.append(kind, {"of": name}, b"changes of " + name.encode() if kind is Kind.COMMIT else b"", keep=keep)
+        changes = b"changes of " + name.encode() if kind is Kind.COMMIT else b""
+        tip = await writer.append(kind, {"of": name, "final": final}, changes, keep=keep)
         assert record.object_hash(kept[0]) == tip.hash
         world.acknowledge(name, tip)
 
 
-def in_office(world: World, name: str, tier: Tier, appends: int = 1, make: type[Writer] = Writer, host: Host | None = None) -> Writer:
+def in_office(world: World, name: str, tier: Tier, appends: int = 1, make: type[Writer] = Writer, host: Host | None = None,
+              **options: Any) -> Writer:
     """A writer that took office and worked before anything else happens."""
-    writer = world.writer(name, tier, make, host)
+    writer = world.writer(name, tier, make, host, **options)
     world.store.run(career(world, name, writer, appends))
     return writer

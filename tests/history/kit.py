@@ -16,7 +16,7 @@ from s3cfs.formats.record import Record
 from s3cfs.history.commits import Options
 from s3cfs.history.health import State
 from s3cfs.history.log import find_tip
-from s3cfs.history.office import Host
+from s3cfs.history.office import Host, Takeover
 from s3cfs.history.replica import LocalTip
 from s3cfs.limits import DEFAULTS, Limits
 from s3cfs.remote import Remote
@@ -156,7 +156,7 @@ def content(number: int, size: int = 3000) -> bytes:
 # ---------------------------------------------------------------- a filesystem of a few files, one commit each
 
 async def fill(life: Life, names: str = "abcde", size: int = 3000) -> None:
-    async with life.node(NodeOptions(force=True)) as node:
+    async with life.node(NodeOptions(takeover=Takeover.YES)) as node:
         for name in names:
             await write_file(node, name.encode(), content(ord(name), size))
             await node.flush()
@@ -176,7 +176,7 @@ async def look(life: Life) -> tuple[dict[bytes, bytes], bytes, int]:
 
 async def unsent(life: Life) -> None:
     """Changes in the outbox, the store away, the process killed in the middle of the record's put."""
-    async with life.node(NodeOptions(force=True)) as node:
+    async with life.node(NodeOptions(takeover=Takeover.YES)) as node:
         await write_file(node, b"mine", content(7))
         await node.commits.durable()
         life.away()

@@ -8,7 +8,7 @@ import pytest
 from s3cfs.errors import AlreadyMounted, Denied, StoreError, Temporary
 from s3cfs.formats.record import Kind
 from s3cfs.history.log import Tip, find_tip
-from s3cfs.history.office import Host, Tier, Writer
+from s3cfs.history.office import Host, Takeover, Tier, Writer
 from s3cfs.limits import DEFAULTS
 
 from .explore import SEALER, Call, Chooser, Line, World, career, in_office, work
@@ -35,10 +35,16 @@ class Timed(World):
         super()._resume(name, steps, waiting, wake, answer, error)
         self.wakes = wake
 
-    def claim(self, name: str, tier: Tier, host: Host, *, alive: bool = True, force: bool = False) -> str:
+    def claim(self, name: str, tier: Tier, host: Host, *, alive: bool = True, takeover: Takeover = Takeover.NO,
+              former: str = "") -> str:
         """How it ended; `self.now` is how long it took."""
-        self.run({name: career(self, name, self.writer(name, tier, host=host, alive=lambda _: alive), 1, force=force)})
+        writer = self.writer(name, tier, host=host, alive=lambda _: alive, former=former)
+        self.run({name: career(self, name, writer, 1, takeover=takeover)})
         return self.ended[name]
+
+    def said(self, *words: str) -> bool:
+        """Whether the last thing that anybody was told has all of these in it."""
+        return all(word in self.trace[-1] for word in words)
 
 
 def released(world: World, tier: Tier, host: Host, *, final: bool) -> None:
@@ -67,15 +73,107 @@ def test_silence_is_waited_for(tier: Tier) -> None:
 def test_force_does_not_wait(tier: Tier) -> None:
     world = Timed()
     in_office(world, "A", tier, 1, host=THERE)
-    assert world.claim("B", tier, HERE, force=True) == "done" and world.now == 0
+    assert world.claim("B", tier, HERE, takeover=Takeover.YES) == "done" and world.now == 0
 
 
 @TIERS
-@pytest.mark.parametrize("final", [True, False])
-def test_after_a_release_nobody_waits(tier: Tier, final: bool) -> None:
+def test_after_an_unmount_nobody_waits(tier: Tier) -> None:
     world = Timed()
-    released(world, tier, THERE, final=final)
+    released(world, tier, THERE, final=True)
     assert world.claim("B", tier, HERE) == "done" and world.now == 0
+
+
+@TIERS
+def test_an_idle_writer_is_still_a_writer(tier: Tier) -> None:
+    """The other machine is refused, with its name and since when; whatever time passes."""
+    world = Timed()
+    released(world, tier, THERE, final=False)
+    world.now = 10_000.0
+    objects = set(world.store.objects)
+    assert world.claim("B", tier, HERE) == "AlreadyMounted" and world.now == 10_000
+    assert world.said("there (process 100)", "idle since 1970-01-01 00:00:00 UTC", "--takeover")
+    assert set(world.store.objects) == objects, "it wrote something though it was refused"
+
+
+@TIERS
+@pytest.mark.parametrize("takeover", [Takeover.IDLE, Takeover.YES])
+def test_an_idle_writer_is_taken_over_from_on_request(tier: Tier, takeover: Takeover) -> None:
+    world = Timed()
+    released(world, tier, THERE, final=False)
+    assert world.claim("B", tier, HERE, takeover=takeover) == "done" and world.now == 0
+
+
+@TIERS
+def test_takeover_of_the_idle_spares_the_busy(tier: Tier) -> None:
+    """A writer that said nothing about being idle is waited for, and left alone when it lives."""
+    world = Timed()
+    in_office(world, "A", tier, 1, host=THERE)
+    assert world.claim("B", tier, HERE, takeover=Takeover.IDLE) == "done" and world.now >= DEFAULTS.takeover_silence_s
+    world = Timed()
+    first = in_office(world, "A", tier, 1, host=THERE)
+
+    async def beat() -> None:
+        await world.sleep(10)
+        await work(world, "A", first, 1)
+
+    world.run({"A": beat(), "B": career(world, "B", world.writer("B", tier, host=HERE), 1, takeover=Takeover.IDLE)})
+    assert world.ended == {"A": "done", "B": "AlreadyMounted"} and world.said("there (process 100)", "being written to")
+
+
+@TIERS
+def test_the_writer_of_ones_own_local_state_is_gone(tier: Tier) -> None:
+    """After a reboot, or in a new container with the old folder: whoever holds the lock of the local state knows that it has ended."""
+    for final in (None, False):
+        world = Timed()
+        if final is None:
+            in_office(world, "A", tier, 1, host=THERE)
+        else:
+            released(world, tier, THERE, final=final)
+        former = next(entry.writer for _, entry, _ in world.store.history())
+        assert world.claim("B", tier, HERE, former="another") == ("AlreadyMounted" if final is False else "done")
+        if final is None:
+            continue
+        assert world.claim("C", tier, HERE, former=former) == "done" and world.now == 0
+
+
+@TIERS
+def test_writers_that_say_they_are_slow_are_waited_for_longer(tier: Tier) -> None:
+    """`every`: with a commit interval of five minutes a silence of five minutes proves nothing."""
+    world = Timed()
+    in_office(world, "A", tier, 1, host=THERE, every_s=300.0)
+    assert world.claim("B", tier, HERE) == "done"
+    assert 300 + DEFAULTS.takeover_silence_s <= world.now < 300 + DEFAULTS.takeover_silence_s + 10
+
+
+@TIERS
+def test_the_deposed_is_told_by_whom_and_when(tier: Tier) -> None:
+    world = Timed()
+    first = in_office(world, "A", tier, 1, host=THERE)
+    world.now = 86_400.0
+    assert world.claim("B", tier, HERE, takeover=Takeover.YES) == "done"
+    world.now += 50
+
+    async def goes_on() -> None:
+        await work(world, "A", first, 1)
+
+    world.run({"A": goes_on()})
+    assert world.ended["A"] == "Deposed"
+    assert world.said("here (process 100) took this filesystem over at 1970-01-02 00:00:00 UTC", "stay in /var/lib/it")
+    assert world.now < 86_400 + 60, "it looked at a claim again though its record was there"
+
+
+@TIERS
+def test_the_taker_says_from_whom(tier: Tier) -> None:
+    for final, told in ((True, 0), (False, 1)):
+        world = Timed()
+        said: list[str] = []
+        released(world, tier, THERE, final=final)
+
+        async def claim(world: Timed = world, said: list[str] = said) -> None:
+            tip = await find_tip(Line(), SEALER)  # type: ignore[arg-type]
+            await world.writer("B", tier, host=HERE).claim(tip, takeover=Takeover.YES, on_wait=said.append)
+        world.run({"B": claim()})
+        assert len(said) == told and all("from there (process 100)" in text for text in said)
 
 
 @TIERS
@@ -88,22 +186,24 @@ def test_a_living_writer_elsewhere_is_left_alone(tier: Tier) -> None:
             await world.sleep(10)
             await work(world, "A", first, 1)
 
-    world.run({"A": beats(), "B": career(world, "B", world.writer("B", tier, host=HERE), 1, force=False)})
+    world.run({"A": beats(), "B": career(world, "B", world.writer("B", tier, host=HERE), 1, takeover=Takeover.NO)})
     assert world.ended == {"A": "done", "B": "AlreadyMounted"}
     assert world.now >= 60 and len(world.acknowledged) == 8
 
 
 @TIERS
-def test_a_release_while_waiting_ends_the_wait(tier: Tier) -> None:
+@pytest.mark.parametrize("final", [True, False])
+def test_a_release_while_waiting_ends_the_wait(tier: Tier, final: bool) -> None:
     world = Timed()
     first = in_office(world, "A", tier, 1, host=THERE)
 
     async def leaves() -> None:
         await world.sleep(10)
-        await work(world, "A", first, 1, last=Kind.RELEASE)
+        await work(world, "A", first, 1, last=Kind.RELEASE, final=final)
 
-    world.run({"A": leaves(), "B": career(world, "B", world.writer("B", tier, host=HERE), 1, force=False)})
-    assert world.ended == {"A": "done", "B": "done"} and world.now < 20
+    world.run({"A": leaves(), "B": career(world, "B", world.writer("B", tier, host=HERE), 1, takeover=Takeover.NO)})
+    assert world.ended == {"A": "done", "B": "done" if final else "AlreadyMounted"} and world.now < 20
+    assert final or world.said("idle since")
 
 
 @TIERS
@@ -238,5 +338,5 @@ def test_foreign_names_in_the_log_are_ignored() -> None:
     in_office(world, "A", Tier.T1, 1, host=THERE)
     world.store.objects |= {"log/main/9-nonsense/1": b"", "log/main/notes.txt": b"", "claim/main/x": b"",
                                 "log/other/7-0000000000000000/99": b""}
-    assert world.claim("B", Tier.T1, HERE, force=True) == "done"
-    assert world.claim("C", Tier.T1, HERE, force=True) == "done"
+    assert world.claim("B", Tier.T1, HERE, takeover=Takeover.YES) == "done"
+    assert world.claim("C", Tier.T1, HERE, takeover=Takeover.YES) == "done"

@@ -8,6 +8,7 @@ import pytest
 from s3cfs.app.node import NodeOptions
 from s3cfs.errors import Diverged, RolledBack
 from s3cfs.formats.record import Kind
+from s3cfs.history.office import Takeover
 from s3cfs.meta import Meta
 from tests.sim.doors import Bucket, Plan
 
@@ -45,7 +46,7 @@ def test_a_reader_writes_nothing() -> None:
 # ---------------------------------------------------------------- one's own records
 
 async def one_more(life: Life) -> None:
-    async with life.node(NodeOptions(force=True)) as node:
+    async with life.node(NodeOptions(takeover=Takeover.YES)) as node:
         await write_file(node, b"more", content(99))
         await node.flush()
 

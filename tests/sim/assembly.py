@@ -180,6 +180,6 @@ class S3cfs:
                                sleep=doors.clock.block, uniform=doors.random.uniform)
         found = superblock.decode(await doors.threads.run(patient.get, ids.super_key(1)))
         keyring = superblock.unlock(found, passphrase="pass", random=doors.random)
-        options = replace(settings.options, host=who.host, process_alive=who.process_alive, force=who.force)
+        options = replace(settings.options, host=who.host, process_alive=who.process_alive, takeover=who.takeover)
         async with open_node(replace(doors, limits=settings.limits), patient, keyring, found, options) as node:
             yield _Node(node)

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from s3cfs.history.office import Host
+from s3cfs.history.office import Host, Takeover
 
 from .crash import Incarnation
 from .disk import SimDrive
@@ -21,7 +21,7 @@ class Who:
 
     host: Host = field(default_factory=Host)
     process_alive: Callable[[Host], bool] = lambda host: True
-    force: bool = False
+    takeover: Takeover = Takeover.IDLE         # a machine that is gone may have been idle, and nobody can ask it
 
 
 class Machine:
@@ -42,12 +42,12 @@ class Machine:
         """Some machines' clocks are wrong by days."""
         return cls(name, EPOCH_NS + (round(rng.gauss(0.0, 3.0) * DAY_NS) if rng.random() < 0.3 else 0))
 
-    def process(self, incarnation: Incarnation, *, force: bool = False) -> Who:
+    def process(self, incarnation: Incarnation, takeover: Takeover = Takeover.IDLE) -> Who:
         """A new one."""
         self._pids += 1
         self._processes[self._pids] = incarnation
         host = Host(f"{self.name}-boot-{self._boots}", f"{self.name}-namespace", self._pids, self._pids * 7, self.name)
-        return Who(host, self.alive, force)
+        return Who(host, self.alive, takeover)
 
     def wall_ns(self, now_s: float) -> int:
         """What its clock shows."""

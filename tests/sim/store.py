@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from blake3 import blake3
 
 from s3cfs import ids
-from s3cfs.backends.base import Backend, Body, Capabilities, ObjectInfo
+from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, ObjectInfo
 from s3cfs.errors import Corrupt, Exists, NotFound, Temporary, Throttled, Unsupported
 
 from .crash import Crash, Incarnation
@@ -232,7 +232,10 @@ class SimStore(Backend):
         self.faults.rng.shuffle(found)                        # no order is promised (S3)
         return iter(found)
 
-    def probe_create_only(self) -> bool:
+    def assume_create_only(self, holds: bool) -> None:
+        self._create_only = holds
+
+    def probe_create_only(self, rounds: int = PROBE_ROUNDS) -> bool:
         self._begin("probe", "probe/")
         self._create_only = self.bucket.create_only
         return self._create_only

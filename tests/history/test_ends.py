@@ -1,0 +1,119 @@
+"""How a mount begins and ends: who owns the root, and that a mount whose writing ended does not end as if all were well."""
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from s3cfs.app.node import NodeOptions
+from s3cfs.errors import AlreadyMounted, S3cfsError
+from s3cfs.history.health import State
+from s3cfs.history.office import Takeover
+
+from .kit import KEYRING, SUPERBLOCK, Life, Site, content, new_machine, state, write_file
+from .seal import seal_now
+
+OWNED = NodeOptions(owner=(1000, 1001))
+
+
+class Refused(S3cfsError):
+    pass
+
+
+def test_a_first_mount_that_fails_does_not_own_the_root_for_ever() -> None:
+    """It took office and then the kernel refused: the next one is the first to really mount."""
+    site = Site()
+
+    async def failing(life: Life) -> None:
+        async with life.node(OWNED):
+            raise Refused("fusermount3: option allow_other only allowed if ...")
+
+    async def second(life: Life) -> tuple[int, int, int]:
+        async with life.node(OWNED) as node:
+            root = await node.vfs.getattr(1)
+            return root.uid, root.gid, root.mtime_ns
+
+    with pytest.raises(Refused):
+        site.live(failing)
+    assert site.live(second) == (1000, 1001, SUPERBLOCK.created_ns or 0)
+
+
+def test_the_root_stays_whose_it_became() -> None:
+    site = Site()
+
+    async def mount(life: Life, owner: tuple[int, int]) -> tuple[int, int]:
+        async with life.node(NodeOptions(owner=owner)) as node:
+            root = await node.vfs.getattr(1)
+            return root.uid, root.gid
+
+    assert site.live(lambda life: mount(life, (1000, 1001))) == (1000, 1001)
+    assert site.live(lambda life: mount(life, (0, 0))) == (1000, 1001)
+
+
+def test_a_mount_that_failed_ends_with_its_error() -> None:
+    site = Site()
+
+    async def fails(life: Life) -> None:
+        async with life.node() as node:
+            await write_file(node, b"a", content(1))
+            await node.flush()
+            await write_file(node, b"b", content(2))
+            site.drive().faults.fsync_eio = 1.0
+            await life.doors.clock.sleep(5)
+            site.drive().faults.fsync_eio = 0.0
+            assert state(node) is State.FAILED
+
+    with pytest.raises(S3cfsError) as caught:
+        site.live(fails)
+    assert caught.value.exit_code != 0 and str(caught.value)
+    assert new_machine(site) == {b"a": content(1)}
+
+
+@pytest.mark.parametrize("unsent", [True, False])
+def test_a_mount_that_was_deposed_says_so_when_something_is_unsent(unsent: bool) -> None:
+    site = Site()
+
+    async def deposed(life: Life) -> None:
+        async with life.node(replace(OWNED, place="/cache/it")) as node:
+            await write_file(node, b"a", content(1))
+            await node.flush()
+            seal_now(site.bucket)
+            if unsent:
+                await write_file(node, b"b", content(2))
+            await life.doors.clock.sleep(100)
+            assert state(node) is State.DEPOSED
+
+    if not unsent:
+        site.live(deposed)
+        return
+    with pytest.raises(AlreadyMounted, match=r"took this filesystem over at .*stay in /cache/it"):
+        site.live(deposed)
+
+
+def test_a_node_that_nobody_can_ask_may_be_followed_when_it_was_idle() -> None:
+    """The machine is gone; its last word was that it had nothing to say. Whoever has its local state, or says so, follows."""
+    site = Site()
+
+    async def idle(life: Life) -> None:
+        async with life.node() as node:
+            await write_file(node, b"a", content(1))
+            await node.flush()
+            await life.doors.clock.sleep(100)
+            life.incarnation.kill()
+
+    async def mount(life: Life, takeover: Takeover = Takeover.NO) -> float:
+        began = life.doors.clock.monotonic()
+        async with life.node(NodeOptions(takeover=takeover)):
+            return life.doors.clock.monotonic() - began
+
+    site.live(idle)
+    history = len(site.bucket.history)
+    with pytest.raises(AlreadyMounted, match="idle since"):
+        site.live(mount, "there")
+    assert len(site.bucket.history) == history, "it wrote something though it was refused"
+    took = site.live(mount, "here")
+    assert took is not None and took < 1, "its own former writer was waited for"
+    site.live(idle, "here")
+    took = site.live(lambda life: mount(life, Takeover.IDLE), "there")
+    assert took is not None and took < 1
+    assert KEYRING
