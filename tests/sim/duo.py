@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from s3cfs.errors import AlreadyMounted, S3cfsError
-from s3cfs.history.office import Takeover
+from s3cfs.history import office
 
 from .check import Finding, covers
 from .faults import DiskFaults
@@ -98,7 +98,7 @@ class Duo:
     async def _mount_second(self, count: int, kill: bool) -> None:
         teller, life, takeover = self.teller, self.second, self.takeover
         self.first.rival = True
-        who = self.second_machine.process(life.incarnation, Takeover.YES if takeover.forced else Takeover.NO)
+        who = self.second_machine.process(life.incarnation, office.Takeover.YES if takeover.forced else office.Takeover.NO)
 
         async def verify(life: Life) -> None:
             takeover.taken_s, takeover.first_was_idle = trio.current_time(), self.first.node is not None and self.first.node.signed_off
