@@ -106,6 +106,16 @@ def open_folder(cachedir: str, name: str) -> LocalDisk:
     return disk
 
 
+def set_aside(disk: LocalDisk) -> str:
+    """Rename the folder, with all that is in it; its new path. The caller holds its lock."""
+    path = f"{disk.root}.set-aside-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    try:
+        os.rename(disk.root, path)                     # a name that is taken, by a folder with something in it, is refused
+    except OSError as exc:
+        raise CacheUnusable(f"local state {disk.root} cannot be moved to {path}: {exc.strerror}") from None
+    return path
+
+
 class FolderLock:
     """Held from `take` to the end of the process."""
 

@@ -15,13 +15,13 @@ import trio
 
 from s3cfs import limits
 from s3cfs.config import MountOptions, Settings
-from s3cfs.errors import ConfigError, ExitCode
+from s3cfs.errors import ConfigError, Diverged, ExitCode
 from s3cfs.formats.chunker import SLOW
 from s3cfs.fuse import mountpoint as mountpoints
 from s3cfs.fuse.lifecycle import Report, daemonise
 
 from .daemon import Daemon
-from .local import folder_name, locked, open_folder
+from .local import LocalDisk, folder_name, locked, open_folder, set_aside
 from .memory import bound_the_allocator
 from .store import FIRST_TIMEOUT_S, impatient, open_store, unlock
 from .superblocks import heal, read_copies
@@ -54,8 +54,27 @@ def mount(settings: Settings, mountpoint: str, options: MountOptions) -> int:
         if SLOW:
             log.warning("%s", SLOW)
         bound_the_allocator()
-        with locked(disk, "mounted", report.progress if not options.foreground else _say) as lock:
-            trio.run(Daemon(settings, path, options, found, keyring, disk, lock, report).run)
+        say = report.progress if not options.foreground else _say
+
+        def serve(disk: LocalDisk) -> None:
+            with locked(disk, "mounted", say) as lock:
+                try:
+                    trio.run(Daemon(settings, path, options, found, keyring, disk, lock, report).run)
+                except Diverged as error:
+                    if not options.set_aside:
+                        raise Diverged(f"{error}. It is all kept in {disk.root}. With --set-aside that folder is renamed, nothing in it is "
+                                       "deleted, and what the store has is mounted") from None
+                    kept = set_aside(disk)              # while its lock is held
+                    say(f"{error}; it is kept in {kept}")
+                    raise _Again from None
+
+        try:
+            serve(disk)
+        except _Again:
+            afresh = open_folder(options.cachedir, folder_name(found, settings.url))
+            _set_up_logging(options, None if options.foreground else log_path)
+            log.warning("the former local state was set aside; this one begins with what the store has")
+            serve(afresh)
 
     daemonise(run, foreground=options.foreground, log_path=log_path, on_progress=_say)
     return ExitCode.OK
@@ -67,6 +86,10 @@ def _refuse_below(path: str, settings: Settings, options: MountOptions) -> None:
     for what, place in (("the cache folder", options.cachedir), ("the log file", options.log_file), ("the store", store)):
         if place is not None and Path(os.path.realpath(place)).is_relative_to(path):
             raise ConfigError(f"{what} {place} lies below the mount point {path}")
+
+
+class _Again(Exception):
+    """The local state was set aside: begin with a new one."""
 
 
 def _say(text: str) -> None:

@@ -265,7 +265,8 @@ async def _date_the_root(node: Node) -> None:
 
     A first mount may have failed after it took office, so the number of records says nothing; a root that nobody changed has no ctime.
     """
-    if (await node.vfs.getattr(ids.ROOT_INO)).ctime_ns:
+    root = await node.vfs.getattr(ids.ROOT_INO)
+    if root.ctime_ns or root.uid or root.gid:
         return
     node.commits.check_writable()
     made_ns = node.superblock.created_ns

@@ -95,7 +95,7 @@ def test_precedence_command_line_environment_credentials_file_default(tmp_path: 
 
 def test_every_option_is_taken_from_file_and_environment(tmp_path: Path):
     sample = {"DIR": "/x", "SIZE": "100M", "HOW": "zstd-9", "WHERE": "remote", "TIME": "9s", "N[:HASH]": "12:0123abcd", "FILE": "/y",
-              "LEVEL": "debug", "WHICH": "stock", "": "yes"}
+              "LEVEL": "debug", "WHICH": "stock", "yes, no, idle": "idle", "": "yes"}
     default = load(URL)[1]
     for option in OPTIONS:
         text = sample[option.metavar]

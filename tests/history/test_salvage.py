@@ -6,6 +6,7 @@ import pytest
 from s3cfs.app.node import Node, NodeOptions
 from s3cfs.errors import DataError
 from s3cfs.history.health import State
+from s3cfs.history.office import Takeover
 from s3cfs.ids import pack_key
 from s3cfs.limits import DEFAULTS, Limits
 from tests.sim.disk import FileNode
@@ -54,7 +55,7 @@ def test_a_flipped_bit_costs_one_chunk_and_writing_goes_on() -> None:
     site = Site()
 
     async def main(life: Life) -> None:
-        async with life.node(NodeOptions(force=True), commit_interval_s=0.5) as node:
+        async with life.node(NodeOptions(takeover=Takeover.YES), commit_interval_s=0.5) as node:
             await fill_without_store(life, node)
             await life.doors.clock.sleep(5)                  # the pack is closed, and waits for the store
             flip(site, 4000)
@@ -86,7 +87,7 @@ def test_the_next_process_finds_the_damage(how: str) -> None:
     site = Site()
 
     async def first(life: Life) -> None:
-        async with life.node(NodeOptions(force=True), commit_interval_s=0.5) as node:
+        async with life.node(NodeOptions(takeover=Takeover.YES), commit_interval_s=0.5) as node:
             await fill_without_store(life, node)
             await life.doors.clock.sleep(5)
             life.incarnation.kill()
@@ -106,7 +107,7 @@ def test_the_next_process_finds_the_damage(how: str) -> None:
             del node.data[10_000:]
 
     async def second(life: Life) -> None:
-        async with life.node(NodeOptions(force=True)) as node:
+        async with life.node(NodeOptions(takeover=Takeover.YES)) as node:
             await node.flush()
             assert state(node) is State.OK and node.damage.count >= 1
             await write_file(node, b"later", content(7, SIZE))
@@ -132,7 +133,7 @@ def test_no_record_is_put_that_names_the_damaged_pack(record_max_bytes: int) -> 
     site = Site(limits=Limits(record_max_bytes=record_max_bytes))
 
     async def main(life: Life) -> None:
-        async with life.node(NodeOptions(force=True), commit_interval_s=0.5) as node:
+        async with life.node(NodeOptions(takeover=Takeover.YES), commit_interval_s=0.5) as node:
             await fill_without_store(life, node)
             await life.doors.clock.sleep(5)
             await write_file(node, b"second", content(8, SIZE))          # more transactions behind the cut
