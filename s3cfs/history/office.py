@@ -189,12 +189,15 @@ class Writer:
         on_wait(f"the last writer, {described(tip)}, did not sign off; waiting {silence_s:.0f} s to see whether it lives")
         while self._doors.clock.monotonic() - quiet_since < silence_s:
             await self._doors.clock.sleep(3.0)
-            now = await find_tip(self._remote, self._sealer_for(0))
+            now = await self._newest()
             if (now.key, now.hash) != (tip.key, tip.hash):
                 if now.signed_off and self._may_follow(now, takeover):
                     return now
                 raise self._lives(now)
         return tip
+
+    async def _newest(self) -> Tip:
+        return await find_tip(self._remote, self._sealer_for(0))
 
     def _lives(self, tip: Tip) -> AlreadyMounted:
         return AlreadyMounted(f"this filesystem is mounted on {described(tip)} and being written to. Unmount it there; or, if that "
@@ -235,7 +238,7 @@ class Writer:
         if max(await self._claims()) > mine:
             await self._tidy(mine)
             raise AlreadyMounted("another machine is taking this filesystem over")
-        tip = await find_tip(self._remote, self._sealer_for(epoch))   # after the claim: what comes later is deposed
+        tip = await self._newest()                 # after the claim: what comes later is deposed
         try:
             by_seal = not restating and self._by_seal(tip)           # a T1 writer was first: it looks at no claims
             self._refuse_if_alive(before, tip, takeover)

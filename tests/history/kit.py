@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from s3cfs.app.node import Node, NodeOptions, open_node
 from s3cfs.backends.recorder import Call, RecorderBackend
 from s3cfs.doors import Doors, SystemRandomness
+from s3cfs.errors import S3cfsError
 from s3cfs.formats import record, superblock
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.record import Record
@@ -51,6 +52,20 @@ class Life:
         if not options.host.boot_id:
             options = replace(options, host=Host(BOOT, "ns", self.number, self.number), process_alive=lambda host: False)
         return self._node(options)
+
+    @contextlib.asynccontextmanager
+    async def ending(self, options: NodeOptions | None = None, **commits: Any) -> AsyncIterator[Node]:
+        """`node` for one whose writing ends before its block does: it must say so at the end."""
+        done = False
+        try:
+            async with self.node(options, **commits) as node:
+                yield node
+                done = True
+        except S3cfsError:
+            if not done:
+                raise
+        else:
+            raise AssertionError("the mount ended as if all were well")
 
     @contextlib.asynccontextmanager
     async def _node(self, options: NodeOptions) -> AsyncIterator[Node]:

@@ -20,7 +20,7 @@ def test_deposed_while_in_use() -> None:
     site = Site()
 
     async def main(life: Life) -> None:
-        async with life.node() as node:
+        async with life.ending() as node:
             await write_file(node, b"a", content(1))
             await node.flush()
             seal_now(site.bucket)

@@ -224,7 +224,7 @@ def test_one_whose_commit_fails_holds_nothing() -> None:
     site = Site(limits=OFTEN)
 
     async def main(life: Life) -> None:
-        async with life.node() as node:
+        async with life.ending() as node:
             for name in "abc":
                 await write_file(node, name.encode(), content(ord(name)))
                 await node.flush()

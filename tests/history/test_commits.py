@@ -199,7 +199,7 @@ def test_a_failed_fsync_is_told_to_everybody() -> None:
     answers: list[str] = []
 
     async def main(life: Life) -> None:
-        async with life.node() as node:
+        async with life.ending() as node:
             await write_file(node, b"kept", content(1))
             await node.flush()
             await write_file(node, b"a", content(2))
@@ -237,7 +237,7 @@ def test_no_room_for_the_bytes_of_a_record() -> None:
     site = Site()
 
     async def main(life: Life) -> None:
-        async with life.node() as node:
+        async with life.ending() as node:
             await write_file(node, b"a", content(1))
             await node.flush()
             real = life.doors.disk.open
@@ -294,7 +294,7 @@ def test_a_mount_that_writes_no_more_does_not_say_that_it_lives() -> None:
     site = Site()
 
     async def main(life: Life) -> None:
-        async with life.node() as node:
+        async with life.ending() as node:
             await write_file(node, b"a", content(1))
             node.commits.health.fail(CacheUnusable("the disk is gone"))
             await life.doors.clock.sleep(1)

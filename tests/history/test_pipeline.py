@@ -251,7 +251,7 @@ def test_a_deposed_writer_uploads_nothing_more() -> None:
     site = Site(limits=Limits(pack_target_bytes=50_000))
 
     async def main(life: Life) -> None:
-        async with life.node() as node:
+        async with life.ending() as node:
             await write_file(node, b"a", content(1))
             await node.flush()
             life.away()

@@ -140,7 +140,7 @@ def test_the_first_fsync_after_an_idle_time_asks() -> None:
     site = Site()
 
     async def main(life: Life) -> None:
-        async with life.node() as node:
+        async with life.ending() as node:
             await idle(life, node)
             seal_now(site.bucket)
             ino = await write_file(node, b"b", content(2))
