@@ -221,6 +221,8 @@ class Unsupported(StoreError):
 class FsError(S3cfsError):
     """An operation on the filesystem is refused; `fuse` maps each subclass to one errno."""
 
+    exit_code = ExitCode.SYSTEM
+
 
 class NoSuchEntry(FsError): ...           # ENOENT
 class StaleInode(FsError): ...            # ESTALE

@@ -116,8 +116,9 @@ class Daemon:
         return error
 
     async def _cancel_when_urgent(self, scope: trio.CancelScope) -> None:
-        await self.leaving.urgent.wait()
-        if self.life.node is not None:
+        await self.leaving.requested.wait()
+        if self.life.node is not None:                    # else nothing is mounted, and nothing of ours can be lost
+            await self.leaving.urgent.wait()
             log.warning("leaving at once: %d bytes stay in %s and go to the store at the next mount",
                         self.life.node.commits.lag_bytes(), self.disk.root)
         self._no_more_retries.set()

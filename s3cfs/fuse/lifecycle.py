@@ -127,6 +127,21 @@ def daemonise(run: Callable[[Report], None], *, foreground: bool = False, log_pa
         os.close(reader)
         _be_daemon(run, Report(writer, lambda: detach_output(log_path)), log_path)
     os.close(writer)
+    try:
+        if _listen_to(reader, child, on_progress):
+            return
+    except KeyboardInterrupt:                    # the child has a session of its own and hears nothing of a ^C
+        os.kill(child, signal.SIGTERM)
+        os.waitpid(child, 0)
+        raise
+    _, status = os.waitpid(child, 0)
+    how = f"was killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"ended with {os.waitstatus_to_exitcode(status)}"
+    where = f", see {log_path}" if log_path else ""
+    raise DaemonFailed(f"the daemon {how} before it had mounted{where}", ExitCode.INTERNAL)
+
+
+def _listen_to(reader: int, child: int, on_progress: Callable[[str], None]) -> bool:
+    """Whether it has mounted; False when it ended without a word."""
     with open(reader, "rb") as lines:
         while line := lines.readline(REPORT_LINE_MAX_BYTES):
             try:
@@ -134,15 +149,12 @@ def daemonise(run: Callable[[Report], None], *, foreground: bool = False, log_pa
             except ValueError:
                 break
             if "mounted" in message:
-                return
+                return True
             if "error" in message:
                 os.waitpid(child, 0)
                 raise DaemonFailed(message["error"], message["code"])
             on_progress(message["progress"])
-    _, status = os.waitpid(child, 0)
-    how = f"was killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"ended with {os.waitstatus_to_exitcode(status)}"
-    where = f", see {log_path}" if log_path else ""
-    raise DaemonFailed(f"the daemon {how} before it had mounted{where}", ExitCode.INTERNAL)
+    return False
 
 
 def _run(run: Callable[[Report], None], report: Report) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from s3cfs.errors import ExitCode
 from tests.servers import free_port, moto_s3, rclone_s3, rclone_server  # noqa: F401  (fixtures)
 
 from .conftest import Make
-from .kit import Filesystem, Mount, mounted_at, until, wait_gone
+from .kit import Filesystem, Mount, mounted_at, processes_naming, until, wait_gone
 from .test_refusals import needs_root, refused, tmpfs
 
 pytestmark = pytest.mark.mount
@@ -134,6 +135,47 @@ def test_an_interrupted_umount_loses_nothing(make: Make):
         mount = fs.mount()
         assert (mount / "data").read_bytes() == data
         mount.umount()
+
+
+@needs_root
+@pytest.mark.parametrize("waiting_for", ["the lock", "silence"])
+def test_an_interrupted_mount_leaves_nothing(make: Make, waiting_for: str):
+    """While it waits for the last writer, in the two places where it does: the process in the background ends too."""
+    fs = make().mkfs()
+    if waiting_for == "silence":                   # a writer of another PID namespace, of which nobody here can know that it is dead
+        command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--propagation", "slave"]
+        (fs.base / "inside").mkdir()
+        first = subprocess.Popen([*command, sys.executable, "-m", "s3cfs", "mount", "--fg", "--cachedir", str(fs.base / "first"), fs.url,
+                                  str(fs.base / "inside")], env=fs.environment(), stderr=subprocess.PIPE)
+        until(lambda: list((fs.base / "store" / "log" / "main").glob("1-*")), "it is the writer")
+        first.kill()
+        first.communicate()
+        stopped = None
+    else:
+        stopped = fs.mount("--commit-interval", "60s")
+        (stopped / "data").write_bytes(b"data")
+        stopped.signal(signal.SIGSTOP)
+        (stopped.state / "lock").write_text(json.dumps({"pid": stopped.pid, "state": "leaving"}))
+    path = fs.base / "second"
+    path.mkdir()
+    cache = fs.base / ("cache" if stopped else "another")
+    waiting = subprocess.Popen([sys.executable, "-m", "s3cfs", "mount", "--cachedir", str(cache), fs.url, str(path)], text=True,
+                               env=fs.environment(), stderr=subprocess.PIPE,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    try:
+        assert waiting.stderr is not None
+        said = waiting.stderr.readline()
+        assert "wait" in said, said
+        waiting.send_signal(signal.SIGINT)
+        _, said = waiting.communicate(timeout=15)
+        assert (waiting.returncode, said) == (ExitCode.INTERRUPTED, "s3cfs: interrupted\n")
+        assert not processes_naming(str(path)) and not mounted_at(path)
+    finally:
+        waiting.kill()
+        waiting.wait()
+        if stopped is not None:
+            stopped.signal(signal.SIGCONT)
+            stopped.umount()
 
 
 def test_a_stopped_process_is_told_and_a_lock_of_the_caller_is_free(local_fs: Filesystem):
