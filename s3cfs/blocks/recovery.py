@@ -45,12 +45,10 @@ async def recover(doors: Doors, meta: Meta, journal: Journal, remote: Remote, co
                   for pack in await meta.open_packs()}
     closed: dict[int, tuple[PackName, int]] = {}
     rows = {pack.id: pack for pack in await meta.packs()}
-    for number, state in meta.pack_files().items():
-        if state != "journal":
-            continue
+    for number in meta.unsent():
         name = rows[number].name if number in rows else None
         if name is None:
-            meta.drop_pack_file(number)            # nobody needs it any more
+            meta.forget_unsent(number)            # nobody needs it any more
         else:
             closed[number] = (name, rows[number].size)
     found = await recover_files(doors, journal, open_packs, closed, lambda entry, data: _is_whole(codec, entry, data))
@@ -73,7 +71,7 @@ async def recover(doors: Doors, meta: Meta, journal: Journal, remote: Remote, co
             log.error("pack %s is neither in the journal nor in the store", name)
             for chunk in await meta.chunks_of(number):
                 damage.bad(chunk, name, "missing", f"chunk {chunk.id} ({chunk.hash.hex()[:16]}): pack {name} was lost before it was put")
-        meta.drop_pack_file(number)                # it went up and only the note was lost; or there is nothing to wait for
+        meta.forget_unsent(number)                # it went up and only the note was lost; or there is nothing to wait for
 
 
 async def recover_files(

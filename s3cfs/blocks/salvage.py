@@ -61,7 +61,7 @@ class Salvage:
                 await self._meta.move_chunk(row.id, number, offset)
             for row, why in lost:
                 self._damage.bad(row, pack.name, "damaged", f"chunk {row.id} ({row.hash.hex()[:16]}) of pack {pack.name}: {why}")
-            self._meta.drop_pack_file(pack.pack_id)
+            self._meta.forget_unsent(pack.pack_id)
             if not lost:
                 await self._meta.drop_pack(pack.pack_id)
             self._meta.void_cuts()

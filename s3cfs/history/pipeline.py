@@ -181,7 +181,7 @@ class Pipeline:
         """Packs whose commit is in the store move to the cache, once the local database knows that it is."""
         done = self._uploads.retire(upto)
         for pack in done:
-            self._meta.drop_pack_file(pack.pack_id)
+            self._meta.forget_unsent(pack.pack_id)
         async with self._transactions.lock:
             await self._transactions.close()
         for pack in done:

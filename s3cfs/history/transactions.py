@@ -151,7 +151,7 @@ class Transactions:
 
     def adopt(self, pack: ClosedPack) -> None:
         """A finished pack whose name its row has."""
-        self._meta.set_pack_file(pack.pack_id, "journal")
+        self._meta.note_unsent(pack.pack_id)
         self._uploads.queue(pack)
 
     async def run(self) -> None:

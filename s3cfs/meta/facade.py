@@ -63,7 +63,7 @@ class Meta:
         self.merge_outbox, self.drop_outbox, self.last_outbox_id = changes.merge_outbox, changes.drop_outbox, changes.last_outbox_id
 
         self.local_get, self.local_set, self.local_delete = local.local_get, local.local_set, local.local_delete
-        self.set_pack_file, self.pack_files, self.drop_pack_file = local.set_pack_file, local.pack_files, local.drop_pack_file
+        self.note_unsent, self.unsent, self.forget_unsent = local.note_unsent, local.unsent, local.forget_unsent
 
         self.sync_wal, self.checkpoint_wal, self.close = engine.sync_wal, engine.checkpoint_wal, engine.close
 

@@ -3,8 +3,6 @@ from __future__ import annotations
 
 from s3cfs.meta.engine import Engine
 
-PACK_STATES = ("journal", "uploaded")
-
 
 class Local:
     def __init__(self, engine: Engine) -> None:
@@ -20,14 +18,12 @@ class Local:
     def local_delete(self, key: str) -> None:
         self._run("DELETE FROM local WHERE key = ?", (key,))
 
-    def set_pack_file(self, pack: int, state: str) -> None:
-        """Where the bytes of a pack are: only in `journal`, or also in the store (`uploaded`)."""
-        if state not in PACK_STATES:
-            raise ValueError(f"not a state of a pack's file: {state}")
-        self._run("INSERT INTO pack_file VALUES (?1, ?2) ON CONFLICT DO UPDATE SET state = ?2 WHERE state <> ?2", (pack, state))
+    def note_unsent(self, pack: int) -> None:
+        """This pack is finished and has its name; until `forget_unsent` the file in the journal may be its only copy."""
+        self._run("INSERT INTO unsent VALUES (?) ON CONFLICT DO NOTHING", (pack,))
 
-    def pack_files(self) -> dict[int, str]:
-        return dict(self._all("SELECT pack, state FROM pack_file ORDER BY pack"))
+    def unsent(self) -> list[int]:
+        return [row[0] for row in self._all("SELECT pack FROM unsent ORDER BY pack")]
 
-    def drop_pack_file(self, pack: int) -> None:
-        self._run("DELETE FROM pack_file WHERE pack = ?", (pack,))
+    def forget_unsent(self, pack: int) -> None:
+        self._run("DELETE FROM unsent WHERE pack = ?", (pack,))

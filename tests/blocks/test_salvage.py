@@ -56,7 +56,7 @@ class Rows(House):
             made.append(Chunk(id, row.hash, row.pack, row.off, row.clen, row.len, 1))
         [closed] = await self.journal.close_current()
         await self.meta.close_pack(closed.pack_id, closed.name, closed.size)
-        self.meta.set_pack_file(closed.pack_id, "journal")
+        self.meta.note_unsent(closed.pack_id)
         self.meta.commit()
         return made, closed
 
@@ -93,7 +93,7 @@ def test_whole_chunks_move_and_the_damaged_one_is_named(tmp_path: Path, caplog: 
         now = await house.rows_now(rows)
         assert [row.pack for row in now] == [2, 1, 2] and await house.whole(rows[0]) and await house.whole(rows[2])
         assert house.meta.bad_chunks() == {rows[1].id} and house.damage.count == 1
-        assert house.meta.pack_files() == {} and not house.journal.has(1) and not house.disk.exists(closed.path)
+        assert house.meta.unsent() == [] and not house.journal.has(1) and not house.disk.exists(closed.path)
         assert not house.meta.dirty and house.calls == ["durable"]
         [new] = await house.journal.close_current()
         data = await house.journal.load(new.pack_id)
@@ -151,7 +151,7 @@ def test_dying_before_the_rows_are_durable_changes_nothing(tmp_path: Path) -> No
             await house.salvage(closed)
         house.meta.close()
         house.meta = Meta.open(doors(tmp_path), "meta.db", None)
-        assert house.disk.exists(closed.path) and house.meta.pack_files() == {1: "journal"}
+        assert house.disk.exists(closed.path) and house.meta.unsent() == [1]
         assert {row.pack for row in await house.rows_now(rows)} == {1} and house.meta.bad_chunks() == frozenset()
 
     go(test, tmp_path)
@@ -235,7 +235,7 @@ def test_a_closed_pack_whose_file_is_gone_is_stored_or_lost(tmp_path: Path, stor
         house.disk.unlink(closed.path)
         nxt = House(house.disk, epoch=2, store=house.store)
         await recover(nxt.doors, house.meta, nxt.journal, nxt.remote, nxt.codec, house.damage)
-        assert nxt.journal.pending() == [] and house.meta.pack_files() == {}
+        assert nxt.journal.pending() == [] and house.meta.unsent() == []
         assert house.meta.bad_chunks() == (frozenset() if stored else {row.id for row in rows})
         assert house.damage.count == (0 if stored else 3)
 

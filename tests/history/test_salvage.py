@@ -65,7 +65,7 @@ def test_a_flipped_bit_costs_one_chunk_and_writing_goes_on() -> None:
             await write_file(node, b"later", content(7, SIZE))
             await node.flush()
             await life.doors.clock.sleep(5)
-            assert packs_in_journal(site) == [] and node.journal.bytes_total == 0 and not node.meta.pack_files()
+            assert packs_in_journal(site) == [] and node.journal.bytes_total == 0 and not node.meta.unsent()
 
     site.live(main)
 

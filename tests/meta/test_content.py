@@ -302,18 +302,16 @@ def test_chunks_and_packs(meta: Meta) -> None:
     assert (totals.inodes, totals.file_bytes, totals.chunks, totals.chunk_bytes, totals.sealed_bytes) == (2, 3, 1, 3, 90)
 
 
-def test_what_is_known_of_pack_files_stays_local(tmp_path: Path) -> None:
+def test_what_is_known_of_unsent_packs_stays_local(tmp_path: Path) -> None:
     meta = open_meta(tmp_path, None)
-    meta.set_pack_file(1, "journal")
-    meta.set_pack_file(2, "journal")
-    meta.set_pack_file(1, "uploaded")
-    meta.drop_pack_file(2)
-    with pytest.raises(ValueError):
-        meta.set_pack_file(2, "nonsense")
+    meta.note_unsent(1)
+    meta.note_unsent(2)
+    meta.note_unsent(1)
+    meta.forget_unsent(2)
     assert not meta.dirty and meta.commit() is None
     meta.close()
     meta = open_meta(tmp_path, None)
-    assert meta.pack_files() == {1: "uploaded"}
+    assert meta.unsent() == [1]
     meta.local_set("k", b"1")
     meta.local_delete("k")
     assert meta.local_get("k") is None

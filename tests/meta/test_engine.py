@@ -223,7 +223,7 @@ def test_a_rollback_nobody_asked_for_ends_everything(tmp_path: Path) -> None:
     meta = open_meta(tmp_path)
     sql(meta, "ROLLBACK")
     with pytest.raises(CacheUnusable, match="rolled back"):
-        meta._engine.run("INSERT INTO pack_file VALUES (1, NULL)")
+        meta._engine.run("INSERT INTO local VALUES ('k', NULL)")
     assert meta.failed
 
 
