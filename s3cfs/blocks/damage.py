@@ -59,8 +59,11 @@ class Damage:
 
     @property
     def count(self) -> int:
-        """Chunks known to be damaged or lost, those that earlier mounts and other machines met included."""
-        return len(self._meta.bad_chunks() | self._met)
+        """Chunks known to be damaged or lost that files use, those that earlier mounts and other machines met included."""
+        try:
+            return self._meta.bad_in_use() + len(self._met - self._meta.bad_chunks())
+        except S3cfsError:
+            return len(self._met)
 
     @property
     def met(self) -> int:
@@ -106,9 +109,9 @@ class Damage:
 
     async def run(self) -> None:
         """Name the files, until cancelled: first those that were known to be damaged before."""
-        for id in self._meta.bad_chunks():
+        for id in sorted(self._meta.bad_chunks()):
             chunk = await self._meta.chunk(id)
-            if chunk is not None:
+            if chunk is not None and chunk.refs:
                 self._pending.setdefault(id, (chunk.hash.hex()[:16], str(chunk.pack), "damaged"))
                 self._wanted.set()
         while True:

@@ -122,7 +122,8 @@ async def _look_at(ctx: Context, pack: Pack, rows: Sequence[Chunk], stored: dict
     marked = [row for row in rows if ctx.meta is not None and row.id in ctx.meta.bad_chunks()]
     if not ctx.full:
         if size == pack.size:
-            return Suspect(pack, "damaged", [], {row.id: "a read met it" for row in marked}, rows) if marked else None
+            used = [row for row in marked if row.refs]
+            return Suspect(pack, "damaged", [], {row.id: "a read met it" for row in used}, rows) if used else None
         beyond = {row.id: f"the pack ends at {size}" for row in rows if row.off + row.clen > size}
         return Suspect(pack, "damaged", [f"it has {size} bytes, not {pack.size}"], beyond, rows)
     if size > TOO_LARGE_BYTES:

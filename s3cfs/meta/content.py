@@ -297,6 +297,12 @@ class Content:
             self._run("DELETE FROM bad_chunk WHERE id = ?", (id,))
             self._bad.discard(id)
 
+    def bad_in_use(self) -> int:
+        """How many of them files use."""
+        row = self._one("SELECT count(*) FROM bad_chunk JOIN chunk USING (id) WHERE refs > 0")
+        assert row is not None
+        return int(row[0])
+
     def bad_chunks(self) -> Set[int]:
         """Those that are marked; a view, not a copy."""
         return self._bad

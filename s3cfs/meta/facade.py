@@ -49,7 +49,8 @@ class Meta:
         self.find_chunk, self.add_chunk = content.find_chunk, content.add_chunk
         self.chunk, self.move_chunk = content.chunk, content.move_chunk
         self.chunks_of, self.users_of = content.chunks_of, content.users_of
-        self.mark_bad, self.unmark_bad, self.bad_chunks = content.mark_bad, content.unmark_bad, content.bad_chunks
+        self.mark_bad, self.unmark_bad = content.mark_bad, content.unmark_bad
+        self.bad_chunks, self.bad_in_use = content.bad_chunks, content.bad_in_use
         self.new_pack, self.close_pack, self.drop_pack = content.new_pack, content.close_pack, content.drop_pack
         self.pack, self.pack_of, self.open_packs, self.packs = content.pack, content.pack_of, content.open_packs, content.packs
 

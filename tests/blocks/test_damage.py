@@ -128,3 +128,23 @@ def test_a_chunk_that_is_found_whole_again_is_a_target_again() -> None:
             assert node.meta.bad_chunks() == frozenset()
 
     site.live(look, "a third")
+
+
+def test_damage_that_no_file_uses_any_more_is_no_damage() -> None:
+    """Whoever removed or replaced what was damaged has done what there is to do."""
+    site = Site()
+    site.live(fill)
+    lose_first_pack(site)
+
+    async def main(life: Life) -> None:
+        async with life.node(NodeOptions(takeover=Takeover.YES)) as node:
+            await node.drop_cache()
+            with pytest.raises(DataError):
+                await read(node, b"lost")
+            assert node.damage.count >= 1
+            await node.vfs.unlink(1, b"lost")
+            await node.flush()
+            await life.doors.clock.sleep(60)
+            assert node.damage.count == 0 and node.damage.summary() is None and node.meta.bad_chunks()
+
+    site.live(main)

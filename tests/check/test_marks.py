@@ -50,3 +50,16 @@ def test_what_is_whole_again_is_forgiven_and_not_written_anew(tmp_path: Path, fu
         assert checked.names("1 of its chunks are known as damaged, and are whole") and not checked.names("/big")
     assert world.fsck().code == 0 == world.fsck(full=True).code
     assert world.read_everything() == world.content
+
+
+def test_a_mark_on_what_no_file_uses_is_no_problem_of_a_quick_check(tmp_path: Path) -> None:
+    world, _, _ = damaged_and_met(tmp_path)
+
+    async def remove(node: Node) -> None:
+        sub = await node.vfs.lookup(1, b"sub")
+        assert sub is not None
+        await node.vfs.unlink(1, b"big")
+        await node.vfs.unlink(sub.ino, b"link")
+
+    world.on_node(remove)
+    assert world.fsck().code == 0
