@@ -14,8 +14,9 @@ from s3cfs.control import Handler, Progress
 from s3cfs.errors import S3cfsError, UsageError
 
 from .node import Node
-from .status import status
+from .status import DAMAGED, state_of, status
 
+CALM = ("ok", "read-only", DAMAGED)     # states that keep nothing from the store
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -86,7 +87,9 @@ async def _reporting(node: Node, progress: Progress, text: str) -> AsyncIterator
     async def report() -> None:
         while True:
             left = node.lag_bytes()
-            await progress({"done": max(0, total - left), "total": total, "unit": "bytes", "text": text})
+            state, message = state_of(node)
+            trouble = f" ({state}: {message})" if message and state not in CALM else ""
+            await progress({"done": max(0, total - left), "total": total, "unit": "bytes", "text": text + trouble})
             await node.doors.clock.sleep(0.3)
 
     async with trio.open_nursery() as nursery:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from .superblocks import heal, read_copies
 
 log = logging.getLogger(__name__)
 
+OPEN_FILES_MAX = 65536
 LOG_MAX_BYTES, LOG_FILES = 10 * limits.MIB, 3
 
 
@@ -54,6 +56,7 @@ def mount(settings: Settings, mountpoint: str, options: MountOptions) -> int:
         if SLOW:
             log.warning("%s", SLOW)
         bound_the_allocator()
+        _allow_many_files()
         say = report.progress if not options.foreground else _say
 
         def serve(disk: LocalDisk) -> None:
@@ -95,6 +98,14 @@ class _Again(Exception):
 def _say(text: str) -> None:
     sys.stderr.write(f"s3cfs: {text}\n")
     sys.stderr.flush()
+
+
+def _allow_many_files() -> None:
+    """Unsent packs stay open. The usual soft limit of 1024 is for programs that use select(2)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _set_up_logging(options: MountOptions, path: Path | None) -> None:

@@ -93,6 +93,8 @@ def _rows(s: Mapping[str, Any], style: Style) -> Iterator[tuple[str, str]]:
     yield "requests", ", ".join(f"{_count(n)} {op}" for op, n in (store.get("requests") or {}).items() if n) or "none"
     yield "transferred", f"{_size(moved.get('up'))} up, {_size(moved.get('down'))} down; {_count(store.get('errors'))} errors, " \
                          f"last answer {'never' if last is None else f'{_ago(last)} ago'}; tier {store.get('tier') or '-'}"
+    if store.get("last_error") and state in ("waiting", "store-away", "failed"):
+        yield "last error", style.bad(one_line(str(store["last_error"])))
     yield from _by_kind(store.get("by_kind") or {})
 
 
