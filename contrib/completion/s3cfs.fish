@@ -2,7 +2,7 @@
 complete -c s3cfs -n __fish_use_subcommand -f
 complete -c s3cfs -n __fish_use_subcommand -f -a mkfs -d 'make a filesystem in a store'
 complete -c s3cfs -n '__fish_seen_subcommand_from mkfs' -l help -d 'show this help message and exit'
-complete -c s3cfs -n '__fish_seen_subcommand_from mkfs' -l label -r -d 'a name for people'
+complete -c s3cfs -n '__fish_seen_subcommand_from mkfs' -l label -r -d 'a name for people (not sealed the store can read it)'
 complete -c s3cfs -n '__fish_seen_subcommand_from mkfs' -l plain -d 'no encryption for stores that are encrypted already, or public data'
 complete -c s3cfs -n '__fish_seen_subcommand_from mkfs' -l authfile -r -d 'authentication file'
 complete -c s3cfs -n '__fish_seen_subcommand_from mkfs' -l backend-options -r -d 'options of the backend, instead of those in the file'
@@ -27,7 +27,7 @@ complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l takeover -d 'take ov
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l set-aside -d 'move a local state that contradicts the store aside (nothing in it is deleted) and mount what the store has'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l expect-commit -r -d 'refuse a store that is older than this commit'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l log-file -r -d 'log to this file'
-complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l log-level -r -d 'debug, info, warning or error; names of files appear at debug only'
+complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l log-level -r -d 'debug, info, warning or error; names of files appear at debug only, but for those that damage hits'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l loop -r -d 'the request loop hybrid is faster, stock is pyfuse3s own'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l nonempty -d 'allow a mount point with files in it (they are hidden while mounted)'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l authfile -r -d 'authentication file'

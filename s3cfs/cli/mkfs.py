@@ -33,7 +33,7 @@ def parser(prog: str) -> arguments.Parser:
             ExitCode.ACCESS_DENIED, ExitCode.BUCKET_MISSING, ExitCode.WRONG_REGION, ExitCode.STORE_UNREACHABLE, ExitCode.CLOCK_SKEW,
             ExitCode.FILESYSTEM_EXISTS, ExitCode.STORE_FULL, ExitCode.UNSUPPORTED)))
     made.add_argument("url", metavar="URL", help="where: s3c://HOST/BUCKET/PREFIX, s3://REGION/BUCKET/PREFIX or local:///FOLDER")
-    made.add_argument("--label", "-L", default="", help="a name for people (default: the bucket's)")
+    made.add_argument("--label", "-L", default="", help="a name for people (not sealed: the store can read it)")
     made.add_argument("--plain", action="store_true", help="no encryption: for stores that are encrypted already, or public data")
     arguments.add_store(made)
     arguments.add_output(made)

@@ -9,9 +9,9 @@ from .options import OPTIONS, FsckOptions, MountOptions, Option
 from .quantities import format_duration, format_size, parse_duration, parse_size
 from .secret import Secret
 from .settings import Settings, load
-from .url import bucket_of, normalise
+from .url import normalise
 
 __all__ = [
-    "OPTIONS", "FsckOptions", "MountOptions", "Option", "Secret", "Settings", "bucket_of", "format_duration", "format_size",
+    "OPTIONS", "FsckOptions", "MountOptions", "Option", "Secret", "Settings", "format_duration", "format_size",
     "load", "normalise", "parse_duration", "parse_size",
 ]

@@ -184,7 +184,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("log-file", "log_file", parse_path, "FILE",
            "log to this file", None, "the journal under systemd, else `log` in the local state"),
     Option("log-level", "log_level", one_of(*LOG_LEVELS), "LEVEL",
-           "debug, info, warning or error; names of files appear at debug only", "info", "info"),
+           "debug, info, warning or error; names of files appear at debug only, but for those that damage hits", "info", "info"),
     Option("loop", "loop", one_of("hybrid", "stock"), "WHICH",
            "the request loop: hybrid is faster, stock is pyfuse3's own", "hybrid", "hybrid"),
     Option("nonempty", "nonempty", None, "",

@@ -1,10 +1,10 @@
 """Storage URLs: what they may look like, and the one form in which they are compared and handed on.
 
-    s3c://HOST[:PORT]/BUCKET[/PREFIX]     storjs3://HOST[:PORT]/BUCKET[/PREFIX]
-    s3://REGION/BUCKET[/PREFIX]           local:///ABSOLUTE/PATH            memory://NAME
+    s3c://HOST[:PORT]/BUCKET[/PREFIX]     s3://REGION/BUCKET[/PREFIX]     local:///ABSOLUTE/PATH     memory://NAME
 
 The normal form has the scheme and host in small letters, no empty parts and no slash at the end. A prefix is always a folder:
-`bucket/a` and `bucket/a/` are one place. Other schemes (a registered backend's) are taken as SCHEME://REST.
+`bucket/a` and `bucket/a/` are one place. Other schemes (a registered backend's) are taken as SCHEME://REST. storjs3:// has the shape of
+s3c://, so that a file that names it can be read; there is no backend for it yet.
 """
 from __future__ import annotations
 
@@ -74,15 +74,6 @@ def matches(pattern: str, url: str) -> bool:
     Whole parts only: credentials of s3c://host/bucket are never sent to s3c://host/bucket-of-somebody-else.
     """
     return url == pattern or url.startswith(pattern if pattern.endswith("/") else pattern + "/")
-
-
-def bucket_of(url: str) -> str:
-    """A name by which a person recognises the place: the bucket, the folder's name or the host."""
-    scheme, _, rest = url.partition("://")
-    parts = [part for part in rest.split("/") if part]
-    if scheme == "local":
-        return parts[-1] if parts else "root"
-    return parts[1] if len(parts) > 1 else parts[0] if parts else scheme
 
 
 def _local(rest: str) -> str:

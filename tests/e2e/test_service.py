@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +21,7 @@ from s3cfs import control
 from s3cfs.errors import ExitCode
 
 from .conftest import Make
-from .kit import Filesystem, Mount, mounted_at, until
+from .kit import REPOSITORY, Filesystem, Mount, mounted_at, until
 
 pytestmark = pytest.mark.mount
 MIB = 1 << 20
@@ -87,6 +90,27 @@ def test_what_the_service_manager_is_told(local_fs: Filesystem):
         _, said = running.process.communicate(timeout=30)
         assert running.process.returncode == 0 and "damaged: /data bytes" in said and "state=damaged" in said, said
         assert running.heard("STOPPING=1") and running.heard("EXTEND_TIMEOUT_USEC=")
+
+
+def names(value: Any, within: str = "") -> set[str]:
+    """Every name in a JSON object, with those above it; what stands below `by_kind` and in lists is data."""
+    found: set[str] = set()
+    for key, inner in value.items():
+        found.add(f"{within}{key}")
+        if isinstance(inner, dict) and within != "store.by_kind.":
+            found |= names(inner, f"{within}{key}.")
+    return found
+
+
+def test_the_documented_names_of_stat_are_the_real_ones(local_fs: Filesystem):
+    documented = json.loads(re.search(r"```json\n(.*?)```", (REPOSITORY / "docs" / "stat.md").read_text(), re.DOTALL)[1])  # type: ignore[index]
+    mount = local_fs.mount()
+    (mount / "file").write_bytes(os.urandom(MIB))
+    mount.flush()
+    found = json.loads(local_fs.s3cfs("stat", "--json", mount.path))
+    assert {name for name in names(found) if not name.startswith("store.requests.")} == \
+        {name for name in names(documented) if not name.startswith("store.requests.")}
+    mount.umount()
 
 
 def test_a_deposed_mount_ends_with_an_error(make: Make):
