@@ -11,7 +11,8 @@ a race lost that was won. Only the caller knows what it wrote and can read it ba
 Full jitter, uniform(0, min(cap, first * 2^n)), since many machines meet the same outage; a Retry-After is a lower bound, and one
 beyond the deadline ends the attempt at once: its caller has better things to do than to wait here.
 The deadline counts from when the call was asked for, if the caller says so (`asked_at`), else from its beginning: who waited for a
-slot has waited already. A first attempt is always made.
+slot has waited already. A first attempt is always made. One that took longer than any may (the process was stopped, or its machine
+suspended) does not count.
 The sleep is an argument: an `Event.wait` makes it end at once when the mount does (a true answer means: stop trying).
 """
 from __future__ import annotations
@@ -30,6 +31,7 @@ from s3cfs.limits import DEFAULTS
 FIRST_BACKOFF_S = 0.25
 BACKOFF_MAX_S = 20.0
 DOUBLINGS_MAX = 16
+STOOD_STILL_S = 60.0               # no attempt takes so long by itself: connections time out before
 
 T = TypeVar("T")
 _caller = threading.local()        # `asked`: what `asked_at` said
@@ -137,11 +139,15 @@ class RetryBackend(Backend):
         end = vars(_caller).pop("asked", self._clock()) + self._deadline_s
         attempt = 0
         while True:
+            begun = self._clock()
             try:
                 return call()
             except StoreError as error:
                 if not may_repeat(error):
                     raise
+                took = self._clock() - begun
+                if took > STOOD_STILL_S:
+                    end += took
                 pause = self._uniform(0.0, min(BACKOFF_MAX_S, FIRST_BACKOFF_S * 2.0 ** min(attempt, DOUBLINGS_MAX)))
                 if isinstance(error, Throttled) and error.retry_after is not None:
                     pause += error.retry_after

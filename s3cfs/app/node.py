@@ -68,6 +68,7 @@ class NodeOptions:
     decoded_bytes: int = limits.DEFAULTS.decoded_cache_bytes
     pool_bytes: int = limits.DEFAULTS.dirty_pool_bytes
     kernel_times: bool = False
+    give_up: bool = False                      # unsent packs that cannot be read are lost (a repair's decision), not the end of writing
     min_commit: int = 0                        # --expect-commit: the store must be at least there,
     expect_hash: str = ""                      # ... and that record have a hash that begins so
     commits: CommitOptions = field(default_factory=CommitOptions)
@@ -183,7 +184,7 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
         async with trio.open_nursery() as nursery:
             await nursery.start(node.blocks.run)
             if writer is not None:
-                await recover(doors, meta, node.journal, remote, node.codec, node.damage)
+                await recover(doors, meta, node.journal, remote, node.codec, node.damage, give_up=options.give_up)
                 node.commits.adopt(node.journal.pending())
                 nursery.start_soon(node.files.run)
                 nursery.start_soon(node.sweeper.run)
@@ -249,7 +250,7 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
     async def make_room() -> None:
         await cache.trim(max(0, cache.used_bytes - 4 * doors.limits.disk_reserve_bytes))
 
-    salvage = Salvage(doors, meta, journal, remote, codec, damage, stager.apply_lock, epoch)
+    salvage = Salvage(doors, meta, journal, remote, codec, damage, stager.apply_lock, epoch, give_up=options.give_up)
     commits = Commits(doors, meta, journal, blocks, remote, keyring, writer, files, stager.apply_lock, options.commits, make_room, salvage)
     salvage.use(commits.durable_here)
     files.use(stager, commits.durable, commits.check_writable)

@@ -60,7 +60,7 @@ class _Flight:
         self.error: str | None = None
         self.passing = False                             # the error: the store did not answer
         self.urgent = urgent
-        self.asked = asked                               # monotonic: from when patience counts
+        self.asked = asked                               # by Fetcher.now: from when patience counts
 
 
 class BlockStore:
@@ -201,7 +201,7 @@ class BlockStore:
         return data
 
     async def _fly(self, chunk: Chunk, *, urgent: bool) -> bytes:
-        asked, again = self._doors.clock.monotonic(), True       # `again`: a flight that gave up asked before us
+        asked, again = self._fetcher.now(), True       # `again`: a flight that gave up asked before us
         while True:
             flight = self._flights.get(chunk.id)
             if flight is None:

@@ -8,7 +8,8 @@ when slots are free they wait for one pass of the scheduler, so that readers wok
 A second miss in one pack soon after the first takes the neighbourhood with it: files written together lie together and are read together.
 
 Whoever waits gets Temporary when the store has answered no GET for `store_deadline_s` since it asked, in the queue as well as in a
-request: an outage is two minutes for the thousandth reader too, and a slow link that answers may take its time.
+request: an outage is two minutes for the thousandth reader too, and a slow link that answers may take its time. What this process slept
+through (stopped, or its machine suspended) does not count.
 
 A want whose last waiter was cancelled leaves the queue; a GET under way is finished for the cache. Bytes in memory are bounded by slots x
 `fetch_max_bytes`: a slot is free again only when its bytes are in the cache. Event-loop thread only.
@@ -32,6 +33,7 @@ GAP_BYTES = 256 * KIB              # wants this near each other are one GET: les
 RESERVED_SLOTS = 2                 # of the downloads at once, never taken by read-ahead
 NEIGHBOUR_S = 30.0                 # "soon after"
 RECENT_PACKS = 1024
+LOOK_S = 5.0                       # who waits looks at the clock as often
 
 
 @dataclass(slots=True)
@@ -84,7 +86,9 @@ class Fetcher:
         self._queue: list[_Want] = []
         self._running: dict[PackName, list[_Fetch]] = {}
         self._busy = 0
-        self._answered = float("-inf")                                 # monotonic time of the store's last answer to a GET
+        self._answered = float("-inf")                                 # when the store last answered a GET (`now`)
+        self._waiting = 0                                              # who looks at the clock
+        self._seen = self._slept = 0.0                                 # when it was last looked at; what was slept through
         self._deadline_s = bounds.store_deadline_s
         self._recent: OrderedDict[PackName, float] = OrderedDict()     # pack -> monotonic time of its last urgent miss
         self._nursery: trio.Nursery | None = None
@@ -102,6 +106,14 @@ class Fetcher:
             want.started.set()
         self._queue.clear()
 
+    def now(self) -> float:
+        """Monotonic seconds, without what this process slept through."""
+        moment = self._clock.monotonic()
+        if self._waiting and moment - self._seen > 2 * LOOK_S:
+            self._slept += moment - self._seen - LOOK_S
+        self._seen = moment
+        return moment - self._slept
+
     @property
     def busy(self) -> int:
         return self._busy + len(self._queue)
@@ -109,11 +121,11 @@ class Fetcher:
     async def get(self, name: PackName, pack_size: int, offset: int, size: int, *, urgent: bool = True, fresh: bool = False,
                   asked: float | None = None) -> memoryview:
         """These sealed bytes of the pack, from the store. `fresh`: from a request begun after this call, whatever is under way. `asked`:
-        when they were first asked for (monotonic), if not now.
+        when they were first asked for (by `now`), if not at this moment.
 
         Raises what Remote raises, and Damaged when the object is shorter than it should be.
         """
-        asked = self._clock.monotonic() if asked is None else asked
+        asked = self.now() if asked is None else asked
         joined = None if fresh else self._covering(name, offset, offset + size)
         fetch = joined or await self._started(self._want(name, pack_size, offset, size, urgent, fresh), asked)
         await self._wait(fetch.done, name, asked)
@@ -141,11 +153,16 @@ class Fetcher:
 
     async def _wait(self, event: trio.Event, name: PackName, asked: float) -> None:
         while not event.is_set():
-            left = max(asked, self._answered) + self._deadline_s - self._clock.monotonic()
+            left = max(asked, self._answered) + self._deadline_s - self.now()
             if left <= 0:
                 raise Temporary("get", pack_key(name), f"the store has not answered for {self._deadline_s:.0f} s")
-            with trio.move_on_after(left):
-                await event.wait()
+            self._waiting += 1
+            try:
+                with trio.move_on_after(min(left, LOOK_S)):
+                    await event.wait()
+                self.now()                               # while this one still counts as looking
+            finally:
+                self._waiting -= 1
 
     def promote(self, name: PackName, offset: int, size: int) -> None:
         """Somebody waits now for what was wanted for later."""
@@ -253,7 +270,7 @@ class Fetcher:
                 fetch.error = error
             finally:
                 if fetch.data is not None or isinstance(fetch.error, StoreError) and not fetch.error.retryable:
-                    self._answered = self._clock.monotonic()
+                    self._answered = self.now()
                 if fetch.data is None:
                     fetch.error = fetch.error or _stopped(fetch.name)
                     running.remove(fetch)                # whoever asks next tries anew

@@ -20,7 +20,7 @@ from s3cfs.doors import Clock, Disk, DiskFile
 T = TypeVar("T")
 
 TRIES = 4                          # of what the disk refused and may be asked again
-TRIES_SHORT = 12                   # when it was for want of descriptors or memory: a minute and a half, and it says nothing of the disk
+TRIES_LONG = 12                    # a minute and a half: for want of descriptors or memory, and where nobody waits for the answer
 PAUSE_S = 0.05                     # before the second; doubled each time
 SHORT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
@@ -125,7 +125,7 @@ def _close(handle: Handle) -> None:
         handle.file.close()
 
 
-async def patiently(clock: Clock, call: Callable[[], Awaitable[T]]) -> T:
+async def patiently(clock: Clock, call: Callable[[], Awaitable[T]], tries: int = TRIES) -> T:
     """The answer of `call`, which is tried again after an OSError: a process may be short of descriptors, or a disk of luck, for a moment.
     Only for calls that leave nothing behind (an open, a read)."""
     failures = 0
@@ -134,7 +134,7 @@ async def patiently(clock: Clock, call: Callable[[], Awaitable[T]]) -> T:
             return await call()
         except OSError as error:
             failures += 1
-            if failures >= (TRIES_SHORT if error.errno in SHORT else TRIES):
+            if failures >= (TRIES_LONG if error.errno in SHORT else tries):
                 raise
             await clock.sleep(PAUSE_S * 2 ** (failures - 1))
 

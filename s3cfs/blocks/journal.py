@@ -29,7 +29,7 @@ from typing import TypeVar
 
 import trio
 
-from s3cfs.blocks.handles import Handle, Handles, Turn, patiently, read_fully
+from s3cfs.blocks.handles import TRIES_LONG, Handle, Handles, Turn, patiently, read_fully
 from s3cfs.doors import DiskFile, Doors, ShortCalls
 from s3cfs.errors import CacheFull, CacheUnusable, Damaged, S3cfsError
 from s3cfs.formats import pack as packs
@@ -310,7 +310,7 @@ class Journal:
         return await self.in_file(pack_id, self._load_in_thread, closed)
 
     async def in_file(self, pack_id: int, function: Callable[..., T], *args: object) -> T:
-        """`function(the pack's file, *args)` in a thread, which only reads; tried again for a moment after an OSError. KeyError."""
+        """`function(the pack's file, *args)` in a thread, which only reads; tried again for a minute and a half. KeyError, OSError."""
         async def once() -> T:
             handle = self.lease(pack_id)
             try:
@@ -318,7 +318,7 @@ class Journal:
             finally:
                 self.give_back(handle)
 
-        return await patiently(self._doors.clock, once)
+        return await patiently(self._doors.clock, once, TRIES_LONG)
 
     async def _take(self, path: str, *, create: bool) -> Handle:
         return self._handles.take(path, create=create)

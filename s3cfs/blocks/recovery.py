@@ -39,8 +39,12 @@ class Recovered:
     missing: list[int] = field(default_factory=list)                  # closed packs whose file is gone
 
 
-async def recover(doors: Doors, meta: Meta, journal: Journal, remote: Remote, codec: ChunkCodec, damage: Damage) -> None:
-    """Files and rows. Afterwards `journal.pending()` is what must be uploaded. CacheUnusable, CacheFull, StoreError."""
+async def recover(doors: Doors, meta: Meta, journal: Journal, remote: Remote, codec: ChunkCodec, damage: Damage, *,
+                  give_up: bool = False) -> None:
+    """Files and rows. Afterwards `journal.pending()` is what must be uploaded. CacheUnusable, CacheFull, StoreError.
+
+    `give_up`: what cannot be read is lost; else it is CacheUnusable, since it may be readable tomorrow.
+    """
     open_packs = {pack.id: [PackEntry(c.hash, c.off, c.clen, c.len) for c in await meta.chunks_of(pack.id)]
                   for pack in await meta.open_packs()}
     closed: dict[int, tuple[PackName, int]] = {}
@@ -51,7 +55,8 @@ async def recover(doors: Doors, meta: Meta, journal: Journal, remote: Remote, co
             meta.forget_unsent(number)            # nobody needs it any more
         else:
             closed[number] = (name, rows[number].size)
-    found = await recover_files(doors, journal, open_packs, closed, lambda entry, data: _is_whole(codec, entry, data))
+    found = await recover_files(doors, journal, open_packs, closed, lambda entry, data: _is_whole(codec, entry, data),
+                                give_up=give_up)
     for number, entries in found.lost.items():
         lost = {(entry.chunk_id, entry.offset) for entry in entries}
         for chunk in await meta.chunks_of(number):
@@ -80,6 +85,8 @@ async def recover_files(
     open_packs: Mapping[int, Sequence[PackEntry]],
     closed_packs: Mapping[int, tuple[PackName, int]],
     verify: Callable[[PackEntry, bytes], bool] | None = None,
+    *,
+    give_up: bool = False,
 ) -> Recovered:
     """`open_packs`: per pack that has no name yet, the chunks that the database says lie in it; `closed_packs`: name and size of those that
     are finished and not known to be in the store. Other packs' files are removed.
@@ -107,7 +114,7 @@ async def recover_files(
         if number not in found:
             lost = ordered
         elif ordered:
-            closed, lost = await _recover_one(doors, journal, number, ordered, verify)
+            closed, lost = await _recover_one(doors, journal, number, ordered, verify, give_up)
         if lost:
             result.lost[number] = lost
         if closed is None:
@@ -136,27 +143,24 @@ def _sort_files(doors: Doors, wanted: set[int]) -> set[int]:
 
 
 async def _recover_one(doors: Doors, journal: Journal, number: int, entries: list[PackEntry],
-                       verify: Callable[[PackEntry, bytes], bool] | None) -> tuple[ClosedPack | None, list[PackEntry]]:
+                       verify: Callable[[PackEntry, bytes], bool] | None, give_up: bool) -> tuple[ClosedPack | None, list[PackEntry]]:
     path = journal.path(number)
 
-    async def look(strict: bool) -> tuple[list[PackEntry], list[PackEntry]]:
-        return await doors.threads.run(_look_in_thread, doors, path, entries, journal.epoch, verify, strict)
+    async def look() -> tuple[list[PackEntry], list[PackEntry]]:
+        return await doors.threads.run(_look_in_thread, doors, path, entries, journal.epoch, verify, give_up)
 
     try:
-        good, lost = await patiently(doors.clock, lambda: look(True))
-    except OSError:
-        try:
-            good, lost = await look(False)                       # what cannot be read even now is lost
-        except OSError as error:
-            raise CacheUnusable(f"{path} cannot be read: {error}") from error
+        good, lost = await patiently(doors.clock, look)
+    except OSError as error:
+        raise CacheUnusable(f"{path} cannot be read: {error}; s3cfs fsck --full --repair gives up what stays unreadable") from error
     if not good:
         return None, lost
     return await journal.hop(path, _copy_in_thread, doors, journal, number, good), lost
 
 
 def _look_in_thread(doors: Doors, path: str, entries: list[PackEntry], epoch: int, verify: Callable[[PackEntry, bytes], bool] | None,
-                    strict: bool) -> tuple[list[PackEntry], list[PackEntry]]:
-    """Entries whose bytes are there, and the others. OSError when something cannot be read; not `strict`: then EIO is a loss."""
+                    give_up: bool) -> tuple[list[PackEntry], list[PackEntry]]:
+    """Entries whose bytes are there, and the others. OSError when something cannot be read; `give_up`: EIO is a loss."""
     file = doors.disk.open(path)
     try:
         good: list[PackEntry] = []
@@ -164,7 +168,7 @@ def _look_in_thread(doors: Doors, path: str, entries: list[PackEntry], epoch: in
         end = HEADER_BYTES
         for entry in entries:
             sound = entry.offset >= end and Sealer.OVERHEAD < entry.size <= entry.length + Sealer.OVERHEAD + 1
-            data = _read(file, entry, strict) if sound else b""
+            data = _read(file, entry, give_up) if sound else b""
             sound = len(data) == entry.size and _plausible(data, epoch) and (verify is None or verify(entry, data))
             (good if sound else lost).append(entry)
             end = entry.offset + entry.size if sound else end
@@ -173,11 +177,11 @@ def _look_in_thread(doors: Doors, path: str, entries: list[PackEntry], epoch: in
         file.close()
 
 
-def _read(file: DiskFile, entry: PackEntry, strict: bool) -> bytes:
+def _read(file: DiskFile, entry: PackEntry, give_up: bool) -> bytes:
     try:
         return read_fully(file, entry.size, entry.offset)
     except OSError as error:
-        if strict or error.errno != errno.EIO:
+        if error.errno != errno.EIO or not give_up:
             raise
         return b""
 

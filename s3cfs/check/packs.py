@@ -156,7 +156,10 @@ async def _look_at_unsent(ctx: Context, pack: Pack, name: PackName, rows: Sequen
         return _all(pack, "missing", f"it is not in the store yet, and its file in the journal has {size} bytes, not {pack.size}", rows)
     if not ctx.full:
         return None
-    data = await ctx.doors.threads.run(_read, ctx.local, f"{JOURNAL}/{pack.id}.pack")
+    try:
+        data = await ctx.doors.threads.run(_read, ctx.local, f"{JOURNAL}/{pack.id}.pack")
+    except OSError as error:
+        return _unreadable(pack, rows, error)
     findings = await ctx.doors.threads.run(examine, data, name, pack_key(name), rows, ctx.keyring)
     return None if findings.clean else Suspect(pack, "damaged", [f"{one} (in the journal)" for one in findings.object], findings.bad, rows)
 
@@ -172,7 +175,10 @@ async def _look_at_open(ctx: Context, pack: Pack, rows: Sequence[Chunk], journal
         return _all(pack, "missing", "it is not finished, and has no file in the journal", rows)
     beyond = {row.id: "it lies beyond the end of the file" for row in rows if row.off + row.clen > size}
     if ctx.full:
-        data = await ctx.doors.threads.run(_read, ctx.local, f"{JOURNAL}/{pack.id}.pack")
+        try:
+            data = await ctx.doors.threads.run(_read, ctx.local, f"{JOURNAL}/{pack.id}.pack")
+        except OSError as error:
+            return _unreadable(pack, rows, error)
         beyond = await ctx.doors.threads.run(_examine_open, data, rows, ctx)
     return Suspect(pack, "damaged", [], beyond, rows) if beyond else None
 
@@ -188,6 +194,11 @@ def _read(disk: Disk, path: str) -> bytes:
         return read_fully(file, file.size(), 0)
     finally:
         file.close()
+
+
+def _unreadable(pack: Pack, rows: Sequence[Chunk], error: OSError) -> Suspect:
+    """Of a pack in the journal. What of it can be read the repair finds out."""
+    return Suspect(pack, "unreadable", [f"its file in the journal: {error}"], {row.id: "the file cannot be read" for row in rows}, rows)
 
 
 def _all(pack: Pack, word: str, text: str, rows: Sequence[Chunk]) -> Suspect:

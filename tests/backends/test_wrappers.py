@@ -97,6 +97,20 @@ def test_the_deadline_ends_it_with_the_last_error() -> None:
     assert sum(time.pauses) > 60.0 - BACKOFF_MAX_S
 
 
+def test_an_attempt_during_which_the_process_was_stopped_does_not_count() -> None:
+    time = FakeTime()
+
+    class Stopped(Failing):
+        def fail(self) -> None:
+            if self.attempts == 0:
+                time.now += 3600.0
+            super().fail()
+
+    store = Stopped(Temporary("get", "k", "broken pipe"), Temporary("get", "k", "once more"))
+    MemoryBackend.put(store, "k", b"x")
+    assert RetryBackend(store, deadline_s=120.0, clock=time.clock, sleep=time.sleep).get("k") == b"x" and store.attempts == 3
+
+
 def test_retry_after_is_a_lower_bound() -> None:
     time = FakeTime()
     patient(Failing(throttled(7.0)), time, highest=False).put("a/1", b"x")

@@ -175,6 +175,34 @@ def test_a_slow_store_that_answers_may_take_its_time() -> None:
     on_virtual_time(test)
 
 
+def test_what_the_process_slept_through_does_not_count() -> None:
+    """Stopped for an hour with reads under way and in the queue: they go on."""
+    async def test(house: House, clock: trio.testing.MockClock) -> None:
+        rows = []
+        for seed in range(12):
+            rows += await house.write([noise(70_000, seed)])
+            await house.commit(keep=False)
+        house.store.gate.clear()
+        got: list[int] = []
+
+        async def reader(row: Chunk) -> None:
+            assert await house.blocks.chunk(row) == noise(70_000, row.id - 1)
+            got.append(row.id)
+
+        async with trio.open_nursery() as readers:
+            for row in rows:
+                readers.start_soon(reader, row)
+            await until(lambda: len(house.store.gets) == 8)
+            for stop_s in (5, 3600, 5, 200, 5):
+                await trio.testing.wait_all_tasks_blocked()
+                clock.jump(stop_s)
+            await trio.testing.wait_all_tasks_blocked()
+            house.store.gate.set()
+        assert sorted(got) == [row.id for row in rows]
+
+    on_virtual_time(test)
+
+
 @pytest.mark.parametrize("same_chunk", [False, True])
 def test_who_joined_a_request_that_gives_up_asks_again(same_chunk: bool) -> None:
     """The first asked a hundred seconds before: its patience is not that of the second."""

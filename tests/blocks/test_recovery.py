@@ -152,7 +152,7 @@ def test_a_disk_that_goes_on_failing_is_a_clear_error_and_the_next_start_finds_e
     run(test)
 
 
-def test_a_sector_that_cannot_be_read_is_a_loss_of_what_lies_there() -> None:
+def test_a_sector_that_cannot_be_read_is_lost_only_when_somebody_gives_it_up() -> None:
     disk = ForgetfulDisk()
     house = House(disk)
 
@@ -161,8 +161,11 @@ def test_a_sector_that_cannot_be_read_is_a_loss_of_what_lies_there() -> None:
         await house.journal.sync()
         named = entries_of(house)
         disk.bad_sectors.add(("journal/1.pack", rows[1].off + 100))
-        nxt = House(disk, epoch=2)
-        found = await recover_files(nxt.doors, nxt.journal, named, {})
+        with pytest.raises(CacheUnusable, match="fsck --full --repair"):
+            nxt = House(disk, epoch=2)
+            await recover_files(nxt.doors, nxt.journal, named, {})
+        nxt = House(disk, epoch=3)
+        found = await recover_files(nxt.doors, nxt.journal, named, {}, give_up=True)
         disk.bad_sectors.clear()                             # the pack is another file now
         assert found.lost == {1: named[1][1:2]}
         [closed] = found.closed

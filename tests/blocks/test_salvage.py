@@ -33,8 +33,12 @@ class Rows(House):
         self.damage = Damage(self.doors, self.meta)
         self.damage.use(lambda: None)
         self.calls: list[str] = []
-        self.salvage = Salvage(self.doors, self.meta, self.journal, self.remote, self.codec, self.damage, trio.Lock(), 1)
-        self.salvage.use(self.durable)
+        self.salvage = self.salvage_of()
+
+    def salvage_of(self, *, give_up: bool = False) -> Salvage:
+        made = Salvage(self.doors, self.meta, self.journal, self.remote, self.codec, self.damage, trio.Lock(), 1, give_up=give_up)
+        made.use(self.durable)
+        return made
 
     async def durable(self) -> None:
         self.calls.append("durable")
@@ -157,15 +161,32 @@ def test_dying_before_the_rows_are_durable_changes_nothing(tmp_path: Path) -> No
     go(test, tmp_path)
 
 
-def test_a_bad_sector_is_a_loss_of_what_lies_there(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_lost_only_when_somebody_gives_it_up(tmp_path: Path) -> None:
     async def test(house: Rows) -> None:
         rows, closed = await house.fill()
         assert isinstance(house.disk, ForgetfulDisk)
         house.disk.bad_sectors.add((closed.path, rows[1].off + 1000))
         with pytest.raises(OSError):
             await house.journal.load(closed.pack_id)
-        assert await house.salvage(closed) is False
+        with pytest.raises(CacheUnusable, match="fsck --full --repair"):
+            await house.salvage(closed)
+        assert house.meta.bad_chunks() == frozenset() and not house.meta.dirty and house.journal.has(1)
+        assert await house.salvage_of(give_up=True)(closed) is False
         assert [row.pack for row in await house.rows_now(rows)] == [2, 1, 2] and house.meta.bad_chunks() == {rows[1].id}
+
+    go(test, tmp_path)
+
+
+def test_rows_that_a_repair_moved_meanwhile_stay_where_they_are(tmp_path: Path) -> None:
+    async def test(house: Rows) -> None:
+        rows, closed = await house.fill()
+        house.flip(closed, rows[1].off + 1000)
+        other = await house.meta.new_pack(1)
+        for row in rows:
+            await house.meta.move_chunk(row.id, other, row.off)
+        await house.meta.drop_pack(1)
+        assert await house.salvage(closed) is False
+        assert {row.pack for row in await house.rows_now(rows)} == {other} and house.meta.bad_chunks() == frozenset()
 
     go(test, tmp_path)
 

@@ -1,13 +1,20 @@
 """What a read met is known to a quick check, and forgiven when it turns out to be whole."""
 from __future__ import annotations
 
+import errno
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
 
 from s3cfs.app.node import Node
+from s3cfs.backends.base import Body
 from s3cfs.backends.memory import MemoryBackend
-from s3cfs.errors import DataError
+from s3cfs.blocks import handles
+from s3cfs.doors import SystemDisk, SystemFile
+from s3cfs.errors import DataError, Temporary
 from tests.check.kit import BIG, World
 
 
@@ -63,3 +70,65 @@ def test_a_mark_on_what_no_file_uses_is_no_problem_of_a_quick_check(tmp_path: Pa
 
     world.on_node(remove)
     assert world.fsck().code == 0
+
+
+class Away(MemoryBackend):
+    """Takes nothing while it is away."""
+
+    away = False
+
+    def put(self, key: str, data: Body, only_if_absent: bool = False) -> None:
+        if self.away:
+            raise Temporary("put", key, "away")
+        super().put(key, data, only_if_absent)
+
+
+class BadSector:
+    """A file of the journal, a byte of which cannot be read."""
+
+    def __init__(self, inner: SystemFile, at: int) -> None:
+        self._inner, self._at = inner, at
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def pread(self, size: int, offset: int) -> bytes:
+        if offset <= self._at < offset + size:
+            raise OSError(errno.EIO, "a bad sector")
+        return self._inner.pread(size, offset)
+
+
+def test_an_unsent_pack_that_cannot_be_read_is_given_up_by_a_full_repair_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Away("bad sector")
+    world, state = World.make(store, tmp_path), tmp_path / "state"
+    rng = random.Random(5)
+    world.content = {"/one": rng.randbytes(9000), "/two": rng.randbytes(9000)}
+
+    async def killed(node: Node) -> None:
+        store.away = True
+        for path, data in world.content.items():
+            await world.write(node, 1, path[1:].encode(), data)
+        await node.vfs.fsyncdir(1)
+        with trio.move_on_after(1.0):
+            await node.flush()
+        raise KeyError
+
+    with pytest.raises(BaseExceptionGroup):
+        world.on_node(killed, state)
+    store.away = False
+    assert [name for name in (state / "journal").iterdir() if name.suffix == ".pack"]
+    real = SystemDisk.open
+
+    def damaged_open(disk: SystemDisk, path: str, *, create: bool = False) -> Any:
+        file = real(disk, path, create=create)
+        return BadSector(file, 500) if path.endswith("/1.pack") and not create else file
+
+    monkeypatch.setattr(SystemDisk, "open", damaged_open)
+    monkeypatch.setattr(handles, "PAUSE_S", 0.0001)
+    assert world.fsck(local=state).code == 0                            # quick does not read the journal
+    full = world.fsck(local=state, full=True)
+    assert full.code == 4 and full.names("unreadable", "bad sector")
+    assert world.fsck(local=state, full=True, repair=True).code == 5
+    found = world.read_everything()
+    assert sorted((name, value == world.content[name]) for name, value in found.items()) == [("/one", False), ("/two", True)]
+    assert "DataError" in found.values()
