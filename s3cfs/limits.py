@@ -22,6 +22,9 @@ FILE_MAX_BYTES = 2**62
 ENTRY_TIMEOUT_S = 3600.0
 ATTR_TIMEOUT_S = 3600.0
 READ_AHEAD_KIB = 4096
+KERNEL_DIRTY_BYTES = 64 * MIB      # what the kernel's page cache holds back of written data
+KERNEL_BACKGROUND = KERNEL_DIRTY_BYTES // (4 * KIB)     # so that writes that wait, a page each at worst, never hold up its read-ahead
+WAITING_REQUESTS = 8192            # with a caller behind them, 12 KiB each
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """What the commands ask of the floors below, in types. Imported only when a command runs, since it pulls in trio and the store's SDK."""
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, cast
 
 from s3cfs.config import FsckOptions, MountOptions, Secret, Settings
@@ -68,6 +69,14 @@ def served(mountpoint: str) -> MountInfo:
 def alive(info: MountInfo) -> None:
     """NoAnswer when the process behind a mount is there and says nothing: then whoever touches the mount would hang, unkillable."""
     call(info.socket, "ping", {})
+
+
+@contextlib.contextmanager
+def asked(socket: str, op: str) -> Iterator[Callable[[OnProgress], Any]]:
+    """Ask before doing what ends the process: inside, the question is there, and the function waits for the answer."""
+    from s3cfs import control
+    with control.asked(socket, op) as answer:
+        yield answer
 
 
 def killed(info: MountInfo) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import time
 from collections.abc import Sequence
 
 from s3cfs.cli import arguments, exitcodes, seam
@@ -68,11 +69,11 @@ def unmount(mountpoint: str, *, lazy: bool, progress: seam.OnProgress) -> None:
         return
     process = _open_process(info.pid)
     try:
-        if entry is not None:
-            detach(info.mountpoint)                    # in use: says so, and nothing has changed
-            _mounted_elsewhere(entry.device, info, progress)
-        with contextlib.suppress(DaemonGone):          # it had nothing left to do
-            seam.call(info.socket, "wait", {}, progress)
+        with contextlib.suppress(DaemonGone), seam.asked(info.socket, "wait") as answer:    # before its end may begin
+            if entry is not None:
+                detach(info.mountpoint)                # in use: says so, and nothing has changed
+                _mounted_elsewhere(entry.device, info, progress)
+            answer(progress)
         if process is not None:
             select.select([process], [], [])         # ends with the process: its lock is free then, and a mount goes straight on
         if seam.killed(info):
@@ -85,11 +86,16 @@ def unmount(mountpoint: str, *, lazy: bool, progress: seam.OnProgress) -> None:
             os.close(process)
 
 
+NAMESPACE_S = 1.0         # for a mount namespace that is just going away (a service that ends)
+
+
 def _mounted_elsewhere(device: str, info: seam.MountInfo, progress: seam.OnProgress) -> None:
     """Unmounted here, but the filesystem lives on for others: what there is goes to the store, and Busy says who they are."""
     from s3cfs.fuse.mountpoint import Busy
     from s3cfs.fuse.mounttable import elsewhere
-    others = elsewhere(device)
+    until = time.monotonic() + NAMESPACE_S
+    while (others := elsewhere(device)) and time.monotonic() < until:
+        time.sleep(0.05)
     if others:
         seam.call(info.socket, "flush", {}, progress)
         pid, path = others[0]

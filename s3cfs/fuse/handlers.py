@@ -26,6 +26,8 @@ from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FUSEError, ReaddirTo
 from s3cfs import errors
 from s3cfs.fuse.attrs import absent, entry_of, errno_of
 from s3cfs.fuse.options import FuseOptions
+from s3cfs.fuse.waiting import Waiting
+from s3cfs.vfs.content import Kind
 from s3cfs.vfs.core import Caller, SetAttr
 
 if TYPE_CHECKING:
@@ -58,6 +60,21 @@ def guarded(method: F) -> F:
     return cast(F, guard)
 
 
+def may_wait(method: F) -> F:
+    """A handler that may wait for the store, the disk or for room: not more than so many at once (waiting.py)."""
+    guard = guarded(method)
+
+    @functools.wraps(method)
+    async def counted(self: Handlers, *args: Any) -> Any:
+        self.waiting.come()
+        try:
+            return await guard(self, *args)
+        finally:
+            self.waiting.go()
+
+    return cast(F, counted)
+
+
 class Handlers(pyfuse3.Operations):
     """`on_init` is called when the kernel's INIT has come. It may not block."""
 
@@ -74,6 +91,7 @@ class Handlers(pyfuse3.Operations):
         self._absent = absent(options.negative_timeout_s) if options.negative_timeout_s > 0 else None
         self._directories: dict[int, int] = {}  # inode numbers of open directories by handle
         self._no_capability: set[int] = set()
+        self.waiting = Waiting(options.max_waiting)
 
     def init(self) -> None:
         self._on_init()
@@ -85,6 +103,11 @@ class Handlers(pyfuse3.Operations):
         """An entry that the kernel counts."""
         self._vfs.remember(inode.ino)
         return entry_of(inode, self._entry_timeout_s, self._attr_timeout_s)
+
+    async def _room(self, ctx: RequestContext) -> None:
+        """Wait for room where the caller can be killed. What the Vfs then waits for itself is short."""
+        if self._vfs.would_wait(Kind.GROW):
+            await self.waiting.for_caller(lambda: self._vfs.enter(Kind.GROW), ctx.pid)
 
     def _made(self, inode: Inode) -> EntryAttributes:
         if len(self._no_capability) >= REMEMBERED_INODES:
@@ -121,9 +144,11 @@ class Handlers(pyfuse3.Operations):
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         return self._entry(await self._vfs.getattr(inode))
 
-    @guarded
+    @may_wait
     async def setattr(self, inode: int, attr: EntryAttributes, fields: SetattrFields, fh: int | None,
                       ctx: RequestContext) -> EntryAttributes:
+        if fields.update_size and self._vfs.would_wait(Kind.GROW) and attr.st_size > (await self._vfs.getattr(inode)).size:
+            await self._room(ctx)
         wanted = SetAttr(
             mode=attr.st_mode & PERMISSIONS if fields.update_mode else None,
             uid=attr.st_uid if fields.update_uid else None,
@@ -147,20 +172,24 @@ class Handlers(pyfuse3.Operations):
 
     # ---------------------------------------------------------------- names
 
-    @guarded
+    @may_wait
     async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
+        await self._room(ctx)
         return self._made(await self._vfs.mkdir(parent_inode, name, mode & PERMISSIONS, _caller(ctx)))
 
-    @guarded
+    @may_wait
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
+        await self._room(ctx)
         return self._made(await self._vfs.mknod(parent_inode, name, mode, rdev, _caller(ctx)))
 
-    @guarded
+    @may_wait
     async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
+        await self._room(ctx)
         return self._made(await self._vfs.symlink(parent_inode, name, target, _caller(ctx)))
 
-    @guarded
+    @may_wait
     async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
+        await self._room(ctx)
         return self._looked_up(await self._vfs.link(inode, new_parent_inode, new_name))
 
     @guarded
@@ -213,24 +242,27 @@ class Handlers(pyfuse3.Operations):
         self._directories.pop(fh, None)
         await self._vfs.releasedir(fh)
 
-    @guarded
+    @may_wait
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         await self._vfs.fsyncdir(self._directories[fh])
 
     # ---------------------------------------------------------------- content
 
-    @guarded
+    @may_wait
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        if flags & (os.O_ACCMODE | os.O_TRUNC):
+            await self._room(ctx)
         await self._vfs.open(inode, flags, _caller(ctx) if flags & os.O_TRUNC else None)
         return FileInfo(fh=FileHandleT(inode), keep_cache=True)
 
-    @guarded
+    @may_wait
     async def create(self, parent_inode: int, name: bytes, mode: int, flags: int,
                      ctx: RequestContext) -> tuple[FileInfo, EntryAttributes]:
+        await self._room(ctx)
         inode = await self._vfs.create(parent_inode, name, mode & PERMISSIONS, _caller(ctx), flags)
         return FileInfo(fh=FileHandleT(inode.ino), keep_cache=True), self._made(inode)
 
-    @guarded
+    @may_wait
     async def read(self, fh: int, off: int, size: int) -> bytes:
         return await self._vfs.read(fh, off, size)
 
@@ -243,7 +275,7 @@ class Handlers(pyfuse3.Operations):
         """At each close: errors of earlier writes are told here."""
         await self._vfs.flush(fh)
 
-    @guarded
+    @may_wait
     async def fsync(self, fh: int, datasync: bool) -> None:
         await self._vfs.fsync(fh)
 
@@ -267,9 +299,10 @@ class Handlers(pyfuse3.Operations):
             raise FUSEError(errno.ENOTSUP)
         return await self._vfs.getxattr(inode, name)
 
-    @guarded
+    @may_wait
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         """pyfuse3 has looked whether the attribute is there when the caller asked for create or replace."""
+        await self._room(ctx)
         await self._vfs.setxattr(inode, name, value, 0)
         if name == CAPABILITY:       # afterwards: who asked while it waited was told that there is none, and it was remembered
             self._no_capability.discard(inode)

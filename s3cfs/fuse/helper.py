@@ -4,6 +4,7 @@
     helper.py unmount MNT      everything the kernel holds back is handed to the daemon, then the mount goes away
     helper.py note MNT SOURCE  tell umount(8) that /sbin/umount.s3cfs does it, when it is there
     helper.py forget MNT       it is not mounted any more
+    helper.py background N MAX so many requests may the kernel send on connection N ahead of anyone waiting
 
 Never in a thread of the daemon: a thread that waits for its own mount cannot be killed while the daemon's other threads keep
 /dev/fuse open, and they stay until it ends. As another process it dies with the mount.
@@ -19,7 +20,10 @@ import subprocess
 import sys
 
 DETACHED = 3
+LESS = 4
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
+CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 0x40000
+CONNECTIONS = "/sys/fs/fuse/connections"
 
 
 def unmount(path: str) -> int:
@@ -71,8 +75,33 @@ def note(path: str, source: str | None) -> int:
     return write(None, fs)
 
 
+def background(connection: str, most: str) -> int:
+    """Where nobody has mounted fusectl (a container) it is mounted here, in a mount namespace that ends with this process."""
+    folder = os.path.join(CONNECTIONS, connection)
+    if not os.path.isdir(folder):
+        libc = ctypes.CDLL(None, use_errno=True)
+        if (libc.unshare(CLONE_NEWNS) or libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+                or libc.mount(b"fusectl", CONNECTIONS.encode(), b"fusectl", 0, None)):
+            return 1
+    try:
+        _allow(folder, most)
+    except OSError:                   # an ordinary user may have so many
+        with open("/sys/module/fuse/parameters/max_user_bgreq") as file:
+            _allow(folder, file.read())
+        return LESS
+    return 0
+
+
+def _allow(folder: str, most: str) -> None:
+    for name in ("max_background", "congestion_threshold"):
+        with open(os.path.join(folder, name), "w") as file:
+            file.write(most)
+
+
 def main(argv: list[str]) -> int:
     action, path, *more = argv
+    if action == "background":
+        return background(path, more[0])
     if action == "probe":
         os.statvfs(path)
         return 0

@@ -10,15 +10,14 @@ BDI = Path("/sys/class/bdi")
 CONNECTIONS = Path("/sys/fs/fuse/connections")
 
 
-def tune(device: str, *, read_ahead_kib: int, dirty_bytes: int, max_background: int) -> dict[str, str]:
+def tune(device: str, *, read_ahead_kib: int, dirty_bytes: int) -> dict[str, str]:
     """Set what sysfs has for this device ("major:minor"); returns what was set. Only root may: others keep the defaults.
 
     Reads are no larger than the read-ahead, so with a store behind it decides the speed of a sequential read. What the kernel
     holds back of written data is neither in a transaction nor bounded by us otherwise.
     """
-    bdi, connection = BDI / device, CONNECTIONS / device.partition(":")[2]
-    wanted = [(bdi / "read_ahead_kb", str(read_ahead_kib)), (connection / "max_background", str(max_background)),
-              (connection / "congestion_threshold", str(max_background * 3 // 4))]
+    bdi = BDI / device
+    wanted = [(bdi / "read_ahead_kb", str(read_ahead_kib))]
     if dirty_bytes:
         wanted += [(bdi / "max_bytes", str(dirty_bytes)), (bdi / "strict_limit", "1")]
     done = {}

@@ -9,6 +9,7 @@ from s3cfs import limits
 
 SUBTYPE = "s3cfs"
 FSTYPE = f"fuse.{SUBTYPE}"
+READY_TASKS = 99
 
 # mount options that the kernel or libfuse understands as they stand
 PASSED_ON = frozenset({"ro", "dev", "nodev", "suid", "nosuid", "exec", "noexec", "atime", "noatime", "dirsync"})
@@ -20,7 +21,8 @@ class FuseOptions:
     """`source` is shown as the device in the mount table. `extra` are mount options of PASSED_ON*, passed on as they are.
 
     The timeouts suit a mount that is the only writer of what it shows; a follower uses less. `dirty_bytes` bounds what
-    the kernel holds back of written data, where its BDI can be told; 0 leaves it alone.
+    the kernel holds back of written data, where its BDI can be told; 0 leaves it alone. `max_background`: requests the kernel sends
+    ahead of anyone waiting, write-back and read-ahead; `max_waiting`: those with a caller that may wait for long (waiting.py).
     """
 
     source: str
@@ -32,11 +34,16 @@ class FuseOptions:
     attr_timeout_s: float = limits.ATTR_TIMEOUT_S
     negative_timeout_s: float = limits.ENTRY_TIMEOUT_S
     read_ahead_kib: int = limits.READ_AHEAD_KIB
-    dirty_bytes: int = 128 * limits.MIB
-    max_background: int = 32              # requests the kernel sends ahead of anyone waiting: read-ahead and write-back
-    max_tasks: int = 99                   # requests handled at once
+    dirty_bytes: int = limits.KERNEL_DIRTY_BYTES
+    max_background: int = limits.KERNEL_BACKGROUND
+    max_waiting: int = limits.WAITING_REQUESTS
     loop: str = "hybrid"
     extra: Sequence[str] = field(default=())
+
+    @property
+    def max_tasks(self) -> int:
+        """Requests handled at once: all that may wait, and some more for those that never do."""
+        return self.max_background + self.max_waiting + READY_TASKS
 
     def mount_options(self) -> set[str]:
         """What libfuse takes, by way of pyfuse3, which knows ASCII only: other letters of the source are percent-encoded.

@@ -93,6 +93,7 @@ async def serve(vfs: Vfs, path: str, options: FuseOptions, *, on_mounted: Callab
     try:
         async with request_loop(options.loop) as loop, trio.open_nursery() as nursery:
             nursery.start_soon(_leave, leaving, path, requests)
+            nursery.start_soon(handlers.waiting.look_after)
             nursery.start_soon(_announce, path, options, loop, alive, on_mounted)
             with requests:
                 await pyfuse3.main(min_tasks=1, max_tasks=options.max_tasks)
@@ -112,8 +113,9 @@ async def _announce(path: str, options: FuseOptions, loop: str, alive: trio.Even
         entry = entry_at(path)
         if entry is None:
             return               # unmounted already: main() ends by itself
-        tuned = kernel.tune(entry.device, read_ahead_kib=options.read_ahead_kib, dirty_bytes=options.dirty_bytes,
-                            max_background=options.max_background)
+        tuned = kernel.tune(entry.device, read_ahead_kib=options.read_ahead_kib, dirty_bytes=options.dirty_bytes)
+        if await _helper("background", entry.device.partition(":")[2], str(options.max_background)) == 0:
+            tuned["max_background"] = str(options.max_background)
         status = await _helper("probe", path)
         if status == 0:
             if os.geteuid() == 0 and await _helper("note", path, entry.source):

@@ -70,6 +70,10 @@ class Vfs:
         """Whether a change of this kind would have to wait for room, perhaps for long. No await: for whoever shares out workers."""
         return self._transactions.would_wait(kind)
 
+    async def enter(self, kind: Kind) -> None:
+        """Wait for room as a change of this kind would, before it is begun: this can be cancelled."""
+        await self._gate.enter(kind)
+
     # ------------------------------------------------------------ lifetimes
 
     async def forget(self, ino: int, count: int) -> None:

@@ -4,6 +4,7 @@
 """
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -60,6 +61,7 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
     monkeypatch.setattr(seam, "write_back", lambda path: None)
     monkeypatch.setattr(seam, "served", lambda path: SimpleNamespace(pid=2**22 + 1, socket=f"{path}.sock", url=URL, mountpoint=path))
     monkeypatch.setattr(seam, "call", made)
+    monkeypatch.setattr(seam, "asked", lambda socket, op: contextlib.nullcontext(lambda progress: made(socket, op, {})))
     monkeypatch.setenv("S3CFS_PASSPHRASE", "HUNTER2")
     return made
 

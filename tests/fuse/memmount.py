@@ -3,8 +3,8 @@
     python -m tests.fuse.memmount MNT SOCKET [--options JSON] [--log FILE] [--fg]
 
 Its control socket answers: asked (how often the Vfs was called), load (starts tasks beside the requests), late (how late they
-were), slow (fsync waits until told), withdraw (the loop is told of a request that is gone when it reads), pid. In the foreground it
-writes the line "mounted" when it is.
+were), slow (fsync, write and room wait until told), withdraw (the loop is told of a request that is gone when it reads), pid. In the
+foreground it writes the line "mounted" when it is.
 """
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ from s3cfs.errors import S3cfsError
 from s3cfs.fuse import lifecycle
 from s3cfs.fuse.options import FuseOptions
 from s3cfs.fuse.session import Leaving, Mounted, serve
+from s3cfs.vfs.content import Kind
 from s3cfs.vfs.core import Vfs
 from tests.fuse.memvfs import MemVfs
 
 
 class SlowVfs(MemVfs):
-    """fsync waits until somebody says go."""
+    """fsync, writes and whatever needs room wait until somebody says go."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,6 +40,18 @@ class SlowVfs(MemVfs):
 
     async def fsync(self, ino: int) -> None:
         await super().fsync(ino)
+        await self.go.wait()
+
+    async def write(self, ino: int, offset: int, data: bytes) -> int:
+        written = await super().write(ino, offset, data)
+        await self.go.wait()
+        return written
+
+    def would_wait(self, kind: Kind) -> bool:
+        return not self.go.is_set()
+
+    async def enter(self, kind: Kind) -> None:
+        self.asked["enter"] = self.asked.get("enter", 0) + 1
         await self.go.wait()
 
 

@@ -7,6 +7,7 @@ import time
 
 from s3cfs import errors
 from s3cfs.meta.types import Inode
+from s3cfs.vfs.content import Kind
 from s3cfs.vfs.core import Caller, SetAttr, StatFs
 
 NOREPLACE, EXCHANGE = 1, 2
@@ -64,6 +65,12 @@ class MemVfs:
             for table in (self.inodes, self.names, self.content, self.xattrs):
                 table.pop(inode.ino, None)
             self.asked["dropped"] = self.asked.get("dropped", 0) + 1
+
+    def would_wait(self, kind: Kind) -> bool:
+        return False
+
+    async def enter(self, kind: Kind) -> None:
+        pass
 
     async def lookup(self, parent: int, name: bytes) -> Inode | None:
         self.asked["lookup"] = self.asked.get("lookup", 0) + 1
