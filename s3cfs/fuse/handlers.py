@@ -25,6 +25,7 @@ from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FUSEError, ReaddirTo
 
 from s3cfs import errors
 from s3cfs.fuse.attrs import absent, entry_of, errno_of
+from s3cfs.fuse.lifecycle import only_cause
 from s3cfs.fuse.options import FuseOptions
 from s3cfs.fuse.waiting import Waiting
 from s3cfs.vfs.content import Kind
@@ -55,7 +56,7 @@ def guarded(method: F) -> F:
         except FUSEError:
             raise
         except Exception as error:
-            raise FUSEError(errno_of(error, name, args[0] if args else "")) from None
+            raise FUSEError(errno_of(only_cause(error), name, args[0] if args else "")) from None
 
     return cast(F, guard)
 

@@ -3,8 +3,8 @@
     python -m tests.fuse.memmount MNT SOCKET [--options JSON] [--log FILE] [--fg]
 
 Its control socket answers: asked (how often the Vfs was called), load (starts tasks beside the requests), late (how late they
-were), slow (fsync, write and room wait until told), withdraw (the loop is told of a request that is gone when it reads), pid. In the
-foreground it writes the line "mounted" when it is.
+were), slow (fsync waits until told), full (so do writes and who needs room), withdraw (the loop is told of a request that is gone
+when it reads), pid. In the foreground it writes the line "mounted" when it is.
 """
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ from tests.fuse.memvfs import MemVfs
 
 
 class SlowVfs(MemVfs):
-    """fsync, writes and whatever needs room wait until somebody says go."""
+    """fsync waits until somebody says go; when it is full, so do writes, once they are done, and whatever needs room."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.go = trio.Event()
+        self.go, self.room = trio.Event(), trio.Event()
         self.go.set()
+        self.room.set()
 
     async def fsync(self, ino: int) -> None:
         await super().fsync(ino)
@@ -44,15 +45,15 @@ class SlowVfs(MemVfs):
 
     async def write(self, ino: int, offset: int, data: bytes) -> int:
         written = await super().write(ino, offset, data)
-        await self.go.wait()
+        await self.room.wait()
         return written
 
     def would_wait(self, kind: Kind) -> bool:
-        return not self.go.is_set()
+        return not self.room.is_set()
 
     async def enter(self, kind: Kind) -> None:
         self.asked["enter"] = self.asked.get("enter", 0) + 1
-        await self.go.wait()
+        await self.room.wait()
 
 
 class Withdrawn:
@@ -150,6 +151,12 @@ async def run(mnt: str, socket_path: str, options: FuseOptions, report: lifecycl
         else:
             vfs.go.set()
 
+    async def full(args: dict[str, Any], progress: control.Progress) -> Any:
+        if args["on"]:
+            vfs.room = trio.Event()
+        else:
+            vfs.room.set()
+
     async def withdraw(args: dict[str, Any], progress: control.Progress) -> Any:
         withdrawn.one()
 
@@ -166,8 +173,8 @@ async def run(mnt: str, socket_path: str, options: FuseOptions, report: lifecycl
     async def signals() -> None:
         await lifecycle.watch_signals(leave=leaving.ask, reload=lifecycle.reopen_logs)
 
-    ops: dict[str, control.Handler] = {"asked": asked, "about": about, "load": load, "late": late, "slow": slow, "leave": leave,
-                                       "withdraw": withdraw}
+    ops: dict[str, control.Handler] = {"asked": asked, "about": about, "load": load, "late": late, "slow": slow, "full": full,
+                                       "leave": leave, "withdraw": withdraw}
     async with trio.open_nursery() as beside, control.control_server(socket_path, ops):
         beside.start_soon(signals)
         await serve(cast(Vfs, vfs), mnt, options, on_mounted=on_mounted, leaving=leaving)

@@ -103,7 +103,7 @@ def test_whoever_waits_for_room_can_be_killed(mount: Mount, number: signal.Signa
     for way in WAYS:                             # a folder for each: the kernel locks it
         (daemon.path / way).mkdir()
         (daemon.path / way / "here").write_bytes(b"here")
-    daemon.ask("slow", on=True)
+    daemon.ask("full", on=True)
     waiting = [subprocess.Popen([sys.executable, "-I", "-S", "-c", f"import os; os.chdir({str(daemon.path / way)!r}); {what}"])
                for way, what in WAYS.items()]
     try:
@@ -113,7 +113,7 @@ def test_whoever_waits_for_room_can_be_killed(mount: Mount, number: signal.Signa
         for way, process in zip(WAYS, waiting, strict=True):
             assert process.wait(10) == -number, way
     finally:
-        daemon.ask("slow", on=False)
+        daemon.ask("full", on=False)
         for process in waiting:
             process.wait(10)
     for way in WAYS:
@@ -123,14 +123,14 @@ def test_whoever_waits_for_room_can_be_killed(mount: Mount, number: signal.Signa
 def test_a_caller_that_lives_waits_on(mount: Mount) -> None:
     """Signals that do not end it are none of our business."""
     daemon = mount(**UNCACHED)
-    daemon.ask("slow", on=True)
+    daemon.ask("full", on=True)
     script = f"import os, signal; signal.signal(signal.SIGUSR1, print); os.mkdir({str(daemon.path)!r} + '/new')"
     with subprocess.Popen([sys.executable, "-I", "-S", "-c", script], stdout=subprocess.DEVNULL) as process:
         until(lambda: daemon.asked("enter") == 1, "it waits")
         process.send_signal(signal.SIGUSR1)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(1.5)
-        daemon.ask("slow", on=False)
+        daemon.ask("full", on=False)
         assert process.wait(10) == 0
     assert os.listdir(daemon.path) == ["new"]
 
@@ -157,7 +157,7 @@ def test_writes_that_wait_do_not_hold_up_reads(mount: Mount) -> None:
     writer = subprocess.Popen([sys.executable, "-I", "-S", "-c", WRITER, large, str(PAGES)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert writer.stdin is not None and writer.stdout is not None and writer.stdout.readline() == b"ready\n"
     before = daemon.asked("write")
-    daemon.ask("slow", on=True)
+    daemon.ask("full", on=True)
     try:
         writer.stdin.write(b"\n")
         writer.stdin.flush()
@@ -166,7 +166,7 @@ def test_writes_that_wait_do_not_hold_up_reads(mount: Mount) -> None:
         assert copy.read_bytes() == data and daemon.asked("read")
         assert writer.poll() is None, "the kernel makes it wait"
     finally:
-        daemon.ask("slow", on=False)
+        daemon.ask("full", on=False)
         writer.communicate(timeout=60)
     not_cached(large)
     with large.open("rb") as file:
