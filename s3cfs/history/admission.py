@@ -127,28 +127,34 @@ class Admission:
 
     async def enter(self, kind: Kind) -> None:
         """Wait until a change of this kind may begin. NoSpace; ReadOnly when writing has ended meanwhile."""
-        while self._gate is not None or self._overlong():
+        waited = False
+        while not self.open_to(kind):              # all of it at one moment: room may come while the gate is closed
             self._health.check()
             if self._gate is not None:
                 await self._gate.wait()
-            else:
+            elif self._overlong():
                 await self._reopened.wait(LOOK_AGAIN_S)     # the transaction that ends it is on its way
-        if not self.full(kind):
+            elif kind is Kind.SHRINK:
+                raise NoSpace("the local disk is full to the last")
+            else:
+                if not waited:
+                    self._on_full()
+                    waited = True
+                await self._wait_for_room(kind)
+
+    async def _wait_for_room(self, kind: Kind) -> None:
+        """One look."""
+        if not self.disk_has_room():
+            await self._make_room()                # what is in the store too goes first
+            self._disk_seen = -math.inf
+        why = self._why()
+        if why is None:
             return
-        if kind is Kind.SHRINK:
-            raise NoSpace("the local disk is full to the last")
-        self._on_full()
-        while self.full(kind):
-            self._health.check()
-            why = self._why()
-            if not self.disk_has_room():
-                await self._make_room()            # what is in the store too goes first
-                self._disk_seen = -math.inf
-            if self._health.state in (State.OK, State.AWAY):
-                self._health.enter(State.WAITING, f"writers wait: {why}")
-            if kind is Kind.GROW and self.hopeless():
-                raise NoSpace(f"no room for more changes: {why}")
-            await self._moved.wait(LOOK_AGAIN_S)
+        if self._health.state in (State.OK, State.AWAY):
+            self._health.enter(State.WAITING, f"writers wait: {why}")
+        if kind is Kind.GROW and self.hopeless():
+            raise NoSpace(f"no room for more changes: {why}")
+        await self._moved.wait(LOOK_AGAIN_S)
 
     async def run(self) -> None:
         """Its own clock: the state is right again though nobody asks any more."""

@@ -232,3 +232,30 @@ def test_the_end_of_writing_ends_every_wait(kind: Kind) -> None:
             assert outcome == ([NoSpace] if kind is Kind.SHRINK else [ReadOnly]) or outcome == []
 
     site.live(main)
+
+
+def test_room_that_comes_while_a_transaction_closes() -> None:
+    """Who waited for room begins after it, not in the middle: a rename in it would be committed without its content."""
+    site = Site(limits=RESERVE)
+
+    async def main(life: Life) -> None:
+        async with life.node() as node:
+            await write_file(node, b"a", content(1))
+            await node.flush()
+            site.drive().faults.capacity_bytes = site.drive().used_bytes() + MIB
+            await life.doors.clock.sleep(1)
+            entered = trio.Event()
+
+            async def wait() -> None:
+                await node.commits.room(Kind.PAGES)
+                entered.set()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                await life.doors.clock.sleep(5)
+                with node.commits.admission.closed():
+                    site.drive().faults.capacity_bytes = NEVER
+                    await life.doors.clock.sleep(5)
+                    assert not entered.is_set()
+
+    site.live(main)

@@ -101,6 +101,37 @@ def test_a_rest_of_an_earlier_process_that_ends_nowhere() -> None:
     assert new_machine(site) == filled() | {b"mine": content(7)}
 
 
+def test_after_an_outage_commits_come_one_by_one() -> None:
+    """Each waits for its own packs: what was written first is safe first."""
+    site = Site(limits=Limits(record_max_bytes=1500))
+
+    async def main(life: Life) -> None:
+        async with life.node(commit_interval_s=1.0) as node:
+            life.away()
+            for number in range(10):
+                await write_file(node, b"%d" % number, content(number))
+                await node.commits.durable()
+            real, line = node.remote.put, trio.Lock()
+
+            async def slow(key: str, data: bytes, only_if_absent: bool = False) -> None:
+                if key.startswith("pack/"):
+                    async with line:
+                        await life.doors.clock.sleep(10)
+                await real(key, data, only_if_absent)
+
+            node.remote.put = slow  # type: ignore[method-assign, assignment]
+            life.away(False)
+            await node.flush()
+
+    site.live(main)
+    kinds = [change.key.partition("/")[0] for change in site.bucket.history]
+    last_pack = len(kinds) - 1 - kinds[::-1].index("pack")
+    moments = [moment for moment in records(site) if moment <= last_pack]
+    whole = site.bucket
+    site.bucket = whole.at(moments[-1])
+    assert 5 <= len(new_machine(site)) < 10, "the first commit waited for the last pack"
+
+
 # ---------------------------------------------------------------- C3, F2
 
 def watch_c3(node: Node) -> None:
