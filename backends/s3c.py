@@ -24,21 +24,23 @@ from typing import Any, ClassVar
 import boto3
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
 from botocore.loaders import Loader, create_loader
 from botocore.parsers import ResponseParserError
 
 from s3cfs.backends import s3_errors
 from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, Listing, ObjectInfo
 from s3cfs.backends.probe import probe
+from s3cfs.backends.s3_sdk import Sdk
 from s3cfs.backends.s3_tls import ca_bundle
 from s3cfs.backends.url import Credentials, Options, StoreUrl
-from s3cfs.errors import ConfigError, Corrupt, NotFound, Temporary, Unsupported
+from s3cfs.errors import ConfigError, Corrupt, Exists, NotFound, Temporary, Unsupported
 from s3cfs.limits import DEFAULTS, MIB
 
 POOL_CONNECTIONS = DEFAULTS.uploads_at_once + DEFAULTS.downloads_at_once + 4
 SEND_BYTES = 256 * 1024            # one send; each has the whole tcp-timeout
 EXPECT_MIN_BYTES = 1 * MIB         # larger bodies wait for "100 Continue": a refusal then costs no upload
+READ_BACK_MAX_BYTES = 1 * MIB      # a create-only put that broke off is sent again up to this size; a taken key is then read back
 MD5_MAX_BYTES = 1 * MIB            # 1.5 ms of CPU; larger bodies rely on TLS or on their signature
 DEFAULT_REGION = "us-east-1"
 
@@ -130,18 +132,24 @@ class S3Backend(Backend):
         style: Any = {"addressing_style": self._addressing(options), "payload_signing_enabled": self._signed}
         try:
             session = _session(credentials, options.text("session-token"))
-            self._client: Any = session.client("s3", region_name=region, endpoint_url=endpoint, verify=self._ca.path, config=Config(
+            config = Config(
                 signature_version="s3v4",
                 s3=style,
                 retries={"total_max_attempts": 1, "mode": "standard"},
                 connect_timeout=timeout, read_timeout=timeout, max_pool_connections=POOL_CONNECTIONS, tcp_keepalive=True,
                 parameter_validation=False, request_checksum_calculation="when_required", response_checksum_validation="when_required",
-                user_agent_extra="s3cfs"))
+                user_agent_extra="s3cfs")
+
+            def make() -> Any:
+                made = session.client("s3", region_name=region, endpoint_url=endpoint, verify=self._ca.path, config=config)
+                made.meta.events.register_last("before-call.s3", self._before_call)
+                return made
+
+            self._sdk = Sdk(make)
         except (BotoCoreError, ValueError) as error:
             raise ConfigError(f"{url}: {' '.join(str(error).split())}") from error
-        host = url.host if not self.AWS else self._client.meta.endpoint_url.partition("://")[2]
+        host = url.host if not self.AWS else self._sdk.endpoint.partition("://")[2]
         self._place = s3_errors.Place(host, self._bucket, region, timeout, tls=not plain)
-        self._client.meta.events.register_last("before-call.s3", self._before_call)
 
     @classmethod
     def from_url(cls, url: StoreUrl, options: Options, credentials: Credentials) -> Backend:
@@ -165,7 +173,7 @@ class S3Backend(Backend):
         arguments = {"Range": f"bytes={offset}-{'' if size is None else offset + size - 1}"} if ranged else {}
         with self._errors("get", key):
             try:
-                answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **arguments)
+                answer = self._sdk("get_object", Bucket=self._bucket, Key=self._prefix + key, **arguments)
             except ClientError as error:
                 if s3_errors.status_of(error) == 416:
                     return b""
@@ -204,11 +212,26 @@ class S3Backend(Backend):
         self._put(key, data, only_if_absent)
 
     def _put(self, key: str, data: Body, only_if_absent: bool) -> None:
-        arguments = {**self._put_arguments, **self._checksum_of(data)}
-        if only_if_absent:
-            arguments["IfNoneMatch"] = "*"
+        arguments: dict[str, Any] = {**self._put_arguments, **self._checksum_of(data)}
+        arguments |= {"Bucket": self._bucket, "Key": self._prefix + key, "Body": _Reader(data)}
+        if not only_if_absent:
+            with self._errors("put", key):
+                self._sdk("put_object", **arguments)
+            return
         with self._errors("put", key):
-            self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=_Reader(data), **arguments)
+            try:
+                self._sdk.once("put_object", IfNoneMatch="*", **arguments)
+                return
+            except ConnectionClosedError:
+                if len(data) > READ_BACK_MAX_BYTES:
+                    raise
+        arguments["Body"].seek(0)
+        try:
+            with self._errors("put", key):
+                self._sdk.once("put_object", IfNoneMatch="*", **arguments)
+        except Exists:
+            if self.get(key) != bytes(data):       # else it was taken by our own first attempt
+                raise
 
     def _checksum_of(self, data: Body) -> dict[str, str]:
         """The header the store verifies the body by. CRC32 is nearly free, but only AWS is sure to know it; MD5 everybody knows."""
@@ -225,7 +248,7 @@ class S3Backend(Backend):
         """HEAD. Its errors have no body, so after one the same is asked by a GET of one byte, whose error says why."""
         try:
             with self._errors("stat", key):
-                answer = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
+                answer = self._sdk("head_object", Bucket=self._bucket, Key=self._prefix + key)
                 return ObjectInfo(key, int(answer["ContentLength"]))
         except Exception as error:
             if not isinstance(error.__cause__, ClientError) or s3_errors.code_of(error.__cause__):
@@ -234,7 +257,7 @@ class S3Backend(Backend):
                 raise
         with self._errors("stat", key):
             try:
-                answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, Range="bytes=0-0")
+                answer = self._sdk("get_object", Bucket=self._bucket, Key=self._prefix + key, Range="bytes=0-0")
             except ClientError as error:
                 if s3_errors.status_of(error) == 416:
                     return ObjectInfo(key, 0)
@@ -246,7 +269,7 @@ class S3Backend(Backend):
     def delete(self, key: str) -> None:
         try:
             with self._errors("delete", key):
-                self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
+                self._sdk("delete_object", Bucket=self._bucket, Key=self._prefix + key)
         except NotFound:
             pass
 
@@ -259,7 +282,7 @@ class S3Backend(Backend):
         """One request: what it found and the token of the next page, None after the last."""
         arguments = {"ContinuationToken": token} if token else {}
         with self._errors("list", prefix):
-            answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix + prefix, MaxKeys=page_size, **arguments)
+            answer = self._sdk("list_objects_v2", Bucket=self._bucket, Prefix=self._prefix + prefix, MaxKeys=page_size, **arguments)
         if not {"IsTruncated", "KeyCount", "Name"} & answer.keys():     # some other page, which must not pass for an empty listing
             raise Temporary("list", prefix, f"{self._place.host} {s3_errors.NOT_S3}")
         skip = len(self._prefix)
@@ -281,7 +304,7 @@ class S3Backend(Backend):
         self._create_only = holds
 
     def close(self) -> None:
-        self._client.close()
+        self._sdk.close()
         self._ca.close()
 
     # ------------------------------------------------------------ how the client is made

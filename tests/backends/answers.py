@@ -24,6 +24,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     announced: int | None = None
     silent: bool = False
+    closed: bool = False           # the connection is closed instead of an answer, as by a server that had done with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,9 @@ def answering() -> Iterator[AnsweringServer]:
 
         def handle_one_answer(self, body: bytes) -> None:
             answer = server.next_answer(Asked(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+            if answer.closed:
+                self.close_connection = True
+                return
             if answer.silent:
                 server.ended.wait(30)
                 self.close_connection = True

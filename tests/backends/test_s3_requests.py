@@ -1,14 +1,19 @@
 """What goes over the wire for which option, seen from the other side."""
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 import tracemalloc
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from s3cfs import errors
 from s3cfs.backends.registry import open_backend
-from tests.backends.answers import Answer, AnsweringServer, error
+from tests.backends.answers import Answer, AnsweringServer, error, page
 from tests.servers import Server
 
 MIB = 1 << 20
@@ -107,6 +112,103 @@ def test_a_probe_without_an_answer_leaves_it_open(server: AnsweringServer) -> No
         with pytest.raises(kind):
             backend.probe_create_only()
         assert backend.capabilities.create_only is None
+
+
+# ---------------------------------------------------------------- a connection that the server had closed
+
+CLOSED = Answer(closed=True)
+
+
+def test_a_request_on_a_closed_connection_is_sent_once_more(server: AnsweringServer) -> None:
+    backend = server.backend()
+    calls: list[tuple[Callable[[], object], Answer]] = [
+        (lambda: backend.get("a/1"), Answer(200, b"data")), (lambda: backend.put("a/1", b"data"), Answer(200)),
+        (lambda: list(backend.list("a/")), page(["prefix/a/1"])), (lambda: backend.delete("a/1"), Answer(204)),
+        (lambda: backend.stat("a/1"), Answer(200, b"data"))]
+    for call, then in calls:
+        server.answers, server.asked = [CLOSED, then], []
+        call()
+        assert len(server.asked) == 2
+        assert server.asked[0].body == server.asked[1].body
+        server.answers, server.asked = [CLOSED], []
+        with pytest.raises(errors.Temporary, match="closed the connection"):
+            call()
+        assert len(server.asked) == 2, "once, not for ever: that is the retry wrapper's"
+
+
+def test_a_create_only_put_on_a_closed_connection(server: AnsweringServer) -> None:
+    """It may have been carried out, so a taken key is read back."""
+    taken = error(412, "PreconditionFailed")
+    backend = server.backend()
+    backend.assume_create_only(True)
+    for answers, lost in (([CLOSED, Answer(200)], False), ([CLOSED, taken, Answer(200, b"mine")], False),
+                          ([CLOSED, taken, Answer(200, b"another's")], True)):
+        server.answers, server.asked = answers, []
+        if lost:
+            with pytest.raises(errors.Exists):
+                backend.put("log/1", b"mine", only_if_absent=True)
+        else:
+            backend.put("log/1", b"mine", only_if_absent=True)
+        assert [asked.headers.get("if-none-match") for asked in server.asked[:2]] == ["*", "*"]
+    server.answers, server.asked = [CLOSED, Answer(200)], []
+    with pytest.raises(errors.Temporary):
+        backend.put("pack/1", bytes(2 * MIB), only_if_absent=True)
+    assert len(server.asked) == 1, "a large one would have to be read back whole"
+
+
+class HangsUp:
+    """Answers the first PUT of a connection with 412 and closes the connection when the next request comes: it had decided to.
+
+    The first `together` PUTs are answered together, so that the client has as many connections in its pool.
+    """
+
+    def __init__(self, together: int) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.host = f"127.0.0.1:{self.socket.getsockname()[1]}"
+        self.connections = 0
+        self._together, self._all = together, threading.Barrier(together)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = self.socket.accept()
+                self.connections += 1
+                threading.Thread(target=self._serve, args=(peer, self.connections), daemon=True).start()
+
+    def _serve(self, peer: socket.socket, number: int) -> None:
+        with peer, peer.makefile("rb") as lines:
+            request, length = lines.readline(), 0
+            while line := lines.readline().strip():
+                name, _, value = line.partition(b":")
+                length = int(value) if name.lower() == b"content-length" else length
+            lines.read(length)
+            if number <= self._together:
+                self._all.wait(10)
+            put = request.startswith(b"PUT")
+            peer.sendall(b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n" if put
+                         else b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndata")
+            lines.readline()
+
+
+def test_a_pool_full_of_dead_connections_costs_one_more_request() -> None:
+    """The repeated request must not meet the next connection that the server is about to close."""
+    server = HangsUp(4)
+    backend = open_backend(f"s3c://{server.host}/bucket/prefix/", {"no-ssl": ""}, login="login", password="password")
+    backend.assume_create_only(True)
+
+    def loses(number: int) -> None:
+        with pytest.raises(errors.Exists):
+            backend.put(f"log/{number}", b"mine", only_if_absent=True)
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(loses, range(4)))
+        loses(5)
+        assert backend.get("log/1") == b"data"
+    finally:
+        backend.close()
+        server.socket.close()
 
 
 def test_ranges_are_asked_for_as_such(server: AnsweringServer) -> None:

@@ -21,8 +21,8 @@ class Families:
     outage: bool = True           # the store is away for seconds to hours
     clocks: bool = True           # the wall clock jumps both ways, machines are suspended and stopped
     two: bool = True              # another machine mounts the same bucket, in turns and at once
-    office: bool = False          # an idle writer is a writer still: nobody else is let in without force
-    endings: bool = False         # a mount whose writing has ended does not leave as if all were well
+    office: bool = True           # an idle writer is a writer still: nobody else is let in without force
+    endings: bool = True          # a mount whose writing has ended does not leave as if all were well
     resources: bool = True        # memory, requests, silence are judged
 
     def without(self, names: str) -> Families:
