@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ConnectionClosedError
 
 from s3cfs import errors
 from s3cfs.backends.registry import open_backend
+from s3cfs.backends.s3_sdk import Sdk
 from tests.backends.answers import Answer, AnsweringServer, error, page
 from tests.servers import Server
 
@@ -209,6 +211,28 @@ def test_a_pool_full_of_dead_connections_costs_one_more_request() -> None:
     finally:
         backend.close()
         server.socket.close()
+
+
+def test_the_second_attempt_is_made_by_a_new_client() -> None:
+    """Its pool is empty: with others at work the old pool might hand out the next dead connection."""
+    made: list[FirstFails] = []
+
+    class FirstFails:
+        class meta:
+            endpoint_url = "http://x"
+
+        def get_object(self, **arguments: object) -> int:
+            if self is made[0]:
+                raise ConnectionClosedError(endpoint_url="http://x")
+            return made.index(self)
+
+    def make() -> FirstFails:
+        made.append(FirstFails())
+        return made[-1]
+
+    sdk = Sdk(make)
+    assert sdk("get_object", Key="k") == 1
+    assert sdk("get_object", Key="k") == 1 and len(made) == 2
 
 
 def test_ranges_are_asked_for_as_such(server: AnsweringServer) -> None:
