@@ -101,17 +101,21 @@ class Pool:
     async def _relieve(self) -> None:
         if self._many_ready() or (self._ready and self.account.ram_bytes > self._pool_bytes // 2):
             await self._stage(list(self._ready.values()), True)
-        run_bytes = self._doors.limits.stage_run_bytes
         for state in [state for state in self._states.values() if state.due and state.dirty.bytes >= state.look_at_bytes]:
-            if any(end - start >= run_bytes for start, end in state.dirty.runs()):
+            if self._has_long_run(state):
                 await self._stage([state], False)
-            state.look_at_bytes = state.dirty.bytes + run_bytes     # scattered pieces are not counted at every write
+            state.look_at_bytes = state.dirty.bytes + self._doors.limits.stage_run_bytes     # scattered ones are not counted at every write
         while self.account.ram_bytes > self._pool_bytes * 3 // 4:
             largest = max(self._states.values(), key=lambda s: s.dirty.ram_bytes, default=None)
             if largest is None or not largest.dirty:
                 break                                               # all of it is being staged
-            if not await self._spool_some(largest):
+            if self._has_long_run(largest):
+                await self._stage([largest], False)
+            elif not await self._spool_some(largest):
                 await self._stage([largest], True)
+
+    def _has_long_run(self, state: FileState) -> bool:
+        return any(end - start >= self._doors.limits.stage_run_bytes for start, end in state.dirty.runs())
 
     async def _age(self) -> None:
         while True:
