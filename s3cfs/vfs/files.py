@@ -190,7 +190,11 @@ class Files:
         state = self._states.get(ino)
         if state is not None:
             if state.pending:
-                await self._stage([state], True)
+                try:
+                    await self._stage([state], True)
+                except Exception:
+                    self._raise_error(state)          # told here, and not once more
+                    raise
             self._raise_error(state)
         assert self._durable is not None
         await self._durable()

@@ -56,6 +56,46 @@ def test_truncated_bytes_do_not_come_back(failing: bool, slice_bytes: int, insid
     trio.run(second)
 
 
+def test_a_truncation_whose_staging_fails_is_not_forgotten(tmp_path: Path) -> None:
+    """The bytes it cut off are in the store."""
+    async def main() -> None:
+        threads, data = Gates(), content(300 * KIB)
+        async with node_at(tmp_path, MemoryBackend("x"), threads) as node:
+            ino = await new_file(node, b"f")
+            await write(node, ino, 0, data)
+            await node.vfs.fsync(ino)
+            for size in (100 * KIB, 300 * KIB):
+                await node.vfs.setattr(ino, SetAttr(size=size), ROOT_CALLER)
+            await write(node, ino, 0, content(90 * KIB, 2))
+            hold = threads.hold("cut", error=OSError(5, "once"))
+            hold.open()
+            with pytest.raises(DataError, match="once"):
+                await node.vfs.fsync(ino)
+            await node.vfs.flush(ino)
+            await node.vfs.fsync(ino)
+            assert await node.vfs.read(ino, 0, MIB) == content(90 * KIB, 2) + data[90 * KIB:100 * KIB] + bytes(200 * KIB)
+
+    trio.run(main)
+
+
+def test_a_close_of_a_file_that_others_have_open_is_a_promise(tmp_path: Path) -> None:
+    """What was written until then goes into the next transaction; without a close it may wait."""
+    async def main() -> None:
+        async with node_at(tmp_path, MemoryBackend("x")) as node:
+            ino = await new_file(node, b"f")
+            await write(node, ino, 0, content(10 * KIB))
+            await node.commits.durable()
+            assert node.files.pending_bytes == 0, "a file without content in its row does not wait"
+            await write(node, ino, 0, content(10 * KIB, 2))
+            await node.commits.durable()
+            assert node.files.pending_bytes == 10 * KIB
+            await node.vfs.flush(ino)
+            await node.commits.durable()
+            assert node.files.pending_bytes == 0
+
+    trio.run(main)
+
+
 def test_truncated_bytes_of_a_small_file_do_not_come_back(tmp_path: Path) -> None:
     """The same where the content goes into the file's row."""
     async def main() -> None:
@@ -253,6 +293,7 @@ def test_a_read_that_waits_while_staging_ends(meanwhile: str, tmp_path: Path) ->
                 staging, fetching = threads.hold("cut"), threads.hold("_call_in_thread")
                 nursery.start_soon(node.vfs.fsync, ino)
                 await staging.reached.wait()
+                await write(node, ino, 150 * KIB, b"d" * 1000)
                 nursery.start_soon(read)
                 await fetching.reached.wait()
                 if meanwhile == "staged":
@@ -265,7 +306,7 @@ def test_a_read_that_waits_while_staging_ends(meanwhile: str, tmp_path: Path) ->
                     staging.open()
                 await node.vfs.fsync(ino)
                 fetching.open()
-            assert seen == [data[:100 * KIB] + new + data[200 * KIB:]]
+            assert seen == [data[:100 * KIB] + new[:50 * KIB] + b"d" * 1000 + new[50 * KIB + 1000:] + data[200 * KIB:]]
 
     trio.run(main)
 
