@@ -145,6 +145,23 @@ def test_a_file_removed_while_it_is_staged_keeps_its_place_in_the_spool(tmp_path
     trio.run(main)
 
 
+def test_a_file_removed_while_a_run_of_it_is_staged_leaves_no_memory_behind(tmp_path: Path) -> None:
+    async def main() -> None:
+        threads = Gates()
+        async with node_at(tmp_path, MemoryBackend("x"), threads) as node:
+            ino = await new_file(node, b"f")
+            hold = threads.hold("cut")
+            await write(node, ino, 0, content(700 * KIB))
+            await hold.reached.wait()
+            await node.vfs.unlink(1, b"f")
+            await node.vfs.release(ino)
+            hold.open()
+            await node.flush()
+            assert (node.files.ram_bytes, node.files.pending_bytes) == (0, 0)
+
+    trio.run(main)
+
+
 def test_the_spool_has_a_bound(tmp_path: Path) -> None:
     """A file filled in random order, sixteen times as large as memory and spool: it is staged when the spool is full."""
     async def main() -> None:
