@@ -17,7 +17,7 @@ complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l compress -r -d 'zstd
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l sync -r -d 'what fsync() waits for the local disk, or the store'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l commit-interval -r -d 'how often changes go to the store while there are any'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l max-lag -r -d 'writers wait when the store is behind by more than this; none the journals size is the only bound'
-complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l journal-size -r -d 'how much data may wait on the local disk for the store; beyond it writers wait, then get ENOSPC'
+complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l journal-size -r -d 'how much data may wait on the local disk for the store; beyond it writers wait'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l allow-other -d 'let other users into the mount (the permissions of files apply)'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l fg -d 'stay in the foreground and log to stderr (systemd Type=notify)'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l read-only -d 'mount without the right to change anything; -o ro is the same'

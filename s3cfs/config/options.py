@@ -161,7 +161,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("max-lag", "max_lag", parse_max_lag, "TIME",
            "writers wait when the store is behind by more than this; none: the journal's size is the only bound", None, "none"),
     Option("journal-size", "journal_size", at_least(parse_size, 64 * limits.MIB, "64MiB"), "SIZE",
-           "how much data may wait on the local disk for the store; beyond it writers wait, then get ENOSPC",
+           "how much data may wait on the local disk for the store; beyond it writers wait",
            limits.DEFAULTS.journal_max_bytes, "10G"),
     Option("allow-other", "allow_other", None, "",
            "let other users into the mount (the permissions of files apply)", False, "no"),
