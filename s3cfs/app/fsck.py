@@ -19,6 +19,7 @@ import trio
 from s3cfs import check
 from s3cfs.backends.base import Backend
 from s3cfs.check import Context, DropLocalState, Line, Outcome, Problem, Repair, Severity, Workshop
+from s3cfs.check.retreat import described
 from s3cfs.config import FsckOptions, Settings
 from s3cfs.doors import Doors, SystemClock, SystemDisk, SystemRandomness, TrioThreads
 from s3cfs.errors import Damaged, Diverged, NoFilesystem, ObjectMissing, RolledBack, S3cfsError
@@ -26,6 +27,8 @@ from s3cfs.formats.chunk import ChunkCodec
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.superblock import Superblock
 from s3cfs.history.checkpoints import Checkpoints
+from s3cfs.history.replica import LocalTip, Replica
+from s3cfs.history.retreat import Retreat, find_retreat
 from s3cfs.limits import DEFAULTS
 from s3cfs.meta import Meta
 from s3cfs.remote import Remote
@@ -94,6 +97,7 @@ class _Fsck:
         self._options, self._report, self._on_progress, self._scratch = options, report, progress, scratch
         self._clock, self._random, self._threads = SystemClock(), SystemRandomness(), TrioThreads()
         self._folders = 0
+        self._retreat: Retreat | None = None           # the newest records cannot be read: everything is of the state before them
         self._contradicted = False                     # the local state says something else than the store: nothing is repaired
         self.problems: list[Problem] = []
         self.notes = 0
@@ -145,6 +149,9 @@ class _Fsck:
         code = OPERATIONAL if meta is None else 0
         if self._options.repair and self._contradicted:
             self._report(Line("repair", Severity.NOTE, "nothing was repaired: first decide about the local state", None, None, False))
+        elif self._options.repair and self._options.automatic and self._retreat is not None and self._retreat.given_up:
+            text = "nothing was repaired: going back gives something up; s3cfs fsck --repair does it"
+            self._report(Line("repair", Severity.NOTE, text, None, None, False))
         elif self._options.repair and rows_doors is not None and any(problem.repair for problem in self.problems):
             code |= await self._mend(rows_doors)
         if self.corrected:
@@ -166,12 +173,42 @@ class _Fsck:
         try:
             meta = (await load_meta(doors, remote, self._keyring, self._tell_of_node))[0]
         except _BROKEN as error:
+            back = await self._go_back(remote) if isinstance(error, (Damaged, ObjectMissing)) else None
+            if back is not None:
+                return *back, None
             return None, None, error
         if trouble is not None:
             self._contradicted, self._local = True, None
             self._found(Problem("local state", f"the local state cannot be used: {trouble}. The store alone is checked. Moving the folder "
                                 "away makes the next mount start from the store, without what had not reached it", object=DATABASE))
         return meta, doors, None
+
+    async def _go_back(self, remote: Remote) -> tuple[Meta, Doors] | None:
+        """The rows of the newest whole state, and the problem that nothing newer can be read; None when that is not the trouble."""
+        folders = [self._doors(self._local)] if self._local is not None else []
+        for doors in (*folders, self._doors()):
+            mine = doors.disk is self._local
+            try:
+                sealer = self._keyring.sealer("record", 0)
+                meta = Meta.open(doors, DATABASE, self._keyring.database_key())
+                try:
+                    retreat = await find_retreat(doors, remote, Replica(doors, remote, self._keyring, meta), sealer,
+                                                 LocalTip.load(meta) if mine else None)
+                finally:
+                    meta.close()
+                if retreat is None or (retreat.given_up and not retreat.base.n):
+                    return None                        # not the trouble; or nothing at all is whole
+                meta = (await load_meta(doors, remote, self._keyring, self._tell_of_node, retreat))[0]
+            except _BROKEN as error:
+                if mine:
+                    self._contradicted, self._local = True, None
+                    self._found(Problem("local state", f"the local state cannot be used: {error}", object=DATABASE))
+                continue
+            self._retreat = retreat
+            for problem in described(retreat):
+                self._found(problem)
+            return meta, doors
+        return None
 
     # ---------------------------------------------------------------- mending
 
@@ -182,7 +219,8 @@ class _Fsck:
         if any(isinstance(repair, DropLocalState) for repair in repairs):
             for suffix in ("", "-wal", "-shm"):
                 doors.disk.unlink(DATABASE + suffix)
-        options = NodeOptions(cache_bytes=KEEP_ALL, host=this_host(), process_alive=process_alive, give_up=self._options.full)
+        options = NodeOptions(cache_bytes=KEEP_ALL, host=this_host(), process_alive=process_alive, give_up=self._options.full,
+                              retreat=self._retreat)
         try:
             async with open_node(doors, self._open_backend(), self._keyring, self._superblock, options, self._tell_of_node) as node:
                 await node.sweeper.finish()            # a repair may then rely on each extent being some file's

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -35,6 +35,7 @@ from s3cfs.history.log import Tip, list_log
 from s3cfs.history.office import Host, Takeover, Writer
 from s3cfs.history.presence import promised_s
 from s3cfs.history.replica import Progress, Replica, StartOver
+from s3cfs.history.retreat import Retreat
 from s3cfs.meta import Meta
 from s3cfs.remote import Remote
 from s3cfs.vfs.core import Vfs
@@ -72,6 +73,7 @@ class NodeOptions:
     min_commit: int = 0                        # --expect-commit: the store must be at least there,
     expect_hash: str = ""                      # ... and that record have a hash that begins so
     commits: CommitOptions = field(default_factory=CommitOptions)
+    retreat: Retreat | None = None             # of a repair: go on from there
     owner: tuple[int, int] = (0, 0)            # uid and gid of a new filesystem's root
     host: Host = field(default_factory=Host)
     process_alive: Callable[[Host], bool] = _nobody
@@ -128,8 +130,12 @@ async def _check_expected(remote: Remote, tip: Tip, options: NodeOptions) -> Non
             raise RolledBack(f"commit {n} of the store is not the expected one, or its record is gone: another history")
 
 
-async def load_meta(doors: Doors, remote: Remote, keyring: KeyRing, progress: Progress) -> tuple[Meta, Replica, Tip]:
-    """The local database, brought forward to the newest commit; made anew from a checkpoint when it holds nothing of its own."""
+async def load_meta(doors: Doors, remote: Remote, keyring: KeyRing, progress: Progress,
+                    retreat: Retreat | None = None) -> tuple[Meta, Replica, Tip]:
+    """The local database, brought forward to the newest commit; made anew from a checkpoint when it holds nothing of its own.
+
+    With `retreat`: to the newest whole state; the tip is what office is taken after.
+    """
     unusable: frozenset[str] = frozenset()
     while True:
         meta = Meta.open(doors, DATABASE, keyring.database_key())
@@ -138,10 +144,10 @@ async def load_meta(doors: Doors, remote: Remote, keyring: KeyRing, progress: Pr
             if known is not None and known != keyring.fs_id:
                 raise Diverged("the local state belongs to another filesystem")
             meta.local_set("fs_id", keyring.fs_id)
-            replica = Replica(doors, remote, keyring, meta, progress, unusable)
-            tip = await replica.find_tip()
+            replica = Replica(doors, remote, keyring, meta, progress, unusable, retreat.known if retreat is not None else None)
+            tip = retreat.base if retreat is not None else await replica.find_tip()
             await replica.catch_up(tip, in_office=False)
-            return meta, replica, tip
+            return meta, replica, retreat.tip if retreat is not None else tip
         except StartOver as again:
             meta.close()
             if again.unusable:
@@ -159,7 +165,8 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
     """A running filesystem; see the module's text. S3cfsError when it cannot be opened; nothing is lost then."""
     doors.disk.makedirs("journal")
     remote = Remote(backend, doors.threads, doors.clock, doors.limits.uploads_at_once, doors.limits.downloads_at_once)
-    meta, replica, tip = await load_meta(doors, remote, keyring, progress)
+    retreat = options.retreat
+    meta, replica, tip = await load_meta(doors, remote, keyring, progress, retreat)
     try:
         await _check_expected(remote, tip, options)
         writer: Writer | None = None
@@ -168,11 +175,13 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
             raise CacheUnusable("the local state holds changes that are not in the store yet: mount it writable first, "
                                 "or give a read-only mount another cache folder")
         if not options.read_only:
-            tier = await choose_tier(doors, remote, tip, options.sole_writer)
+            known = replace(tip, key=retreat.top) if retreat is not None else tip           # an object that is there
+            tier = await choose_tier(doors, remote, known, options.sole_writer)
             former = meta.local_get(WRITER)
             writer = Writer(doors, remote, tier, lambda number: keyring.sealer("record", number), options.host, options.process_alive,
                             every_s=promised_s(options.commits.commit_interval_s, doors.limits.heartbeat_s),
-                            former=former.decode() if former else "", kept_in=options.place)
+                            former=former.decode() if former else "", kept_in=options.place,
+                            newest=retreat.newest(remote) if retreat is not None else None)
             tip = await writer.claim(tip, takeover=options.takeover, on_wait=lambda text: progress(text, 0, 0))
             meta.local_set(WRITER, writer.nonce.encode())       # durable with the rows of the claim: catch_up commits
             try:

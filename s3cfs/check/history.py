@@ -29,6 +29,7 @@ class Seen:
     hash: ObjectHash | None = None
     prev: ObjectHash | None = None
     prev_key: str = ""
+    skips: int = 0                      # records before it that a repair left out
     trouble: str = ""
 
 
@@ -61,10 +62,12 @@ async def history(ctx: Context) -> AsyncGenerator[Problem, None]:
         spare = f"; the checkpoint at commit {covered} stands in for it" if link.n <= covered else ""
         yield ctx.object_problem(NAME, link.key, f"log record {link.key}: {link.text}{spare}", Supersede(link.key, link.n))
     late = sorted(seen.keys() - in_history - {link.key for link in broken}, key=lambda key: (seen[key].n, key))
+    left_out = [range(one.n - one.skips, one.n) for one in seen.values() if one.skips and one.key in in_history]
     for key in late:
         what = f"damaged ({seen[key].trouble}), and " if seen[key].trouble else ""
-        yield Problem(NAME, f"log record {key}: {what}in no history: it came too late, from a writer that had been replaced",
-                      Severity.NOTE, key)
+        repaired = any(seen[key].n in some for some in left_out)
+        why = "a repair went back to before it" if repaired else "it came too late, from a writer that had been replaced"
+        yield Problem(NAME, f"log record {key}: {what}in no history: {why}", Severity.NOTE, key)
     for manifest in ctx.checkpoints:
         there = seen.get(manifest.record_key)
         if there is not None and there.hash is not None and there.hash.hex() != manifest.record_hash:
@@ -83,7 +86,8 @@ async def _read(ctx: Context, places: dict[str, tuple[int, str, int]]) -> dict[s
             epoch, nonce, n = places[key]
             try:
                 found, data = await read_record(ctx.remote, key, sealer)
-                seen[key] = Seen(key, (epoch, nonce), n, record.object_hash(data), found.prev, str(found.info.get("prev_key", "")))
+                seen[key] = Seen(key, (epoch, nonce), n, record.object_hash(data), found.prev, str(found.info.get("prev_key", "")),
+                                 int(found.info.get("skips", 0)))
             except ObjectMissing:
                 pass                                                     # listed, and gone: the walk says so if it matters
             except (Damaged, NewerFormat) as error:
@@ -126,9 +130,9 @@ def walk(seen: dict[str, Seen], covered: int) -> tuple[list[Link], set[str]]:
             broken.append(Link(key, n, f"damaged: it is not the one whose hash {above} names"))
             below = _guess(seen, n, here.place)
         else:
-            if not here.prev_key and (n != 1 or here.prev != ids.ZERO_HASH):
+            if not here.prev_key and (n != 1 + here.skips or here.prev != ids.ZERO_HASH):
                 broken.append(Link(key, n, "damaged: it names no record before it"))
-            elif here.prev_key and _number(here.prev_key) != n - 1:
+            elif here.prev_key and _number(here.prev_key) != n - 1 - here.skips:
                 broken.append(Link(key, n, f"damaged: it names {here.prev_key} as the one before"))
             else:
                 above, expected, key = key, here.prev, here.prev_key

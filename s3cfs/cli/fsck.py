@@ -62,12 +62,12 @@ def run_helper(argv: Sequence[str]) -> int:
     """Turn the options of fsck(8) (-a -p -y -r -n -f -C[fd] -M -T -V ...) into ours; long options are ours already."""
     ours: list[str] = []
     words = iter(argv)
-    repair = False
+    repair = automatic = False
     for word in words:
         if word == "-o":
             next(words, None)
         elif word in ("-a", "-p", "-y", "-r"):
-            repair = True
+            repair, automatic = True, word in ("-a", "-p")
         elif word == "-f":
             ours.append("--full")
         elif word == "-n":
@@ -78,12 +78,13 @@ def run_helper(argv: Sequence[str]) -> int:
             ours.append("--help")
         elif not (word in ("-M", "-T", "-V", "-v", "-s", "-R", "-P", "-l") or word.startswith("-C")):
             raise UsageError(f"unknown option {word.partition('=')[0]} (see fsck.s3cfs --help)")
-    return _check(parser("fsck.s3cfs").parse([*ours, *(["--repair"] if repair else [])]))
+    return _check(parser("fsck.s3cfs").parse([*ours, *(["--repair"] if repair else [])]), automatic)
 
 
-def _check(args: Any) -> int:
+def _check(args: Any, automatic: bool = False) -> int:
     settings, options = load(args.url, arguments.given(args), ask=arguments.asker())
-    wanted = FsckOptions(repair=args.repair, full=args.full, cachedir=None if args.no_cache else options.cachedir)
+    wanted = FsckOptions(repair=args.repair, full=args.full, cachedir=None if args.no_cache else options.cachedir,
+                         automatic=automatic)
     with Progress(quiet=args.quiet, as_json=args.json) as progress:
         result = seam.app().fsck(settings, wanted, _reporter(args.json, progress), progress)
     if args.json:

@@ -33,6 +33,7 @@ class Tip:
     info: dict[str, Any] = field(default_factory=dict)
     writer: str = ""                   # who appended it: the nonce of one time in office
     time_ns: int = 0                   # by that machine's clock
+    current: str = ""                  # the folder of the next record, where it is not that of `key` (retreat.py)
 
     @property
     def signed_off(self) -> bool:
@@ -47,6 +48,8 @@ class Tip:
     @property
     def folder(self) -> str:
         """Where the next record of this history goes in T1."""
+        if self.current:
+            return self.current
         if self.kind is Kind.SEAL:
             return str(self.info["next"])
         return self.key.rpartition("/")[0] + "/" if self.key else GENESIS
@@ -93,6 +96,14 @@ async def find_tip(remote: Remote, sealer: Seals) -> Tip:
     key = records[max(records)]
     found, data = await read_record(remote, key, sealer)
     return tip_of(key, data, found)
+
+
+def number_of(key: str) -> int:
+    """Number of a record, from its key; 0 for the empty one, which comes before the first. Damaged."""
+    try:
+        return ids.parse_log_key(key)[3] if key else 0
+    except ValueError:
+        raise Damaged(f"a log record names {key!r:.80} as the one before") from None
 
 
 def epoch_of(folder: str) -> int:

@@ -47,7 +47,7 @@ from s3cfs.errors import AlreadyMounted, Damaged, Deposed, Exists, NotFound, Sto
 from s3cfs.formats import record
 from s3cfs.formats.record import Kind, Record
 from s3cfs.formats.seal import Seals
-from s3cfs.history.log import Tip, epoch_of, find_tip, list_log, read_record, tip_of
+from s3cfs.history.log import Tip, epoch_of, find_tip, list_log, number_of, read_record, tip_of
 from s3cfs.remote import Remote
 
 log = logging.getLogger(__name__)
@@ -115,13 +115,16 @@ class Writer:
 
     def __init__(self, doors: Doors, remote: Remote, tier: Tier, sealer_for: Callable[[int], Seals], host: Host,
                  process_alive: Callable[[Host], bool], *, every_s: float = 0.0, former: str = "",
-                 kept_in: str = "the local state of this machine") -> None:
+                 kept_in: str = "the local state of this machine",
+                 newest: Callable[[], Awaitable[Tip]] | None = None) -> None:
         """`every_s`: while it has something to say this writer may be silent for so long; its records tell those who wait for silence.
 
         `former`: the writer that this local state belonged to before; whoever holds its lock knows that it is gone.
         `kept_in`: where changes stay that are in no commit, for messages.
+        `newest` tells the tip where the newest record cannot be read (retreat.py).
         """
         self._every_s, self._former, self._kept_in = every_s, former, kept_in
+        self._look = newest or (lambda: find_tip(remote, sealer_for(0)))
         self._doors, self._remote, self.tier = doors, remote, tier
         self._sealer_for, self._host, self._alive = sealer_for, host, process_alive
         self.nonce = doors.random.bytes(8).hex()
@@ -197,7 +200,7 @@ class Writer:
         return tip
 
     async def _newest(self) -> Tip:
-        return await find_tip(self._remote, self._sealer_for(0))
+        return await self._look()
 
     def _lives(self, tip: Tip) -> AlreadyMounted:
         return AlreadyMounted(f"this filesystem is mounted on {described(tip)} and being written to. Unmount it there; or, if that "
@@ -224,6 +227,8 @@ class Writer:
             now = tip_of(key, there, found)
             if found.kind is Kind.SEAL:
                 raise AlreadyMounted(f"{described(now)} took this filesystem over just now")
+            if tip.current:                       # what came is in no chain with what is gone back to
+                raise self._lives(now)
             self._refuse_if_alive(tip, now, takeover)
             tip = now
         self.epoch = epoch
@@ -238,8 +243,8 @@ class Writer:
         if max(await self._claims()) > mine:
             await self._tidy(mine)
             raise AlreadyMounted("another machine is taking this filesystem over")
-        tip = await self._newest()                 # after the claim: what comes later is deposed
         try:
+            tip = await self._newest()             # after the claim: what comes later is deposed
             by_seal = not restating and self._by_seal(tip)           # a T1 writer was first: it looks at no claims
             self._refuse_if_alive(before, tip, takeover)
         except (AlreadyMounted, Unsupported):
@@ -297,7 +302,8 @@ class Writer:
     # ---------------------------------------------------------------- appending
 
     def _record(self, kind: Kind, tip: Tip, epoch: int, info: dict[str, Any], changeset: bytes = b"") -> Record:
-        info = {"by": self._host.to_info(), "tier": str(self.tier), "prev_key": tip.key,
+        left_out = tip.n - number_of(tip.key)
+        info = {"by": self._host.to_info(), "tier": str(self.tier), "prev_key": tip.key, **({"skips": left_out} if left_out else {}),
                 **({"every": self._every_s} if self._every_s else {}), **info}
         return Record(kind, tip.n + 1, epoch, self.nonce, tip.hash, self._doors.clock.time_ns(), info, changeset)
 

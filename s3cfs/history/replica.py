@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import trio
 
@@ -22,7 +23,7 @@ from s3cfs.formats import checkpoint, record
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.record import Kind, Record
 from s3cfs.formats.seal import Seals
-from s3cfs.history.log import Tip, find_tip, list_log, read_record
+from s3cfs.history.log import Tip, find_tip, list_log, number_of, read_record
 from s3cfs.ids import ObjectHash
 from s3cfs.meta import Meta
 from s3cfs.remote import Remote
@@ -67,6 +68,14 @@ class LocalTip:
         return cls(**found)
 
 
+class Read(NamedTuple):
+    """A record with the hash and the size of its object."""
+
+    record: Record
+    hash: ObjectHash
+    size: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Step:
     tip: Tip
@@ -92,7 +101,9 @@ class Replica:
     """Reads the history of one filesystem from its store into `meta`."""
 
     def __init__(self, doors: Doors, remote: Remote, keyring: KeyRing, meta: Meta, progress: Progress = lambda what, done, total: None,
-                 unusable: frozenset[str] = frozenset()) -> None:
+                 unusable: frozenset[str] = frozenset(), known: Mapping[str, Read] | None = None) -> None:
+        """`known`: records that cannot be read in the store, and what they are (retreat.py)."""
+        self._known = known or {}
         self._unusable = unusable          # manifests of checkpoints that were tried and are damaged
         self._restored = ""                # the one that this database was filled from
         self._doors, self._remote, self._keyring, self._meta, self._progress = doors, remote, keyring, meta, progress
@@ -121,11 +132,11 @@ class Replica:
             local = LocalTip.load(self._meta)
         try:
             steps = await self._chain(tip, local)
-        except ObjectMissing as exc:
-            if self._meta.outbox()[0]:
+        except (Damaged, ObjectMissing) as exc:
+            if self._meta.outbox()[0] and isinstance(exc, ObjectMissing):
                 raise Diverged("the store's log no longer reaches back to what this machine has, which still holds changes that are "
                                f"in no commit ({exc})") from None
-            if local.n and not done.checkpoint and await self._can_start_over(tip, local):
+            if local.n and not done.checkpoint and not self._meta.outbox()[0] and await self._can_start_over(tip, local):
                 raise StartOver from None
             raise
         except Diverged as exc:
@@ -144,14 +155,14 @@ class Replica:
         base = local.n
         folders = await list_log(self._remote)
         wanted = [key for folder in folders.values() for n, key in folder.items() if base < n <= tip.n]
-        fetched: dict[str, tuple[Record, ObjectHash, int] | Exception] = {}
+        fetched: dict[str, Read | Exception] = {}
 
         async def fetch(keys: list[str]) -> None:
             while keys:
                 key = keys.pop()
                 try:
                     found, data = await read_record(self._remote, key, self._sealer)
-                    fetched[key] = found, record.object_hash(data), len(data)
+                    fetched[key] = Read(found, record.object_hash(data), len(data))
                 except (Damaged, ObjectMissing) as exc:
                     fetched[key] = exc
                 self._progress("reading the log", len(fetched), len(wanted))
@@ -163,10 +174,8 @@ class Replica:
                     nursery.start_soon(fetch, queue)
         steps: list[_Step] = []
         key, expected = tip.key, tip.hash
-        while key and not (steps and steps[-1].tip.n == base + 1):
-            if tip.n == base:
-                break
-            answer = fetched.get(key)
+        while key and number_of(key) > base:
+            answer = self._known.get(key) or fetched.get(key)
             if answer is None:
                 raise ObjectMissing(f"log record {key} is missing from the store")
             if isinstance(answer, Exception):
@@ -180,6 +189,9 @@ class Replica:
             if base and key and not self._meta.outbox()[0] and await self._was_never_acknowledged(local, key):
                 log.warning("commit %d, which this machine has read, was never acknowledged and is in no history: beginning anew", base)
                 raise StartOver
+            if steps and steps[-1].found.info.get("skips"):
+                raise Diverged(f"a repair went back to commit {number_of(key)}, since records after it were damaged, "
+                               f"and this machine has seen commit {base}: what it has of the commits between is in its cache folder only")
             raise Diverged(f"the store's history differs from what this machine has seen at commit {base}: "
                            "another copy of the bucket, or it was tampered with")
         steps.reverse()
@@ -258,7 +270,7 @@ class Replica:
                 try:
                     manifest = await self.read_manifest(key)
                     for part in manifest.parts:
-                        await self._read_part(manifest, part)
+                        await self.read_part(manifest, part)
                     await self._chain(tip, LocalTip(commit, manifest.record_key, ObjectHash(bytes.fromhex(manifest.record_hash))))
                     return True
                 except (Damaged, Diverged, ObjectMissing, NotFound) as exc:
@@ -281,7 +293,7 @@ class Replica:
         except Damaged as exc:
             raise Damaged(f"checkpoint {key} is damaged: {exc}") from None
 
-    async def _read_part(self, manifest: checkpoint.Manifest, part: checkpoint.Part) -> list[bytes]:
+    async def read_part(self, manifest: checkpoint.Manifest, part: checkpoint.Part) -> list[bytes]:
         data = await self._remote.get(part.key)
         if record.object_hash(data).hex() != part.hash:
             raise Damaged(f"checkpoint part {part.key} is damaged")
@@ -290,7 +302,7 @@ class Replica:
     async def _load_checkpoint(self, key: str) -> None:
         manifest = await self.read_manifest(key)
         for number, part in enumerate(manifest.parts, 1):
-            for changeset in await self._read_part(manifest, part):
+            for changeset in await self.read_part(manifest, part):
                 self._meta.apply(changeset)
             self._progress("reading the checkpoint", number, len(manifest.parts))
         LocalTip(manifest.commit, manifest.record_key, ObjectHash(bytes.fromhex(manifest.record_hash)), 0, 0, manifest.commit,

@@ -1,6 +1,7 @@
 """Changesets: taking in those of another writer (or of a checkpoint), and handing out one's own from the outbox."""
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 import apsw
@@ -11,6 +12,7 @@ from s3cfs.meta.engine import Engine, translate
 from s3cfs.meta.types import OutboxSlice
 
 STREAM_BYTES = 64 << 10
+NAMES_SHOWN = 5
 _COLUMNS = {table.name: table.columns for table in schema.REPLICATED}
 _REASONS = {apsw.SQLITE_CHANGESET_DATA: "the row is different here", apsw.SQLITE_CHANGESET_NOTFOUND: "the row is not here",
             apsw.SQLITE_CHANGESET_CONFLICT: "the row is here already", apsw.SQLITE_CHANGESET_CONSTRAINT: "a constraint forbids it"}
@@ -149,6 +151,30 @@ def _pieces(changeset: bytes) -> Callable[[int], bytes]:
         at += size
         return changeset[at - size:at]
     return read
+
+
+def describe(changeset: bytes) -> str:
+    """What it did, in words for people: names, and how many rows of each kind."""
+    made: list[str] = []
+    removed: list[str] = []
+    files: set[int] = set()
+    rows = 0
+    try:
+        for change in apsw.Changeset.iter(changeset):
+            rows += 1
+            if change.name == "dentry" and change.op in ("INSERT", "DELETE"):
+                values, names = (change.new, made) if change.op == "INSERT" else (change.old, removed)
+                assert values is not None
+                names.append(os.fsdecode(values[1]))          # type: ignore[arg-type]
+            elif change.name == "extent" and (values := change.new if change.op == "INSERT" else change.old):
+                files.add(int(values[0]))                     # type: ignore[arg-type]
+    except (apsw.Error, UnicodeDecodeError):
+        return "changes that cannot be read"
+    words = [f"{len(names)} names {what} ({', '.join(map(repr, names[:NAMES_SHOWN]))}{', ...' if len(names) > NAMES_SHOWN else ''})"
+             for names, what in ((made, "made"), (removed, "removed")) if names]
+    if files:
+        words.append(f"content of {len(files)} files")
+    return f"{rows} rows" + (": " + ", ".join(words) if words else "")
 
 
 def _where(change: apsw.TableChange) -> str:

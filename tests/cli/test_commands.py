@@ -192,10 +192,10 @@ def test_fsck_hands_on_and_answers(below: Below, capsys: pytest.CaptureFixture[s
     out, err = capsys.readouterr()
     assert out == "/a: damaged at 7\n" and err == "errors left uncorrected (1 damaged chunks)\n"
     options = below.asked[-1][1]
-    assert (options.full, options.repair, options.cachedir) == (True, True, "/c")
+    assert (options.full, options.repair, options.cachedir, options.automatic) == (True, True, "/c", False)
     assert cli.fsck_main(["-a", "-f", "-C3", "-T", "--no-cache", "--json", URL]) == 4
     options = below.asked[-1][1]
-    assert (options.full, options.repair, options.cachedir) == (True, True, None)
+    assert (options.full, options.repair, options.cachedir, options.automatic) == (True, True, None, True)
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
         {"problem": {"path": "/a", "offset": 7}}, {"counts": {"damaged_chunks": 1}, "exit_code": 4}]
     assert cli.fsck_main(["-Z", URL]) == 16 == cli.main(["fsck"]) == cli.main(["fsck", "nonsense"])

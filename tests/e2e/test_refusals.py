@@ -224,7 +224,7 @@ def test_a_damaged_record_of_the_log(copied: Filesystem, which: int, how: str):
         assert (mount / "data").stat().st_size == 6 << 20
         return
     line = no_mount(copied, ExitCode.OBJECT_MISSING if how == "missing" else ExitCode.DAMAGED)
-    assert str(path.relative_to(copied.base / "store")) in line + copied.fsck(code=12)
+    assert str(path.relative_to(copied.base / "store")) in line + copied.fsck(code=4)
 
 
 def damage(path: Path, how: str) -> None:
