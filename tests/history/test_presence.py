@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 import trio
 
-from s3cfs.app.node import Node
-from s3cfs.errors import DataError
+from s3cfs.app.node import Node, NodeOptions, open_node
+from s3cfs.errors import AlreadyMounted, DataError
 from s3cfs.formats.record import Kind
 from s3cfs.history.health import State
+from s3cfs.history.office import Host
 from s3cfs.limits import DEFAULTS, Limits
+from tests.sim.doors import Incarnation, SimDrive, SimStore, detach, make_doors
 
-from .kit import Life, Site, content, new_machine, state, write_file
+from .kit import KEYRING, SUPERBLOCK, Life, Site, content, new_machine, state, write_file
 from .seal import seal_now
 
 
@@ -124,6 +126,53 @@ class LastKind:
     async def before(self) -> list[bool]:
         """Of each gap, whether a RELEASE began it."""
         return [entry.kind is Kind.RELEASE for entry in await self.life.history()]
+
+
+def test_another_machine_does_not_take_a_busy_writer_for_dead() -> None:
+    """It tries again and again, and is refused each time; the writer ends its work and is not deposed."""
+    site = Site(limits=Limits(pack_target_bytes=64 << 10))
+    refusals: list[str] = []
+
+    async def main(life: Life) -> None:
+        async def other() -> None:
+            incarnation = Incarnation("b")
+            doors = make_doors(incarnation, SimDrive(), 7)
+            options = NodeOptions(host=Host("boot-b", "ns", 1, 1), process_alive=lambda host: False)
+            try:
+                while True:
+                    await life.doors.clock.sleep(7)
+                    try:
+                        async with open_node(doors, SimStore(incarnation, site.bucket), KEYRING, SUPERBLOCK, options):
+                            raise AssertionError("it took over from a writer that lives")
+                    except AlreadyMounted as error:
+                        refusals.append(str(error))
+            finally:
+                detach(doors.disk)  # type: ignore[arg-type]
+
+        async with life.node() as node:
+            line, real = trio.CapacityLimiter(3), node.remote.put
+
+            async def slow(key: str, data: bytes, only_if_absent: bool = False) -> None:
+                if key.startswith("pack/"):
+                    async with line:
+                        await life.doors.clock.sleep(5)
+                await real(key, data, only_if_absent)
+
+            node.remote.put = slow  # type: ignore[method-assign, assignment]
+            await write_file(node, b"first", content(0))
+            await node.flush()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(other)
+                for number in range(60):
+                    await node.vfs.fsync(await write_file(node, b"%d" % number, content(number, 70_000)))
+                    await life.doors.clock.sleep(0.5)
+                await node.flush()
+                nursery.cancel_scope.cancel()
+            assert state(node) is State.OK
+
+    site.live(main)
+    assert len(refusals) > 3
+    assert len(new_machine(site)) == 61
 
 
 # ---------------------------------------------------------------- P2
