@@ -156,8 +156,7 @@ def test_a_file_removed_while_a_run_of_it_is_staged_leaves_no_memory_behind(tmp_
             await node.vfs.unlink(1, b"f")
             await node.vfs.release(ino)
             hold.open()
-            await node.flush()
-            assert (node.files.ram_bytes, node.files.pending_bytes) == (0, 0)
+            await until(lambda: (node.files.ram_bytes, node.files.pending_bytes) == (0, 0))
 
     trio.run(main)
 
