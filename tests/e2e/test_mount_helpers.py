@@ -20,7 +20,7 @@ from .test_refusals import needs_root, refused, tmpfs
 
 pytestmark = pytest.mark.mount
 MIB = 1 << 20
-PRIVATE = ["unshare", "--mount", "--propagation", "private"]
+NAMESPACE = ["unshare", "--mount", "--propagation", "slave"]      # what other tests unmount goes from it, too
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_mount_and_umount_by_the_systems_commands(local_fs: Filesystem, installe
         cp {data} {mnt}/more
         umount {mnt}
         rm -r {local_fs.base}/cache"""
-    done = subprocess.run([*PRIVATE, "sh", "-c", script], env=local_fs.environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*NAMESPACE, "sh", "-c", script], env=local_fs.environment(), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     first, second = (set(line.split()[5].split(",")) for line in done.stdout.splitlines())
     assert "nosuid" not in first and "nodev" not in first
@@ -65,13 +65,12 @@ def test_mount_and_umount_by_the_systems_commands(local_fs: Filesystem, installe
 
 
 @contextlib.contextmanager
-def mounted_in_another_namespace() -> Iterator[int]:
-    """A process in a mount namespace of its own, with a copy of everything mounted now."""
-    with subprocess.Popen([*PRIVATE, "sleep", "1000"]) as sleeper:
+def mounted_in_another_namespace(path: Path) -> Iterator[int]:
+    """A process in a mount namespace of its own, where this stays mounted."""
+    script = f"mount --make-private {path}; exec sleep 1000"
+    with subprocess.Popen([*NAMESPACE, "sh", "-c", script]) as sleeper:
         try:
-            here = os.readlink("/proc/self/ns/mnt")
-            until(lambda: os.readlink(f"/proc/{sleeper.pid}/ns/mnt") != here and Path(f"/proc/{sleeper.pid}/comm").read_text() == "sleep\n",
-                  "it sleeps in there")
+            until(lambda: Path(f"/proc/{sleeper.pid}/comm").read_text() == "sleep\n", "it sleeps in there")
             yield sleeper.pid
         finally:
             sleeper.kill()
@@ -82,7 +81,7 @@ def test_umount_of_what_another_namespace_has_mounted_too(local_fs: Filesystem):
     """It ends, says who, and everything is in the store; the process ends with the last mount."""
     mount = local_fs.mount("--commit-interval", "60s")
     data = os.urandom(MIB)
-    with mounted_in_another_namespace() as sleeper:
+    with mounted_in_another_namespace(mount.path) as sleeper:
         (mount / "data").write_bytes(data)
         refused(local_fs, "umount", mount.path, code=ExitCode.MOUNTPOINT, says=f"process {sleeper}")
         assert not mounted_at(mount.path) and mount.alive and mount.stat()["lag"]["bytes"] == 0

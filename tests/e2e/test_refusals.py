@@ -408,7 +408,7 @@ AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--i
 
 
 def hidden(more: str) -> list[str]:
-    return ["unshare", "-m", "sh", "-ec", HIDE.format(more=more), "sh"]
+    return ["unshare", "-m", "--propagation", "slave", "sh", "-ec", HIDE.format(more=more), "sh"]
 
 
 @needs_root
