@@ -5,6 +5,7 @@ import contextlib
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -87,12 +88,18 @@ def test_a_store_that_refuses_after_the_key_was_shown_leaves_nothing(tmp_path: P
     assert done.returncode not in (0, ExitCode.INTERNAL) and done.stderr.count("s3cfs: ") == 1 and objects(tmp_path) == ["super"]
 
 
+def minds_interrupts() -> None:
+    """In a child: whoever runs these tests may ignore SIGINT, as a shell's background job does, and a child would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def on_a_terminal(argv: list[str], typed: list[bytes]) -> tuple[int, str]:
     """The command on a terminal of its own; each of `typed` is written when a prompt is there. Exit code and what was shown."""
     child, terminal = pty.fork()
     if child == 0:
         try:
             os.environ.pop("S3CFS_PASSPHRASE", None)
+            minds_interrupts()
             os.chdir(ROOT)
             os.execv(sys.executable, [*S3CFS, *argv])
         finally:
@@ -144,7 +151,7 @@ def test_an_interrupt_while_modules_are_imported(argv: list[str], code: int):
     """The first one, somewhere in logging and argparse, inside a command's own."""
     for number in (1, 2, 5, 20, 60):
         done = subprocess.run([sys.executable, "-c", INTERRUPTED_AT_IMPORT, str(number), *argv], cwd=ROOT, text=True, capture_output=True,
-                              check=False, timeout=WITHIN_S)
+                              check=False, timeout=WITHIN_S, preexec_fn=minds_interrupts)
         assert (done.returncode, done.stderr) == (code, "s3cfs: interrupted\n"), (number, done.stderr)
 
 
