@@ -2,7 +2,7 @@
 _s3cfs() {
     local cur=${COMP_WORDS[COMP_CWORD]} words
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W "mkfs mount umount fsck stat ctl debug help version" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "mkfs mount umount fsck stat ctl probe debug help version" -- "$cur")
         return
     fi
     case ${COMP_WORDS[1]} in
@@ -12,12 +12,13 @@ _s3cfs() {
         fsck) words="--help --repair --full --quick --no-cache --cachedir --authfile --backend-options --passphrase-fd --quiet --json" ;;
         stat) words="--help --json" ;;
         ctl) words="--help flush drop-cache log-level" ;;
+        probe) words="--help --takeover --authfile --backend-options --passphrase-fd --quiet --json" ;;
         debug) words="--help dump" ;;
         help) words="--help" ;;
         version) words="--help --json" ;;
         *) words= ;;
     esac
-    if [ "${COMP_WORDS[1]}" = help ]; then words="mkfs mount umount fsck stat ctl debug help version"; fi
+    if [ "${COMP_WORDS[1]}" = help ]; then words="mkfs mount umount fsck stat ctl probe debug help version"; fi
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur"; compgen -d -- "$cur")
 }
 complete -o filenames -F _s3cfs s3cfs

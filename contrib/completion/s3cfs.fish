@@ -58,6 +58,14 @@ complete -c s3cfs -n '__fish_seen_subcommand_from ctl' -l help -d 'show this hel
 complete -c s3cfs -n '__fish_seen_subcommand_from ctl' -a flush
 complete -c s3cfs -n '__fish_seen_subcommand_from ctl' -a drop-cache
 complete -c s3cfs -n '__fish_seen_subcommand_from ctl' -a log-level
+complete -c s3cfs -n __fish_use_subcommand -f -a probe -d 'try what a store can do, and note it if it has changed'
+complete -c s3cfs -n '__fish_seen_subcommand_from probe' -l help -d 'show this help message and exit'
+complete -c s3cfs -n '__fish_seen_subcommand_from probe' -l takeover -d 'the last machine that had it mounted is certainly gone'
+complete -c s3cfs -n '__fish_seen_subcommand_from probe' -l authfile -r -d 'authentication file'
+complete -c s3cfs -n '__fish_seen_subcommand_from probe' -l backend-options -r -d 'options of the backend, instead of those in the file'
+complete -c s3cfs -n '__fish_seen_subcommand_from probe' -l passphrase-fd -r -d 'read the passphrase from this open file descriptor'
+complete -c s3cfs -n '__fish_seen_subcommand_from probe' -l quiet -d 'no progress and no remarks, errors only'
+complete -c s3cfs -n '__fish_seen_subcommand_from probe' -l json -d 'the result as JSON on stdout (progress as JSON lines on stderr)'
 complete -c s3cfs -n __fish_use_subcommand -f -a debug -d 'look into the objects of a store'
 complete -c s3cfs -n '__fish_seen_subcommand_from debug' -l help -d 'show this help message and exit'
 complete -c s3cfs -n '__fish_seen_subcommand_from debug' -a dump

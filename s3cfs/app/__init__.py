@@ -1,6 +1,6 @@
 """The only place that constructs: everything below takes what it needs as an argument and is wired here.
 
-`mkfs`, `mount`, `fsck` and `dump` are what the command line calls; `node.open_node` is a filesystem without a kernel.
+`mkfs`, `mount`, `fsck`, `probe` and `dump` are what the command line calls; `node.open_node` is a filesystem without a kernel.
 """
 from __future__ import annotations
 
@@ -8,5 +8,6 @@ from .fsck import FsckResult, fsck
 from .make import MkfsResult, mkfs
 from .mount import mount
 from .store import dump
+from .verdict import ProbeResult, probe
 
-__all__ = ["FsckResult", "MkfsResult", "dump", "fsck", "mkfs", "mount"]
+__all__ = ["FsckResult", "MkfsResult", "ProbeResult", "dump", "fsck", "mkfs", "mount", "probe"]

@@ -5,7 +5,7 @@ import os
 import socket
 from pathlib import Path
 
-from s3cfs.history.office import Host
+from s3cfs.history.log import Host
 
 
 def this_host() -> Host:

@@ -31,8 +31,8 @@ from s3cfs.formats.superblock import Superblock
 from s3cfs.history.commits import Commits
 from s3cfs.history.commits import Options as CommitOptions
 from s3cfs.history.health import State
-from s3cfs.history.log import Tip, list_log
-from s3cfs.history.office import Host, Takeover, Writer
+from s3cfs.history.log import Host, Tip, list_log
+from s3cfs.history.office import Takeover, Writer
 from s3cfs.history.presence import promised_s
 from s3cfs.history.replica import Progress, Replica, StartOver
 from s3cfs.history.retreat import Retreat

@@ -7,6 +7,7 @@ The tip is the highest n in the folder of the highest epoch that holds a record.
 """
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +54,44 @@ class Tip:
         if self.kind is Kind.SEAL:
             return str(self.info["next"])
         return self.key.rpartition("/")[0] + "/" if self.key else GENESIS
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Who writes, as precisely as a computer can be named, so that a dead process of this very machine is known to be dead."""
+
+    boot_id: str = ""
+    pid_namespace: str = ""
+    pid: int = 0
+    start_ticks: int = 0           # of the process, since boot: a pid alone is reused
+    name: str = ""
+
+    def to_info(self) -> dict[str, Any]:
+        return {"boot": self.boot_id, "ns": self.pid_namespace, "pid": self.pid, "start": self.start_ticks, "host": self.name}
+
+    @classmethod
+    def from_info(cls, info: dict[str, Any]) -> Host | None:
+        raw = info.get("by")
+        if not isinstance(raw, dict):
+            return None
+        return cls(str(raw.get("boot", "")), str(raw.get("ns", "")), int(raw.get("pid", 0)), int(raw.get("start", 0)),
+                   str(raw.get("host", "")))
+
+    def same_machine(self, other: Host) -> bool:
+        return (bool(self.boot_id and self.pid_namespace) and self.boot_id == other.boot_id
+                and self.pid_namespace == other.pid_namespace)
+
+
+def described(tip: Tip) -> str:
+    """The writer of a record in words: its machine and process."""
+    owner = Host.from_info(tip.info)
+    if owner is None or not owner.name:
+        return "another machine"
+    return f"{owner.name} (process {owner.pid})" if owner.pid else owner.name
+
+
+def moment(time_ns: int) -> str:
+    return datetime.datetime.fromtimestamp(time_ns // 10**9, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def tip_of(key: str, data: bytes, found: Record) -> Tip:

@@ -33,11 +33,9 @@ INVARIANT F2: the bytes of a record with changes are durable locally before thei
 """
 from __future__ import annotations
 
-import datetime
 import enum
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -47,7 +45,7 @@ from s3cfs.errors import AlreadyMounted, Damaged, Deposed, Exists, NotFound, Sto
 from s3cfs.formats import record
 from s3cfs.formats.record import Kind, Record
 from s3cfs.formats.seal import Seals
-from s3cfs.history.log import Tip, epoch_of, find_tip, list_log, number_of, read_record, tip_of
+from s3cfs.history.log import Host, Tip, described, epoch_of, find_tip, list_log, moment, number_of, read_record, tip_of
 from s3cfs.remote import Remote
 
 log = logging.getLogger(__name__)
@@ -70,44 +68,6 @@ class Takeover(enum.StrEnum):
     NO = "no"                      # nobody who may live
     IDLE = "idle"                  # a writer that had nothing to say: for nodes that vanish and are made again by a program
     YES = "yes"                    # anybody
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """Who writes, as precisely as a computer can be named, so that a dead process of this very machine is known to be dead."""
-
-    boot_id: str = ""
-    pid_namespace: str = ""
-    pid: int = 0
-    start_ticks: int = 0           # of the process, since boot: a pid alone is reused
-    name: str = ""
-
-    def to_info(self) -> dict[str, Any]:
-        return {"boot": self.boot_id, "ns": self.pid_namespace, "pid": self.pid, "start": self.start_ticks, "host": self.name}
-
-    @classmethod
-    def from_info(cls, info: dict[str, Any]) -> Host | None:
-        raw = info.get("by")
-        if not isinstance(raw, dict):
-            return None
-        return cls(str(raw.get("boot", "")), str(raw.get("ns", "")), int(raw.get("pid", 0)), int(raw.get("start", 0)),
-                   str(raw.get("host", "")))
-
-    def same_machine(self, other: Host) -> bool:
-        return (bool(self.boot_id and self.pid_namespace) and self.boot_id == other.boot_id
-                and self.pid_namespace == other.pid_namespace)
-
-
-def described(tip: Tip) -> str:
-    """The writer of a record in words: its machine and process."""
-    owner = Host.from_info(tip.info)
-    if owner is None or not owner.name:
-        return "another machine"
-    return f"{owner.name} (process {owner.pid})" if owner.pid else owner.name
-
-
-def moment(time_ns: int) -> str:
-    return datetime.datetime.fromtimestamp(time_ns // 10**9, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 class Writer:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from s3cfs.app.host import process_alive, this_host
-from s3cfs.history.office import Host
+from s3cfs.history.log import Host
 
 NEW_MOUNTS, PRIVATE = 0x00020000, 1 << 18 | 1 << 14
 NOBODY = 65534

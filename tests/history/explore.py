@@ -16,8 +16,8 @@ from s3cfs.doors import Doors
 from s3cfs.errors import AlreadyMounted, Exists, NotFound, StoreError, Temporary
 from s3cfs.formats import record
 from s3cfs.formats.record import Kind, Record
-from s3cfs.history.log import Tip, find_tip
-from s3cfs.history.office import Host, Takeover, Tier, Writer
+from s3cfs.history.log import Host, Tip, find_tip
+from s3cfs.history.office import Takeover, Tier, Writer
 
 
 class NullSealer:

@@ -16,8 +16,8 @@ from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.record import Record
 from s3cfs.history.commits import Options
 from s3cfs.history.health import State
-from s3cfs.history.log import find_tip
-from s3cfs.history.office import Host, Takeover
+from s3cfs.history.log import Host, find_tip
+from s3cfs.history.office import Takeover
 from s3cfs.history.replica import LocalTip
 from s3cfs.limits import DEFAULTS, Limits
 from s3cfs.remote import Remote

@@ -8,7 +8,8 @@ import pytest
 from s3cfs.app.node import NodeOptions
 from s3cfs.errors import AlreadyMounted, S3cfsError
 from s3cfs.history.health import State
-from s3cfs.history.office import Host, Takeover
+from s3cfs.history.log import Host
+from s3cfs.history.office import Takeover
 
 from .kit import SUPERBLOCK, Life, Site, content, new_machine, state, write_file
 from .seal import seal_now

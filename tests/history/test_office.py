@@ -7,8 +7,8 @@ import pytest
 
 from s3cfs.errors import AlreadyMounted, Denied, StoreError, Temporary
 from s3cfs.formats.record import Kind
-from s3cfs.history.log import Tip, find_tip
-from s3cfs.history.office import Host, Takeover, Tier, Writer
+from s3cfs.history.log import Host, Tip, find_tip
+from s3cfs.history.office import Takeover, Tier, Writer
 from s3cfs.limits import DEFAULTS
 
 from .explore import SEALER, Call, Chooser, Line, World, career, in_office, work

@@ -5,7 +5,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from s3cfs.history.office import Host, Takeover
+from s3cfs.history.log import Host
+from s3cfs.history.office import Takeover
 
 from .crash import Incarnation
 from .disk import SimDrive
