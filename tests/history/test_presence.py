@@ -11,7 +11,7 @@ from s3cfs.app.node import Node, NodeOptions, open_node
 from s3cfs.errors import AlreadyMounted, DataError
 from s3cfs.formats.record import Kind
 from s3cfs.history.health import State
-from s3cfs.history.office import Host
+from s3cfs.history.log import Host
 from s3cfs.limits import DEFAULTS, Limits
 from tests.sim.doors import Incarnation, SimDrive, SimStore, detach, make_doors
 
