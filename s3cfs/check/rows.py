@@ -18,7 +18,6 @@ from s3cfs.meta import Problem as RowProblem
 
 NAME = "rows"
 SHOWN_MAX = 1000
-OUTBOX_MAX_BYTES = 256 << 20           # beyond it local state is not compared
 _BY_INODE = frozenset(("orphan with a name", "parent of a folder", "link count",
                        "extent beyond its chunk", "missing chunk", "overlapping extents",
                        "extent beyond the size", "inline and extents", "allocated bytes", "folder with several names"))
@@ -37,38 +36,37 @@ async def rows(ctx: Context) -> AsyncGenerator[Problem, None]:
     if pending:
         yield Problem(NAME, f"{pending} transactions ({pending_bytes} bytes of metadata) are in the local state and not in the store yet: "
                       "mount the filesystem to bring them there", Severity.NOTE)
-    repair: Repair = MendRows()
+    repair: Repair | None = MendRows()
     if ctx.local is not None and (ctx.full or broken or found):
         given_back = None if pending else DropLocalState()
-        differs, from_store = await _compare(ctx, meta)
-        if differs:
-            yield Problem(NAME, differs, object="meta.db", repair=given_back)
-            async for problem in _shown(meta, [*broken], found, given_back):
-                yield problem
-            async for problem in _shown(meta, [], from_store, MendRows() if not pending else None):
-                yield problem
-            return
-        if broken:
-            repair = DropLocalState()
-    async for problem in _shown(meta, broken, found, repair if not broken or not pending else None):
+        try:
+            rebuilt = await ctx.rebuild()
+        except (Damaged, ObjectMissing, Diverged, RolledBack) as error:      # then the local state may be the only whole copy
+            yield Problem(NAME, f"the local state cannot be compared with the store, which cannot be read: {error}", Severity.NOTE)
+            repair = None
+        else:
+            differs, from_store = _compare(rebuilt, meta)
+            if differs:
+                yield Problem(NAME, differs, object="meta.db", repair=given_back)
+                async for problem in _shown(meta, [*broken], found, given_back):
+                    yield problem
+                async for problem in _shown(meta, [], from_store, MendRows() if not pending else None):
+                    yield problem
+                return
+            if broken:
+                repair = given_back
+    async for problem in _shown(meta, broken, found, repair):
         yield problem
 
 
-async def _compare(ctx: Context, meta: Meta) -> tuple[str, list[RowProblem]]:
-    """("" or how local state differs, what is wrong with the store's rows)."""
-    try:
-        rebuilt = await ctx.rebuild()
-    except (Damaged, ObjectMissing, Diverged, RolledBack) as error:
-        return f"the local state cannot be compared with the store, which cannot be read: {error}", []
+def _compare(rebuilt: Meta, meta: Meta) -> tuple[str, list[RowProblem]]:
+    """("" or how local state differs from the store's rows, what is wrong with those). Closes `rebuilt`."""
     try:
         wrong = list(rebuilt.audit.problems())
-        merged = meta.merge_outbox(1 << 62) if meta.outbox()[1] <= OUTBOX_MAX_BYTES else None
-        if meta.outbox()[0] and merged is None:
-            return "", wrong
         try:
-            if merged is not None and merged[1]:
-                rebuilt.apply(merged[1])
-                rebuilt.commit()
+            for changeset in meta.unsent_changes():
+                rebuilt.apply(changeset)
+            rebuilt.commit()
         except (Diverged, Damaged) as error:
             return f"changes of the local state that are not in the store yet do not fit to what is there: {error}", wrong
         same = rebuilt.fingerprint() == meta.fingerprint()

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import apsw
 
@@ -90,26 +90,10 @@ class Changes:
         """No record may end with a row that is in the outbox now: a pack that they name will not come to the store."""
         self._engine.run("UPDATE outbox SET packs = NULL WHERE packs IS NOT NULL")
 
-    def merge_outbox(self, max_bytes: int) -> tuple[int, bytes, int] | None:
-        """(last id, one changeset with the effect of all, how many) of the oldest rows: at least one, then while they fit.
-
-        The changeset is b"" when they undo each other. None when the outbox is empty.
-        """
-        total = 0
-        ids: list[int] = []
-        for id, size in self._engine.all("SELECT id, length(changeset) FROM outbox ORDER BY id"):
-            if ids and total + size > max_bytes:
-                break
-            ids.append(id)
-            total += size
-        if not ids:
-            return None
-        if len(ids) == 1:
-            return ids[0], self._changeset(ids[0]), 1
-        builder = apsw.ChangesetBuilder()  # type: ignore[no-untyped-call]
-        for id in ids:
-            builder.add(self._changeset(id))
-        return ids[-1], builder.output(), len(ids)
+    def unsent_changes(self) -> Iterator[bytes]:
+        """All rows of the outbox, oldest first, one at a time."""
+        for (id,) in self._engine.all("SELECT id FROM outbox ORDER BY id"):
+            yield self._changeset(id)
 
     def _changeset(self, id: int) -> bytes:
         row = self._engine.one("SELECT changeset FROM outbox WHERE id = ?", (id,))

@@ -61,7 +61,7 @@ class Meta:
 
         self.apply, self.outbox = changes.apply, changes.outbox
         self.outbox_slice, self.void_cuts = changes.outbox_slice, changes.void_cuts
-        self.merge_outbox, self.drop_outbox, self.last_outbox_id = changes.merge_outbox, changes.drop_outbox, changes.last_outbox_id
+        self.unsent_changes, self.drop_outbox, self.last_outbox_id = changes.unsent_changes, changes.drop_outbox, changes.last_outbox_id
 
         self.local_get, self.local_set, self.local_delete = local.local_get, local.local_set, local.local_delete
         self.note_unsent, self.unsent, self.forget_unsent = local.note_unsent, local.unsent, local.forget_unsent

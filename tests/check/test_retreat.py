@@ -131,13 +131,14 @@ def test_the_first_record_that_says_anything(world: World) -> None:
     assert world.fsck(repair=True).code == 1 and seen_elsewhere(world) == [] and world.fsck(full=True).code == 0
 
 
-def test_a_machine_that_has_seen_the_newest_record_loses_nothing(world: World) -> None:
+@pytest.mark.parametrize("full", [False, True])
+def test_a_machine_that_has_seen_the_newest_record_loses_nothing(world: World, full: bool) -> None:
     local = world.local                                          # type: ignore[attr-defined]
     newest = world.log()[-1]
     spoil(world, newest)
-    checked = world.fsck(local=local)
+    checked = world.fsck(local=local, full=full)
     assert checked.code == 4 and checked.names(newest, "nothing is lost")
-    assert world.fsck(local=local, repair=True).code == 1
+    assert world.fsck(local=local, full=full, repair=True).code == 1
     assert seen_elsewhere(world) == ["four", "one", "three", "two"]
     assert world.fsck().code == 0
 

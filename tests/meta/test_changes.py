@@ -27,10 +27,10 @@ def replica(tmp_path: Path) -> Meta:
 
 
 def drain(meta: Meta) -> bytes:
-    merged = meta.merge_outbox(1 << 30)
-    assert merged
-    meta.drop_outbox(merged[0])
-    return merged[1]
+    part = meta.outbox_slice(1 << 30)
+    assert part
+    meta.drop_outbox(part.upto)
+    return merge_changesets(part.changesets)
 
 
 async def every_table(meta: Meta) -> None:
@@ -140,7 +140,7 @@ def test_what_is_no_changeset_is_damage_not_divergence(meta: Meta, replica: Meta
 
 
 def test_merging_the_outbox(meta: Meta, replica: Meta) -> None:
-    assert meta.merge_outbox(1000) is None and meta.last_outbox_id() == 0
+    assert meta.outbox_slice(1000) is None and meta.last_outbox_id() == 0
     sizes = []
     for number in range(10):
         run(add_file(meta, b"%d" % number))
@@ -149,12 +149,12 @@ def test_merging_the_outbox(meta: Meta, replica: Meta) -> None:
         sizes.append(made.changeset_bytes)
     rows, total, oldest = meta.outbox()
     assert (rows, total) == (10, sum(sizes)) and oldest
-    first = meta.merge_outbox(1)
-    assert first and first[2] == 1                          # at least one
-    some = meta.merge_outbox(sum(sizes[:4]))
-    assert some and some[2] == 4 and len(some[1]) < sum(sizes[:4])
-    replica.apply(some[1])
-    meta.drop_outbox(some[0])
+    first = meta.outbox_slice(1)
+    assert first and len(first.changesets) == 1             # at least one
+    some = meta.outbox_slice(sum(sizes[:4]))
+    assert some and len(some.changesets) == 4 and len(merge_changesets(some.changesets)) < some.bytes == sum(sizes[:4])
+    replica.apply(merge_changesets(some.changesets))
+    meta.drop_outbox(some.upto)
     assert meta.outbox()[0] == 6
     replica.apply(drain(meta))
     assert replica.fingerprint() == meta.fingerprint() and meta.outbox() == (0, 0, None)
@@ -162,8 +162,7 @@ def test_merging_the_outbox(meta: Meta, replica: Meta) -> None:
     meta.commit()
     run(meta.update_inode(1, mode=0o040755))
     meta.commit()
-    merged = meta.merge_outbox(1 << 20)
-    assert merged and merged[1:] == (b"", 2)                # they undo each other
+    assert drain(meta) == b""                               # they undo each other
 
 
 def test_a_record_ends_with_a_complete_transaction(meta: Meta, replica: Meta) -> None:
@@ -205,9 +204,12 @@ def test_merging_in_pieces_is_merging(meta: Meta) -> None:
         run(meta.update_inode(1, mtime_ns=round))
         run(add_file(meta, b"again-%d" % round))
         meta.commit()
-    part, merged = meta.outbox_slice(1 << 30), meta.merge_outbox(1 << 30)
-    assert part and merged and part.bytes > 3 * STREAM_BYTES
-    assert merge_changesets(part.changesets) == merged[1]
+    part = meta.outbox_slice(1 << 30)
+    assert part and part.bytes > 3 * STREAM_BYTES and part.changesets == list(meta.unsent_changes())
+    builder = apsw.ChangesetBuilder()
+    for changeset in part.changesets:
+        builder.add(changeset)
+    assert merge_changesets(part.changesets) == builder.output()
     run(meta.update_inode(1, mode=0o040700))
     meta.commit()
     run(meta.update_inode(1, mode=0o040755))
