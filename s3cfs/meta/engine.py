@@ -208,7 +208,7 @@ class Engine:
     @property
     def open_bytes(self) -> int:
         """Of the changeset that commit() would make now, at most (counters apart). SQLite keeps the sum, so asking is cheap."""
-        return int(self.session.changeset_size)
+        return 0 if self.failed else int(self.session.changeset_size)
 
     def commit(self) -> Transaction | None:
         if self.failed:

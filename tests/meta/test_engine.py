@@ -176,7 +176,7 @@ def test_a_failing_disk_ends_everything(tmp_path: Path, error: Exception) -> Non
     for call in (lambda: run(meta.get(1)), meta.commit, meta.snapshot, meta.sync_wal, meta.fingerprint, lambda: meta.apply(b"")):
         with pytest.raises(wanted):
             call()
-    assert isinstance(meta.failed, wanted)
+    assert isinstance(meta.failed, wanted) and meta.open_bytes == 0 and not meta.dirty
     meta.close()
     again = open_meta(tmp_path, vfs=vfs.name)
     assert run(again.lookup(1, b"before")) and run(again.lookup(1, b"after")) is None
