@@ -52,6 +52,7 @@ class Remote:
         self.last_success: float | None = None                   # clock.monotonic()
         self.last_error: StoreError | None = None                # None again after the next success
         self.away_since: float | None = None                     # clock.monotonic(); calls are being repeated, none succeeded since
+        self.last_retry = float("-inf")                          # clock.monotonic(); when one was last said to be repeated
 
     @property
     def capabilities(self) -> Capabilities:
@@ -113,9 +114,9 @@ class Remote:
 
     def retrying(self, error: StoreError, pause_s: float) -> None:
         """A call failed and is going to be repeated; from any thread."""
-        self.last_error = error
+        self.last_error, self.last_retry = error, self._clock.monotonic()
         if self.away_since is None:
-            self.away_since = self._clock.monotonic()
+            self.away_since = self.last_retry
 
     def _succeeded(self) -> None:
         self.last_success, self.last_error, self.away_since = self._clock.monotonic(), None, None

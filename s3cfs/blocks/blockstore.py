@@ -60,7 +60,7 @@ class _Flight:
         self.error: str | None = None
         self.passing = False                             # the error: the store did not answer
         self.urgent = urgent
-        self.asked = asked                               # by Fetcher.now: from when patience counts
+        self.asked = asked                               # see Fetcher.asking: from when patience counts
 
 
 class BlockStore:
@@ -73,8 +73,8 @@ class BlockStore:
         codec: ChunkCodec,
         pack_of: Callable[[int], Awaitable[Pack | None]],
         *,
+        finds: Finds,
         chunk_of: Callable[[int], Awaitable[Chunk | None]] | None = None,
-        finds: Finds | None = None,
         decoded_bytes: int | None = None,
         readahead_bytes: int | None = None,
         downloads: int | None = None,
@@ -97,7 +97,7 @@ class BlockStore:
         self._nursery: trio.Nursery | None = None
 
     async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
-        """The home of background work: `await nursery.start(store.run)`, cancel to end it. Without it only local bytes can be read."""
+        """The home of background work: `await nursery.start(store.run)`. Without it only local bytes can be read."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._fetcher.start(nursery)
@@ -195,13 +195,17 @@ class BlockStore:
         except (OSError, Damaged):
             return None
         if in_journal:
-            self._whole(chunk)
+            self._finds.whole(chunk)
         self.stats.local += 1
         self.put_decoded(chunk.id, data)
         return data
 
     async def _fly(self, chunk: Chunk, *, urgent: bool) -> bytes:
-        asked, again = self._fetcher.now(), True       # `again`: a flight that gave up asked before us
+        with self._fetcher.asking() as asked:
+            return await self._join_or_fly(chunk, urgent, asked)
+
+    async def _join_or_fly(self, chunk: Chunk, urgent: bool, asked: float) -> bytes:
+        again = True                                     # after a flight that gave up: it asked before us
         while True:
             flight = self._flights.get(chunk.id)
             if flight is None:
@@ -242,7 +246,7 @@ class BlockStore:
             try:
                 if self._journal.has(place.pack):
                     data = await self._local(place, self._journal.lease(place.pack), self._journal.give_back, flight)
-                    self._whole(place)
+                    self._finds.whole(place)
                 else:
                     name, size = await self._name(place)
                     data = await self._stored(place, name, size, flight, fresh)
@@ -281,13 +285,13 @@ class BlockStore:
         handle = None if fresh else self._cache.lease(name, chunk.off, chunk.clen)
         if handle is not None:
             return await self._local(chunk, handle, self._cache.give_back, flight)
-        sealed = await self._fetcher.get(name, size, chunk.off, chunk.clen, urgent=flight.urgent, fresh=fresh, asked=flight.asked)
+        sealed = await self._fetcher.get(name, size, chunk.off, chunk.clen, flight.asked, urgent=flight.urgent, fresh=fresh)
         self.stats.misses += flight.urgent
         if chunk.clen <= INLINE_BYTES and chunk.len <= INLINE_PLAIN_BYTES:
             data = self._codec.decode(chunk.hash, sealed, chunk.len)
         else:
             data = await self._doors.threads.run(self._codec.decode, chunk.hash, sealed, chunk.len)
-        self._whole(chunk)
+        self._finds.whole(chunk)
         return data
 
     async def _local(self, chunk: Chunk, handle: Handle, give_back: Callable[[Handle], None], flight: _Flight) -> bytes:
@@ -331,16 +335,11 @@ class BlockStore:
             return None
         return found if pack is not None and pack.name is not None and pack.name != name else None
 
-    def _whole(self, chunk: Chunk) -> None:
-        if self._finds is not None:
-            self._finds.whole(chunk)
-
     def _bad(self, chunk: Chunk, name: PackName | None, error: Exception) -> DataError:
         self.stats.bad += 1
         what = "missing" if isinstance(error, NotFound) else "damaged"
         text = f"{_what(chunk, name)}: {what}: {error}"
-        if self._finds is not None:
-            self._finds.bad(chunk, name, what, text)
+        self._finds.bad(chunk, name, what, text)
         return DataError(text)
 
     # ------------------------------------------------------------ read-ahead
@@ -374,7 +373,8 @@ class BlockStore:
             elif not self._journal.has(chunk.pack):
                 name, size = await self._name(chunk)
                 if not self._cache.covers(name, chunk.off, chunk.clen):
-                    await self._fetcher.get(name, size, chunk.off, chunk.clen, urgent=False)
+                    with self._fetcher.asking() as asked:
+                        await self._fetcher.get(name, size, chunk.off, chunk.clen, asked, urgent=False)
         except (S3cfsError, OSError) as error:
             log.debug("read-ahead of chunk %s: %s", chunk.id, error)
         finally:

@@ -7,17 +7,19 @@ when slots are free they wait for one pass of the scheduler, so that readers wok
 
 A second miss in one pack soon after the first takes the neighbourhood with it: files written together lie together and are read together.
 
-Whoever waits gets Temporary when the store has answered no GET for `store_deadline_s` since it asked, in the queue as well as in a
-request: an outage is two minutes for the thousandth reader too, and a slow link that answers may take its time. What this process slept
-through (stopped, or its machine suspended) does not count.
+While calls of the store fail, whoever waits gets Temporary when it has answered no GET for `store_deadline_s` since it asked, in the queue
+as well as in a request: an outage is two minutes for the thousandth reader too, and a slow link on which nothing fails may take its time.
+What this process slept through (stopped, or its machine suspended) does not count.
 
 A want whose last waiter was cancelled leaves the queue; a GET under way is finished for the cache. Bytes in memory are bounded by slots x
 `fetch_max_bytes`: a slot is free again only when its bytes are in the cache. Event-loop thread only.
 """
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import trio
@@ -86,8 +88,9 @@ class Fetcher:
         self._queue: list[_Want] = []
         self._running: dict[PackName, list[_Fetch]] = {}
         self._busy = 0
-        self._answered = float("-inf")                                 # when the store last answered a GET (`now`)
-        self._waiting = 0                                              # who looks at the clock
+        self._answered = float("-inf")                                 # when the store last answered a GET (`_now`)
+        self._failed = float("-inf")                                   # when a GET last ended without an answer
+        self._asking = 0                                               # who may be waiting, and looks at the clock then
         self._seen = self._slept = 0.0                                 # when it was last looked at; what was slept through
         self._deadline_s = bounds.store_deadline_s
         self._recent: OrderedDict[PackName, float] = OrderedDict()     # pack -> monotonic time of its last urgent miss
@@ -106,10 +109,21 @@ class Fetcher:
             want.started.set()
         self._queue.clear()
 
-    def now(self) -> float:
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[float]:
+        """Patience begins: `asked` for the calls of `get` inside."""
+        asked = self._now()
+        self._asking += 1
+        try:
+            yield asked
+        finally:
+            self._now()                                  # while this one still counts as looking
+            self._asking -= 1
+
+    def _now(self) -> float:
         """Monotonic seconds, without what this process slept through."""
         moment = self._clock.monotonic()
-        if self._waiting and moment - self._seen > 2 * LOOK_S:
+        if self._asking and moment - self._seen > 2 * LOOK_S:
             self._slept += moment - self._seen - LOOK_S
         self._seen = moment
         return moment - self._slept
@@ -118,14 +132,13 @@ class Fetcher:
     def busy(self) -> int:
         return self._busy + len(self._queue)
 
-    async def get(self, name: PackName, pack_size: int, offset: int, size: int, *, urgent: bool = True, fresh: bool = False,
-                  asked: float | None = None) -> memoryview:
+    async def get(self, name: PackName, pack_size: int, offset: int, size: int, asked: float, *, urgent: bool = True,
+                  fresh: bool = False) -> memoryview:
         """These sealed bytes of the pack, from the store. `fresh`: from a request begun after this call, whatever is under way. `asked`:
-        when they were first asked for (by `now`), if not at this moment.
+        see `asking`.
 
         Raises what Remote raises, and Damaged when the object is shorter than it should be.
         """
-        asked = self.now() if asked is None else asked
         joined = None if fresh else self._covering(name, offset, offset + size)
         fetch = joined or await self._started(self._want(name, pack_size, offset, size, urgent, fresh), asked)
         await self._wait(fetch.done, name, asked)
@@ -153,16 +166,14 @@ class Fetcher:
 
     async def _wait(self, event: trio.Event, name: PackName, asked: float) -> None:
         while not event.is_set():
-            left = max(asked, self._answered) + self._deadline_s - self.now()
-            if left <= 0:
+            since = max(asked, self._answered)
+            left = since + self._deadline_s - self._now()
+            if left <= 0 and max(self._failed, self._remote.last_retry) >= since:
                 raise Temporary("get", pack_key(name), f"the store has not answered for {self._deadline_s:.0f} s")
-            self._waiting += 1
-            try:
-                with trio.move_on_after(min(left, LOOK_S)):
-                    await event.wait()
-                self.now()                               # while this one still counts as looking
-            finally:
-                self._waiting -= 1
+            with trio.move_on_after(min(left, LOOK_S) if left > 0 else LOOK_S) as scope:
+                await event.wait()
+            if scope.cancelled_caught:
+                await self._clock.sleep(0.0)             # by the door of time: a process that is stopped does not pass it
 
     def promote(self, name: PackName, offset: int, size: int) -> None:
         """Somebody waits now for what was wanted for later."""
@@ -269,8 +280,10 @@ class Fetcher:
             except S3cfsError as error:
                 fetch.error = error
             finally:
-                if fetch.data is not None or isinstance(fetch.error, StoreError) and not fetch.error.retryable:
-                    self._answered = self.now()
+                if isinstance(fetch.error, StoreError) and fetch.error.retryable:
+                    self._failed = self._now()
+                else:
+                    self._answered = self._now()
                 if fetch.data is None:
                     fetch.error = fetch.error or _stopped(fetch.name)
                     running.remove(fetch)                # whoever asks next tries anew

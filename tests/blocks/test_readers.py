@@ -10,7 +10,7 @@ import trio.testing
 
 from s3cfs.blocks import blockstore
 from s3cfs.blocks.blockstore import AHEAD_MAX
-from s3cfs.errors import DataError
+from s3cfs.errors import DataError, Temporary
 from s3cfs.ids import ChunkId
 from s3cfs.meta.types import Chunk
 from tests.blocks.kit import ForgetfulDisk, HandClock, House, noise, play, until
@@ -144,6 +144,7 @@ def test_an_outage_is_two_minutes_for_every_reader() -> None:
                 readers.start_soon(reader, row, 60.0 * (number % 2))
             await until(lambda: len(house.store.gets) == 8)
             for _ in range(40):
+                house.remote.retrying(Temporary("get", "pack/x", "timed out"), 1.0)      # as the retry wrapper says when it begins again
                 await trio.testing.wait_all_tasks_blocked()
                 clock.jump(5)
             house.store.gate.set()
@@ -197,6 +198,33 @@ def test_what_the_process_slept_through_does_not_count() -> None:
                 await trio.testing.wait_all_tasks_blocked()
                 clock.jump(stop_s)
             await trio.testing.wait_all_tasks_blocked()
+            house.store.gate.set()
+        assert sorted(got) == [row.id for row in rows]
+
+    on_virtual_time(test)
+
+
+def test_a_request_that_takes_very_long_is_served_while_nothing_fails() -> None:
+    """A line of some kB a second; those in the queue behind it wait as well."""
+    async def test(house: House, clock: trio.testing.MockClock) -> None:
+        rows = []
+        for seed in range(12):
+            rows += await house.write([noise(70_000, seed)])
+            await house.commit(keep=False)
+        house.store.gate.clear()
+        got: list[int] = []
+
+        async def reader(row: Chunk) -> None:
+            assert await house.blocks.chunk(row) == noise(70_000, row.id - 1)
+            got.append(row.id)
+
+        async with trio.open_nursery() as readers:
+            for row in rows:
+                readers.start_soon(reader, row)
+            await until(lambda: len(house.store.gets) == 8)
+            for _ in range(60):
+                await trio.testing.wait_all_tasks_blocked()
+                clock.jump(5)
             house.store.gate.set()
         assert sorted(got) == [row.id for row in rows]
 
