@@ -136,8 +136,9 @@ class FolderLock:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            pid, _ = _holder(fd)
             os.close(fd)
-            raise AlreadyMounted(f"{self._path} was removed, and process {_holder(fd)[0]} uses the folder now") from None
+            raise AlreadyMounted(f"{self._path} was removed, and process {pid} uses the folder now") from None
         self._fd = fd
         self.say(self._state)
 

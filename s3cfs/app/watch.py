@@ -81,9 +81,9 @@ class Watch:
 
     def _tell(self) -> None:
         state, message = state_of(self._node)
-        if state != self._state:
+        if state != (self._state or "ok"):
             (log.info if state in ("ok", "read-only") else log.error)("state=%s %s", state, message or "")
-            self._state = state
+        self._state = state
         said = headline(self._node)
         if self._gone or self._leaving.requested.is_set():
             said = f"leaving; {said}"

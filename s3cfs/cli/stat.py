@@ -54,11 +54,12 @@ def _rows(s: Mapping[str, Any], style: Style) -> Iterator[tuple[str, str]]:
 
     files, data, lag, commit = part("files"), part("data"), part("lag"), part("commit")
     state = str(s.get("state", "ok"))
-    yield "filesystem", f"{s.get('label') or '(no label)'}  {s.get('fs_id', '')}"
-    yield "store", f"{s.get('url', '')}"
-    yield "mounted on", f"{s.get('mountpoint', '')}, process {s.get('pid')}, s3cfs {s.get('version')}, since {_ago(s.get('uptime_s'))}" + (
+    yield "filesystem", f"{_line(s, 'label') or '(no label)'}  {s.get('fs_id', '')}"
+    yield "store", _line(s, "url")
+    yield "mounted on", f"{_line(s, 'mountpoint')}, process {s.get('pid')}, s3cfs {s.get('version')}, since {_ago(s.get('uptime_s'))}" + (
         ", read-only" if s.get("read_only") else "")
-    yield "state", (style.good if state in ("ok", "read-only") else style.bad)(state) + (f": {s['message']}" if s.get("message") else "")
+    about = f": {_line(s, 'message')}" if s.get("message") else ""
+    yield "state", (style.good if state in ("ok", "read-only") else style.bad)(state) + about
     damage = part("damage")
     for find in damage.get("last") or ():
         if isinstance(find, Mapping):
@@ -96,6 +97,10 @@ def _rows(s: Mapping[str, Any], style: Style) -> Iterator[tuple[str, str]]:
     if store.get("last_error") and state in ("waiting", "store-away", "failed"):
         yield "last error", style.bad(one_line(str(store["last_error"])))
     yield from _by_kind(store.get("by_kind") or {})
+
+
+def _line(s: Mapping[str, Any], name: str) -> str:
+    return one_line(str(s.get(name) or ""))
 
 
 def _by_kind(by_kind: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

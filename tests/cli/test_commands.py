@@ -239,12 +239,12 @@ def test_stat(below: Below, capsys: pytest.CaptureFixture[str]):
     for text in (URL.split(":")[0], "1.84 times smaller", "3.1 s", "4.00 MiB not yet in the store", "118 put", "process 4711",
                  "38 get, 112 put"):
         assert text in out, out
-    below.answer = {"schema": 1, "state": "waiting", "message": "no room", "warnings": ["slow"],
+    below.answer = {"schema": 1, "state": "waiting", "message": "no room", "mountpoint": "/m\nn", "warnings": ["slow"],
                     "store": {"last_error": "the disk\x1b of the store is full"},
                     "damage": {"last": [{"path": "/a\x1bb", "start": 0, "end": 10, "pack": "1-aa", "what": "missing"}]}}
     assert cli.main(["stat", "/m"]) == 0
     out = capsys.readouterr().out
-    for text in ("waiting: no room", "the disk  of the store is full", "/a b bytes 0-9", "slow"):
+    for text in ("waiting: no room", "the disk  of the store is full", "/a b bytes 0-9", "slow", "/m n,"):
         assert text in out, out
     below.answer = {"schema": 1}                                     # a process of another version tells less: still no crash
     assert cli.main(["stat", "/m"]) == 0
