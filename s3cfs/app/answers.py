@@ -12,6 +12,7 @@ import trio
 
 from s3cfs.control import Handler, Progress
 from s3cfs.errors import S3cfsError, UsageError
+from s3cfs.fuse.lifecycle import only_cause
 
 from .node import Node
 from .status import DAMAGED, state_of, status
@@ -92,7 +93,10 @@ async def _reporting(node: Node, progress: Progress, text: str) -> AsyncIterator
             await progress({"done": max(0, total - left), "total": total, "unit": "bytes", "text": text + trouble})
             await node.doors.clock.sleep(0.3)
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(report)
-        yield
-        nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(report)
+            yield
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:        # what the work raised, not the nursery's wrapping of it
+        raise only_cause(group) from None

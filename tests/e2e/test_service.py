@@ -124,6 +124,8 @@ def test_a_deposed_mount_ends_with_an_error(make: Make):
             (mount / "too late").write_bytes(os.urandom(MIB))
         until(lambda: running.heard("STATUS=deposed: "), "told")
         assert mount.stat()["state"] == "deposed"
+        done = fs.run("ctl", "flush", mount.path)
+        assert done.returncode == ExitCode.ALREADY_MOUNTED and "took this filesystem over" in done.stderr and done.stderr.count("\n") == 1
         done = fs.run("umount", mount.path)
         assert done.returncode == ExitCode.ALREADY_MOUNTED and done.stderr.count("\n") == 1 and str(mount.state) in done.stderr
         _, said = running.process.communicate(timeout=30)
