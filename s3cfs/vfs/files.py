@@ -6,12 +6,13 @@ file, never dropped in silence.
 """
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable
 
 from s3cfs import limits
 from s3cfs.blocks.blockstore import BlockStore
 from s3cfs.doors import Doors
-from s3cfs.errors import DataError, FileTooLarge, S3cfsError, StaleInode
+from s3cfs.errors import DataError, FileTooLarge, NoSpace, S3cfsError, StaleInode
 from s3cfs.meta import Inode, Meta
 
 from .dirty import DirtyMap
@@ -151,6 +152,7 @@ class Files:
         if size < state.size:
             state.dirty.cut(size, EVERYTHING)
             state.valid_to = min(state.valid_to, size)
+            self._pool.relieved()
         state.size = size
         state.mtime_ns = state.ctime_ns = now_ns
         self._settle(state)
@@ -181,6 +183,8 @@ class Files:
             error, state.error = state.error, None
             if isinstance(error, S3cfsError):
                 raise error
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpace(f"inode {state.ino}: {error}") from error
             raise DataError(f"inode {state.ino}: {error}") from error
 
     # ---------------------------------------------------------------- fsync and its kin

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from s3cfs.backends.memory import MemoryBackend
-from s3cfs.errors import DataError
+from s3cfs.errors import DataError, NoSpace
 from s3cfs.vfs.types import ROOT_CALLER, SetAttr
 from tests.vfs.kit import KIB, MIB, Gates, new_file, node_at, until, write
 
@@ -230,19 +230,19 @@ def test_writers_wait_when_memory_is_full(tmp_path: Path) -> None:
     trio.run(main)
 
 
-@pytest.mark.parametrize("how", ["write", "flush", "fsync"])
-def test_what_could_not_be_staged_is_said_once_and_kept(how: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("how", "number", "said"), [("write", 5, DataError), ("flush", 5, DataError), ("fsync", 28, NoSpace)])
+def test_what_could_not_be_staged_is_said_once_and_kept(how: str, number: int, said: type[Exception], tmp_path: Path) -> None:
     async def main() -> None:
         threads, data = Gates(), content(700 * KIB)
         async with node_at(tmp_path, MemoryBackend("x"), threads) as node:
             ino, other = await new_file(node, b"f"), await new_file(node, b"other")
-            hold = threads.hold("cut", error=OSError(5, "once"))
+            hold = threads.hold("cut", error=OSError(number, "once"))
             await write(node, ino, 0, data)
             await hold.reached.wait()
             hold.open()
             await trio.testing.wait_all_tasks_blocked()
             await node.vfs.write(other, 0, b"fine")
-            with pytest.raises(DataError, match="once"):
+            with pytest.raises(said, match="once"):
                 match how:
                     case "write": await node.vfs.write(ino, 0, b"x")
                     case "flush": await node.vfs.flush(ino)
