@@ -86,18 +86,21 @@ def unmount(mountpoint: str, *, lazy: bool, progress: seam.OnProgress) -> None:
             os.close(process)
 
 
-NAMESPACE_S = 1.0         # for a mount namespace that is just going away (a service that ends)
+NAMESPACE_S = 10.0        # mount namespaces come and go (sandboxes, services that end)
 
 
 def _mounted_elsewhere(device: str, info: seam.MountInfo, progress: seam.OnProgress) -> None:
     """Unmounted here, but the filesystem lives on for others: what there is goes to the store, and Busy says who they are."""
     from s3cfs.fuse.mountpoint import Busy
     from s3cfs.fuse.mounttable import elsewhere
-    until = time.monotonic() + NAMESPACE_S
-    while (others := elsewhere(device)) and time.monotonic() < until:
-        time.sleep(0.05)
+    others = elsewhere(device)
     if others:
         seam.call(info.socket, "flush", {}, progress)
+        until = time.monotonic() + NAMESPACE_S
+        while others and all(pid for pid, _ in others) and time.monotonic() < until:
+            time.sleep(0.25)
+            others = elsewhere(device)
+    if others:
         pid, path = others[0]
         where = f"{path} in the mount namespace of process {pid}" if pid else path
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
