@@ -33,17 +33,18 @@ class Uploads:
         self._doors, self._journal, self._remote, self._health, self._create_only = doors, journal, remote, health, create_only
         self._salvage = salvage
         self.on_arrival: Callable[[], None] = lambda: None
-        self._todo: list[ClosedPack] = []
-        self._under_way: dict[int, ClosedPack] = {}    # not in the store yet, those still to begin included
+        self._waiting: dict[int, ClosedPack] = {}      # for a worker
+        self._under_way: dict[int, ClosedPack] = {}    # not in the store yet, those that wait included
         self._arrived: dict[int, ClosedPack] = {}      # in the store; their files move to the cache after the commit that names them
         self.salvaged = 0                              # packs that were not what had been written: what is whole of them is in new ones
+        self._trouble = False                          # the last attempt failed
         self._wanted = Signal()
         self._moved = Signal()
         health.on_change.append(self._moved.pulse)
 
     def queue(self, pack: ClosedPack) -> None:
         self._under_way[pack.pack_id] = pack
-        self._todo.append(pack)
+        self._waiting[pack.pack_id] = pack
         self._wanted.pulse()
 
     @property
@@ -74,25 +75,26 @@ class Uploads:
 
     async def run(self) -> None:
         """Until cancelled, or until writing ends."""
-        limiter = trio.CapacityLimiter(self._doors.limits.uploads_at_once)
-
-        async def one(pack: ClosedPack) -> None:
-            async with limiter:
-                await self._upload(pack)
-
         async with trio.open_nursery() as nursery:
-            while True:
-                while self._todo:
-                    nursery.start_soon(one, self._todo.pop(0))
-                await self._wanted.wait()
+            for number in range(self._doors.limits.uploads_at_once):
+                nursery.start_soon(self._work, number)
 
-    async def _upload(self, pack: ClosedPack) -> None:
-        """Puts it, whatever it takes. A pack that is not put, since writing has ended, stays under way: nothing may take it for stored."""
+    async def _work(self, number: int) -> None:
+        """The oldest pack first, whatever it takes. One that is not put, since writing has ended, stays under way: nothing may take it for
+        stored. After a failure only one worker goes on until a pack has arrived: on a very slow line several would all take too long
+        together, for ever."""
         delay_s = RETRY_FIRST_S
         while self._health.writable:
+            if not self._waiting or (self._trouble and number):
+                await self._wanted.wait()
+                continue
+            pack = self._waiting.pop(min(self._waiting))
             try:
                 there = await self._bring(pack)
             except StoreError as exc:
+                self._waiting[pack.pack_id] = pack
+                self._trouble = True
+                self._wanted.pulse()
                 self._health.away("packs", f"store does not take packs: {exc}")
                 await self._doors.clock.sleep(self._doors.random.uniform(delay_s / 2, delay_s))
                 delay_s = min(2 * delay_s, RETRY_LONGEST_S)
@@ -100,15 +102,21 @@ class Uploads:
                 log.exception("pack=%s cannot be uploaded", pack.name)
                 self._health.fail(exc)
             else:
-                self._health.back("packs")
-                del self._under_way[pack.pack_id]
-                if there:
-                    self._arrived[pack.pack_id] = pack
-                    self.on_arrival()
-                else:
-                    self.salvaged += 1
-                self._moved.pulse()
-                return
+                delay_s = RETRY_FIRST_S
+                self._settle(pack, there)
+
+    def _settle(self, pack: ClosedPack, there: bool) -> None:
+        if self._trouble:
+            self._trouble = False
+            self._wanted.pulse()
+        self._health.back("packs")
+        del self._under_way[pack.pack_id]
+        if there:
+            self._arrived[pack.pack_id] = pack
+            self.on_arrival()
+        else:
+            self.salvaged += 1
+        self._moved.pulse()
 
     async def _bring(self, pack: ClosedPack) -> bool:
         """Whether it is in the store; False: it never will be, it was salvaged."""

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from s3cfs.app.node import Node
-from s3cfs.errors import DataError, Denied, Deposed, NoSpace, S3cfsError
+from s3cfs.errors import DataError, Denied, Deposed, NoSpace, S3cfsError, Temporary
 from s3cfs.formats.record import Kind
 from s3cfs.history.health import State
 from s3cfs.history.pipeline import NEXT, Pipeline, Stage
@@ -276,6 +276,43 @@ def test_a_pack_that_the_store_refuses_is_not_done() -> None:
 
     site.live(main)
     assert new_machine(site) == {b"a": content(1)}
+
+
+def test_a_very_slow_line_is_not_shared_for_ever() -> None:
+    """Three packs at once take longer than any call may, one alone does not: they go one by one."""
+    site = Site(limits=Limits(pack_target_bytes=50_000))
+
+    async def main(life: Life) -> None:
+        async with life.node() as node:
+            clock, real = life.doors.clock, node.remote.put
+            at_once = 0
+
+            async def slow(key: str, data: bytes, only_if_absent: bool = False) -> None:
+                nonlocal at_once
+                if key.startswith("pack/"):
+                    at_once += 1
+                    try:
+                        with trio.move_on_after(20):
+                            left = 18.0
+                            while left > 0:
+                                await clock.sleep(0.5)
+                                left -= 0.5 / at_once
+                            await real(key, data, only_if_absent)
+                            return
+                        raise Temporary("put", key, "time-out")
+                    finally:
+                        at_once -= 1
+                await real(key, data, only_if_absent)
+
+            node.remote.put = slow  # type: ignore[method-assign, assignment]
+            for number in range(9):
+                await write_file(node, b"%d" % number, content(number, 60_000))
+                await node.commits.durable()
+            with trio.fail_after(350):                      # nine of eighteen seconds, and what the first failures cost
+                await node.flush()
+
+    site.live(main)
+    assert len(new_machine(site)) == 9
 
 
 def test_a_deposed_writer_uploads_nothing_more() -> None:
