@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from s3cfs.control import Handler, Progress
-from s3cfs.errors import S3cfsError, UsageError
+from s3cfs.errors import NotAMount, S3cfsError, UsageError
 from s3cfs.fuse.lifecycle import only_cause
 
 from .node import Node
@@ -43,7 +43,7 @@ class Answers:
 
     def _running(self) -> Node:
         if self._life.node is None:
-            raise S3cfsError("the mount is still starting")
+            raise NotAMount("the mount is still starting")
         return self._life.node
 
     async def _ping(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:

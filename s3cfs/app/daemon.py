@@ -80,6 +80,7 @@ class Daemon:
                 self.life.failure = self._left_behind() if ended else cause
             self.life.ended.set()
         if self.life.failure is not None:
+            sd_notify(STATUS=str(self.life.failure))
             raise self.life.failure
 
     async def _filesystem(self, keep_socket: Callable[[], None]) -> None:

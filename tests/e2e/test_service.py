@@ -130,6 +130,8 @@ def test_a_deposed_mount_ends_with_an_error(make: Make):
         assert done.returncode == ExitCode.ALREADY_MOUNTED and done.stderr.count("\n") == 1 and str(mount.state) in done.stderr
         _, said = running.process.communicate(timeout=30)
         assert running.process.returncode == ExitCode.ALREADY_MOUNTED and str(mount.state) in said.splitlines()[-1], said
+        running.heard("")
+        assert f"are kept in {mount.state}" in running.told[-1]                   # what `systemctl status` shows afterwards
         second.umount()
 
 
