@@ -57,6 +57,16 @@ class SimNode(Protocol):
     def open_since(self) -> float | None:
         """Monotonic time of the oldest change that is in no local transaction."""
 
+    @property
+    def dirty_bytes(self) -> int:
+        """Dirty file data in memory."""
+
+    @property
+    def pool_bytes(self) -> int: ...
+
+    async def orphans(self) -> int:
+        """How many inodes without a name are kept, since somebody has them open."""
+
     def weights(self) -> dict[str, int]:
         """Sizes of its tables; see `resources.weights`."""
 
@@ -82,7 +92,7 @@ class Assembly(Protocol):
 
 
 #: so small that packs, segments, checkpoints, the pool and the cache all overflow within a few operations
-SMALL: dict[str, tuple[int, ...]] = {
+SMALL: dict[str, tuple[Any, ...]] = {
     "disk_reserve_bytes": (0, 50 * KIB),
     "pack_target_bytes": (16 * KIB, 64 * KIB, 1024 * KIB),
     "stage_run_bytes": (100 * KIB, 100 * KIB, 256 * KIB),        # must be more than a chunk
@@ -97,6 +107,24 @@ SMALL: dict[str, tuple[int, ...]] = {
     "fetch_align_bytes": (4 * KIB,),
     "neighbourhood_bytes": (8 * KIB, 64 * KIB),
     "sweep_rows": (1, 3, 8192),
+    "inline_max_bytes": (0, 512),
+    "pack_entries": (3, 65_536),
+    "stage_slice_bytes": (256 * KIB, 16 * 1024 * KIB),
+    "stage_open_file_s": (2.0, 30.0),
+    "ready_bytes": (20 * KIB, 8192 * KIB),
+    "ready_files": (2, 512),
+    "transaction_max_bytes": (4 * KIB, 8192 * KIB),
+    "record_max_bytes": (8 * KIB, 16 * 1024 * KIB),
+    "outbox_max_bytes": (64 * KIB, 128 * 1024 * KIB),
+    "uploads_at_once": (1, 3),
+    "downloads_at_once": (1, 8),
+    "fetch_max_bytes": (16 * KIB, 8192 * KIB),
+    "readahead_max_bytes": (16 * KIB, 1024 * KIB),
+    "fresh_file_grace_s": (0.0, 0.2),
+    "wal_copy_pages": (8, 1024),
+    "wal_restart_pages": (32, 8192),
+    "wal_rest_pages": (4, 2048),
+    "wal_anyhow_pages": (128, 65_536),
 }
 
 
@@ -141,6 +169,17 @@ class _Node:
         since = self._node.commits.local.dirty_since
         return None if since is None else float(since)
 
+    @property
+    def dirty_bytes(self) -> int:
+        return int(self._node.files._pool.account.ram_bytes)
+
+    @property
+    def pool_bytes(self) -> int:
+        return int(self._node.options.pool_bytes)
+
+    async def orphans(self) -> int:
+        return len(await self._node.meta.orphans())
+
     def weights(self) -> dict[str, int]:
         return weights(self._node)
 
@@ -166,7 +205,9 @@ class S3cfs:
                 level=rng.choice([None, 1]), cache_bytes=rng.choice([16 * KIB, 1024 * KIB]),
                 decoded_bytes=rng.choice([16 * KIB, 1024 * KIB]),
                 pool_bytes=rng.choice([48 * KIB, 256 * KIB, 4096 * KIB]),
-                commits=CommitOptions(sync_remote=rng.random() < 0.2, commit_interval_s=rng.choice([0.5, 5.0, 60.0]))))
+                commits=CommitOptions(sync_remote=rng.random() < 0.2, commit_interval_s=rng.choice([0.5, 5.0, 60.0]),
+                                      transaction_interval_s=rng.choice([0.1, 1.0, 1.0]), short_sync_s=rng.choice([0.0, 0.0005]),
+                                      journal_max_bytes=rng.choice([600 * KIB, 1 << 33]), max_lag_s=rng.choice([None, None, None, 20.0]))))
 
     async def mkfs(self, doors: Doors, backend: Backend) -> None:
         made, _, _ = superblock.create(

@@ -35,6 +35,9 @@ class Site(Protocol):
     def excuses(self, error: Exception, since_s: float) -> bool:
         """Whether there was trouble enough since then for such an answer."""
 
+    def judge_time(self, operation: str, what: str, began_s: float) -> None:
+        """Finding when it took too long for what was in its way."""
+
     def calm(self) -> AbstractContextManager[None]:
         """No new trouble for a moment, so that somebody may look."""
 
@@ -53,7 +56,6 @@ class Client:
         self._site, self._alive = site, site.alive
         self._pool = [rng.randbytes(size) for size in (10, 700, 5_000, 30_000)]      # content that comes again: dedup
         self.lost = False                 # it is not known here what is true: only the next recovery can say
-        self.slowest_s = 0.0
         log.model = model
 
     # ------------------------------------------------------------ doing
@@ -73,6 +75,7 @@ class Client:
             ino = result.ino if operation in MAKERS else None
         except (S3cfsError, OSError) as error:
             self._alive()
+            self._site.judge_time(operation, what, began_s)
             got = type(error)
             if got is not expected:
                 if not self._site.excuses(error, began_s):
@@ -80,7 +83,7 @@ class Client:
                 await self._settle(operation, what, began)
                 return False
         self._alive()
-        self.slowest_s = max(self.slowest_s, trio.current_time() - began_s)
+        self._site.judge_time(operation, what, began_s)
         if got is not expected:
             raise Finding(f"I9: {what} succeeded; must {_name(expected)}")
         if got is not None:

@@ -353,6 +353,9 @@ class _Anywhere:
     def alive(self) -> None:
         pass
 
+    def judge_time(self, operation: str, what: str, began_s: float) -> None:
+        pass
+
     def excuses(self, error: Exception, since_s: float) -> bool:
         return False
 

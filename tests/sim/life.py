@@ -19,7 +19,7 @@ from .history import History
 from .machines import Machine
 from .model import Model, Nodes
 from .nature import Families, Nature
-from .resources import Watch
+from .resources import BOUNDS, Watch
 from .runtime import Outcome
 from .scan import scan
 from .store import Bucket, SimStore, StoreFaults
@@ -80,6 +80,17 @@ class Life:
         if not isinstance(error, S3cfsError):
             return False                           # an error that says nothing to a user
         return self.fired or self.deposed or (self.strained(since_s) and isinstance(error, DataError | NoSpace))
+
+    def judge_time(self, operation: str, what: str, began_s: float) -> None:
+        """I12; and an fsync that waits for the store says so when that has been silent for two minutes."""
+        if not self.nature.families.resources or self.nature.slept_last >= began_s or self.fired:
+            return
+        took_s = trio.current_time() - began_s
+        remote = operation == "flush_all" or (operation in ("fsync", "fsyncdir") and self.node.sync_is_remote)
+        if remote and operation != "flush_all" and took_s > BOUNDS.remote_sync_s:
+            raise Finding(f"R: {what} took {took_s:.0f} s")
+        if took_s > BOUNDS.operation_s and self._fair_since() <= began_s and not (remote and self.strained(began_s)):
+            raise Finding(f"R: {what} took {took_s:.1f} s, and nothing was in its way")
 
     @contextlib.contextmanager
     def calm(self) -> Iterator[None]:
@@ -147,6 +158,8 @@ class Life:
             tree = await scan(self.node.vfs, root)
             verdict = judge(tree, self.history.logs, floors, where=where)
             problems = [] if self.node.ended else await self.node.audit()
+            if not problems and not self.node.ended and not self.clients and (left := await self.node.orphans()):
+                problems = [f"{left} inodes without a name were left by the crash"]
         if problems:
             raise Finding(f"I10, {where}: " + "; ".join(problems[:5]))
         return tree, verdict

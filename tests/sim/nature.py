@@ -50,6 +50,7 @@ class Nature:
     alone: bool = True                             # no other machine runs at this time
     fair_since: float = math.inf
     away_last: float = -math.inf                   # the store was away, or a machine asleep, at that time
+    slept_last: float = -math.inf                  # the machine was asleep or stopped at that time
     turned_back: bool = False                      # the wall clock went back
     latest_ns: int = 0                             # what it showed before that
     told: list[str] = field(default_factory=list)
@@ -93,10 +94,10 @@ class Nature:
             self.clock.wall_offset_ns += round(seconds * 1e9)
         elif kind == "suspend" and self.alone:
             jump(seconds)
-            self.away_last = trio.current_time()
+            self.away_last = self.slept_last = trio.current_time()
             self.unfair()
         else:
-            self.incarnation.frozen_until = trio.current_time() + seconds
+            self.incarnation.frozen_until = self.slept_last = trio.current_time() + seconds
         self.told.append(f"{kind} {seconds:.0f} s")
         if kind != "wall":
             await trio.sleep(max(0.0, self.incarnation.frozen_until - trio.current_time()))

@@ -44,6 +44,8 @@ async def _entries(vfs: Any, ino: int) -> dict[bytes, int]:
     found: dict[bytes, int] = {}
     handle = await vfs.opendir(ino)
     cookie = 0
+    if first := await vfs.readdir(handle, 0, 2):                # a look at the beginning, and again: rewinddir
+        assert [row[0] for row in await vfs.readdir(handle, 0, 2)][:1] == [first[0][0]], f"{ino} begins otherwise after a rewind"
     while rows := await vfs.readdir(handle, cookie, LIST_ENTRIES):
         for name, inode, after in rows[:LIST_ENTRIES]:
             assert name not in found, f"{name!r} is listed twice in {ino}"
