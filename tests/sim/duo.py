@@ -39,7 +39,7 @@ class Takeover:
     cut: list[int] = field(default_factory=list)
     instead: History | None = None        # with what the second one had left behind itself: the first one had sent nothing
     refused: int = 0
-    forced: bool = False
+    way: office.Takeover = office.Takeover.NO
     first_was_idle: bool = False          # it had signed off
     gave_up: bool = False
 
@@ -81,7 +81,7 @@ class Duo:
             return
         await trio.sleep(math.exp(rng.uniform(-1.0, 5.5)))
         for _ in range(rng.randint(1, 4)):
-            self.takeover.forced = rng.random() < 0.35
+            self.takeover.way = rng.choices([office.Takeover.NO, office.Takeover.IDLE, office.Takeover.YES], weights=[5, 2, 3])[0]
             self.takeover.began_s = trio.current_time()
             try:
                 await self._mount_second(count, kill)
@@ -98,7 +98,7 @@ class Duo:
     async def _mount_second(self, count: int, kill: bool) -> None:
         teller, life, takeover = self.teller, self.second, self.takeover
         self.first.rival = True
-        who = self.second_machine.process(life.incarnation, office.Takeover.YES if takeover.forced else office.Takeover.NO)
+        who = self.second_machine.process(life.incarnation, takeover.way)
 
         async def verify(life: Life) -> None:
             takeover.taken_s, takeover.first_was_idle = trio.current_time(), self.first.node is not None and self.first.node.signed_off
@@ -127,7 +127,9 @@ class Duo:
     def _may_take(self) -> None:
         """A polite taker is never let in beside a writer that lives and is not silent."""
         first, takeover = self.first, self.takeover
-        if takeover.forced or first.incarnation.dead or first.node is None or self._first_actor.done or first.node.ended:
+        if takeover.way is office.Takeover.YES or (takeover.way is office.Takeover.IDLE and takeover.first_was_idle):
+            return
+        if first.incarnation.dead or first.node is None or self._first_actor.done or first.node.ended:
             return
         if first.nature.was_away(takeover.began_s - 100.0) or not first.store.faults.healthy or first.store.faults.bytes_per_s < 1e6:
             return
@@ -161,7 +163,7 @@ class Duo:
     def _account(self, changes: int) -> None:
         teller, takeover = self.teller, self.takeover
         forked = takeover.history
-        teller.story.say(f"  {'forced' if takeover.forced else 'polite'}, refused {takeover.refused} times, "
+        teller.story.say(f"  takeover: {takeover.way}, refused {takeover.refused} times, "
                          f"{'took over' if forked else 'not in office'}")
         teller.account(self.first, landed=True)
         if forked is None:

@@ -95,12 +95,13 @@ class Life:
     @contextlib.contextmanager
     def calm(self) -> Iterator[None]:
         drive, faults = self.machine.drive, self.store.faults
-        kept, away = drive.faults.troubles, faults.away
-        drive.faults.troubles, faults.away = [], False
+        kept, drive.faults.troubles = drive.faults.troubles, []
+        faults.calm += 1
         try:
             yield
         finally:
-            drive.faults.troubles, faults.away = kept, away
+            drive.faults.troubles = kept
+            faults.calm -= 1
 
     # ------------------------------------------------------------ what it does
 

@@ -17,7 +17,7 @@ from .store import StoreFaults
 class Families:
     """Which kinds of trouble a story may have. Deaths of process, machine and disk, and bad lines, it always may."""
 
-    disk: bool = False            # calls of the disk fail, SQLite's too
+    disk: bool = True             # calls of the disk fail, SQLite's too
     outage: bool = True           # the store is away for seconds to hours
     clocks: bool = True           # the wall clock jumps both ways, machines are suspended and stopped
     two: bool = True              # another machine mounts the same bucket, in turns and at once

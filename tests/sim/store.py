@@ -103,6 +103,7 @@ class StoreFaults:
     late: float = 0.0                   # a put that fails and arrives later, perhaps after the sender's death
     corrupt: float = 0.0                # a get whose transfer fails
     away: bool = False
+    calm: int = 0                       # somebody looks: no outage for him
     latency_s: float = 0.0              # of a call, on average; half of it before the effect
     bytes_per_s: float = math.inf
     hang_s: float = 0.0                 # what a call takes that fails because the store is away
@@ -164,7 +165,7 @@ class SimStore(Backend):
         faults, rng = self.faults, self.faults.rng
         while self.bucket.flights and rng.random() < 0.3:
             self.bucket.land(rng.randrange(len(self.bucket.flights)))
-        if faults.away:
+        if faults.away and not faults.calm:
             pause(faults.hang_s)
             raise Temporary(operation, key, "the simulated store is away")
         if faults.temporary and rng.random() < faults.temporary:

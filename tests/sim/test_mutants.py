@@ -1,0 +1,137 @@
+"""s3cfs made wrong on purpose, in ways that the simulator must find: each by a seed that is well without."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from s3cfs.blocks.journal import Journal
+from s3cfs.errors import StoreError
+from s3cfs.history.commits import Commits
+from s3cfs.history.logbook import Logbook
+from s3cfs.history.office import Writer
+from s3cfs.history.pipeline import Pipeline
+from s3cfs.history.presence import Presence
+from s3cfs.history.uploads import Uploads
+from s3cfs.meta.engine import Engine
+from s3cfs.vfs.core import Vfs
+from s3cfs.vfs.dirty import DirtyMap
+from s3cfs.vfs.files import Files
+from s3cfs.vfs.pool import Pool
+from s3cfs.vfs.spool import Spool
+from s3cfs.vfs.state import FileState
+from s3cfs.vfs.xattrs import Xattrs
+
+from .assembly import S3cfs
+from .disk import SimDisk
+from .nature import Families
+from .story import tell
+
+FIRST, SEEDS = 1000, 240
+
+
+def _nothing(*arguments: Any, **options: Any) -> None:
+    return None
+
+
+async def _nothing_soon(*arguments: Any, **options: Any) -> None:
+    return None
+
+
+async def _zero_soon(*arguments: Any, **options: Any) -> int:
+    return 0
+
+
+def _take_all_back(state: FileState, data: DirtyMap) -> None:
+    for at, piece in data.items():
+        state.dirty.put_under(at, piece)
+    state.dirty.cut(state.size, 1 << 62)
+
+
+def _empty(spool: Spool, referred_bytes: int) -> None:
+    if spool._file is not None:
+        spool._file.truncate(0)
+        spool._end = 0
+
+
+_bring = Uploads._bring
+
+
+async def _refused_is_done(uploads: Uploads, pack: Any) -> bool:
+    try:
+        return await _bring(uploads, pack)
+    except StoreError:
+        return True
+
+
+_note = Logbook._note
+
+
+def _note_late(logbook: Any, tip: Any, upto: int) -> None:
+    """The tip of the record before; the outbox as it should be."""
+    _note(logbook, getattr(logbook, "late", tip), upto)
+    logbook.late = tip
+
+
+async def _impatient(writer: Any, tip: Any, *arguments: Any) -> Any:
+    return await _wait(writer, type(tip)(tip.n, tip.key, tip.hash, tip.epoch, tip.kind, {**tip.info, "every": 0}), *arguments)
+
+
+_wait = Writer._wait_for_silence
+
+
+async def _durable_for_ever(commits: Any) -> None:
+    if commits._options.sync_remote:
+        return await commits.flush(files=False)  # type: ignore[no-any-return]
+    await _durable(commits)
+
+
+_durable = Commits.durable
+
+
+@dataclass(frozen=True)
+class Mutant:
+    owner: type
+    name: str
+    broken: Callable[..., Any]
+    families: Families = Families()
+    first: int = FIRST
+
+
+MUTANTS: dict[str, Mutant] = {
+    "fsync of the disk does nothing": Mutant(SimDisk, "sync_node", _nothing),
+    "the WAL is not synced": Mutant(Engine, "sync_wal", _nothing),
+    "the journal is not synced before COMMIT": Mutant(Journal, "sync", _nothing_soon),
+    "a record does not wait for its packs": Mutant(Pipeline, "_wait_for_packs", _nothing_soon),
+    "flush returns at once": Mutant(Pipeline, "flush", _nothing_soon),
+    "fsync returns at once": Mutant(Files, "fsync", _nothing_soon),
+    "closed files are not staged for a transaction": Mutant(Files, "stage_ready", _nothing_soon),
+    "a rename over a file does not take its content along": Mutant(Files, "before_replace", _nothing_soon),
+    "what was cut off comes back": Mutant(FileState, "take_back", _take_all_back),
+    "the spool is emptied under a thread": Mutant(Spool, "settle", _empty),
+    "an attribute is not kept": Mutant(Xattrs, "set", _nothing_soon),
+    "a refused pack counts as put": Mutant(Uploads, "_bring", _refused_is_done),
+    "the tip is noted one record late": Mutant(Logbook, "_note", _note_late),
+    "an earlier process's outbox is not committed": Mutant(Commits, "hurry", _nothing),
+    "silence is not waited for as long as it was promised": Mutant(Writer, "_wait_for_silence", _impatient),
+    "a busy writer is silent": Mutant(Presence, "_look", _nothing_soon),
+    "an idle writer does not ask before it relies on its office": Mutant(Presence, "confirm", _nothing_soon),
+    "orphans of a crash stay": Mutant(Vfs, "recover_orphans", _zero_soon),
+    "the pool has no bound": Mutant(Pool, "wait_for_room", _nothing_soon),
+    "fsync waits for the store for ever": Mutant(Commits, "durable", _durable_for_ever),
+    "a failed statement is nothing": Mutant(Engine, "blame", lambda engine, error: error, Families(disk=True)),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_mutants_are_found(mutant, monkeypatch):
+    chosen = MUTANTS[mutant]
+    for seed in range(chosen.first, chosen.first + SEEDS):
+        with monkeypatch.context() as patch:
+            patch.setattr(chosen.owner, chosen.name, chosen.broken)
+            found = tell(seed, S3cfs(), families=chosen.families).finding
+        if found is not None and tell(seed, S3cfs(), families=chosen.families).finding is None:
+            return
+    pytest.fail("nobody noticed")
