@@ -151,8 +151,8 @@ class Busy(Client):
         if not early:
             await self.do("release", ino)
         await self.do("rename", folder, b"tmp", folder, name, 0)
-        if early and self.rng.random() < 0.5:
-            await self.do("fsyncdir", folder)
+        if early and self.rng.random() < 0.5 and await self.do("fsyncdir", folder) and self.rng.random() < 0.15:
+            self._site.die()                                   # the name is there, and its content must be
         if early and self.rng.random() < 0.4:
             await self.do("release", ino)
 

@@ -105,10 +105,21 @@ def _content_difference(found: Version, versions: Sequence[Version]) -> str:
     if any(version.data == found.data for version in versions):
         return ""
     padded = [version.data[:len(found.data)].ljust(len(found.data), b"\0") for version in versions]
-    for offset, values in enumerate(zip(found.data, *padded, strict=True)):
-        if values[0] not in values[1:]:
-            return f"byte {offset} of {len(found.data)} is {values[0]}, not {sorted(set(values[1:]))}{of}"
-    return ""
+    offset = _strange_byte(found.data, padded, 0, len(found.data))
+    if offset is None:
+        return ""
+    return f"byte {offset} of {len(found.data)} is {found.data[offset]}, not {sorted({each[offset] for each in padded})}{of}"
+
+
+def _strange_byte(found: bytes, padded: Sequence[bytes], low: int, high: int) -> int | None:
+    """The first one from `low` to `high` that is in none of the others at its place. Halves are compared, not bytes."""
+    if any(each[low:high] == found[low:high] for each in padded):
+        return None
+    if high - low == 1:
+        return low
+    middle = (low + high) // 2
+    first = _strange_byte(found, padded, low, middle)
+    return first if first is not None else _strange_byte(found, padded, middle, high)
 
 
 def covers(log: ClientLog, cut: int, floor: int) -> bool:

@@ -32,6 +32,9 @@ class Site(Protocol):
     def alive(self) -> None:
         """Crash when the process is dead."""
 
+    def die(self) -> None:
+        """The process is killed."""
+
     def excuses(self, error: Exception, since_s: float) -> bool:
         """Whether there was trouble enough since then for such an answer."""
 

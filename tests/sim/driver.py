@@ -75,7 +75,7 @@ class Teller:
         self.rng = random.Random(story.seed)
         self.bucket = Bucket(create_only=self.rng.random() < 0.7)
         self.machines = [Machine.draw(name, self.rng) for name in ("alpha", "beta")]
-        self.two = self.rng.random() < 0.34 and self.families.two
+        self.two = self.rng.random() < self.families.two
         self.machine = self.machines[0]
         self.now_s = 1.0
         self.history = History(Events(), {}, [])
@@ -187,9 +187,12 @@ class Teller:
         story, history, machine = self.story, self.history, self.machine
         story.lives += 1
         count, kill, flights = self.rng.randint(5, 80), self.rng.random() < 0.5, len(self.bucket.flights)
+        idle_s = LAG_REMOTE_S + 60.0 if self.rng.random() < 0.1 else 0.0
         first = len(self.bucket.history)
         story.last_trace = []
         life = self.new_life(f"life {number}", machine, history)
+        if idle_s:                                     # nobody does anything: what an earlier life left goes on its way all the same
+            count, life.again = 0, [(idle_s, 0)]
         story.say(f"life {number}: dies at {life.incarnation.plan}, {count} steps for {len(history.logs)} clients on {machine.name}, "
                   f"tier {1 if self.bucket.create_only else 2}, {life.store.faults}")
 
@@ -246,18 +249,17 @@ class Teller:
         """What else is lost, and where it goes on. `first`: changes of the bucket before."""
         rng, history, machine, outcome = self.rng, self.history, self.machine, life.outcome
         before = list(history.floors) if history.unverified else None
-        fair_s = life.nature.fair_since
         events, weights = ["process", "machine", "gone", "elsewhere"], [3, 6, 2, 3 if self.two else 0]
         event = rng.choices(events, weights=weights)[0]
         if rng.random() < 0.7:
             self.check_remote(rng.randint(first, len(self.bucket.history)))
-            if event not in ("gone", "elsewhere"):
-                self.check_remote(len(self.bucket.history))
+            self.check_remote(len(self.bucket.history), self._lagging(life) if before is None else None)
         remote = event in ("gone", "elsewhere")
         history.floors = history.floors_of(remote=remote)
-        if outcome.crashed and before is None and not life.fired and (not remote or life.store.faults.healthy and not life.strained(0.0)):
-            lag_s = LAG_REMOTE_S if remote else LAG_LOCAL_S
-            history.raise_by_lag(history.floors, outcome.ended_s - lag_s, fair_s)
+        if before is None and remote:
+            history.floors = self._lagging(life)
+        elif before is None and outcome.crashed and not life.fired:
+            history.raise_by_lag(history.floors, outcome.ended_s - LAG_LOCAL_S, life.nature.fair_since)
         if before is not None:                     # this life did not get as far as to recover
             history.floors = list(map(min, before, history.floors))
         history.unverified = True
@@ -269,6 +271,13 @@ class Teller:
             self.history, self.machine = history.copy(), self.other
         self.story.say({"process": "  the process dies", "machine": f"  the machine dies, of what was not synced survives: {style}",
                         "gone": "  the machine is gone", "elsewhere": f"  {self.machine.name} goes on {style}"}[event])
+
+    def _lagging(self, life: Life) -> list[int]:
+        """What must be in the store by now: what was acknowledged as that, and what is old enough (I5)."""
+        floors = life.history.floors_of(remote=True)
+        if life.outcome.crashed and not life.fired and life.store.faults.healthy and not life.strained(0.0):
+            life.history.raise_by_lag(floors, life.outcome.ended_s - LAG_REMOTE_S, life.nature.fair_since)
+        return floors
 
     def leave_behind(self, machine: Machine, history: History) -> None:
         """Another machine takes office. Should that one leave no change of its own in the store, what was left here goes on."""
@@ -292,11 +301,11 @@ class Teller:
         self.story.say(f"  {where}: at {verdict.cut} (of {history.counts()}, at least {history.floors})")
         history.go_on(tree, verdict, self.now_s)
 
-    def check_remote(self, moment: int, history: History | None = None) -> None:
-        """I4: the store as it was then is a complete state, holding what was acknowledged as remote until then."""
-        chosen = history or self.history
+    def check_remote(self, moment: int, floors: list[int] | None = None) -> None:
+        """I4: the store as it was then is a complete state, holding what was acknowledged as remote until then (or `floors`)."""
+        chosen = self.history
         where = f"from the store alone, after {moment} of its {len(self.bucket.history)} changes"
-        floors = chosen.floors_of(remote=True, moment=moment)
+        floors = floors or chosen.floors_of(remote=True, moment=moment)
         bucket = self.bucket.at(moment)
 
         async def main(incarnation: Incarnation, doors: Any, store: SimStore) -> None:
@@ -355,6 +364,9 @@ class _Anywhere:
 
     def judge_time(self, operation: str, what: str, began_s: float) -> None:
         pass
+
+    def die(self) -> None:
+        raise NotImplementedError
 
     def excuses(self, error: Exception, since_s: float) -> bool:
         return False

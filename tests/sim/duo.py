@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -17,6 +18,7 @@ from s3cfs.errors import AlreadyMounted, S3cfsError
 from s3cfs.history import office
 
 from .check import Finding, covers
+from .crash import Plan
 from .faults import DiskFaults
 from .history import History
 from .life import Life, leaves
@@ -41,7 +43,7 @@ class Takeover:
     refused: int = 0
     way: office.Takeover = office.Takeover.NO
     first_was_idle: bool = False          # it had signed off
-    gave_up: bool = False
+    settled: bool = False                 # it is in office, or will not be
 
 
 class Duo:
@@ -52,13 +54,24 @@ class Duo:
         self.name = f"life {number}"
         self.first = teller.new_life(f"{self.name}a", self.first_machine, self.history, alone=False)
         self.second = teller.new_life(f"{self.name}b", self.second_machine, self.history, alone=False)
-        if self.rng.random() < 0.6:
-            self.first.again = [(math.exp(self.rng.uniform(0.0, 5.8)), self.rng.randint(3, 30))]
+        if self.rng.random() < 0.8:
+            self.first.again = self._bouts()
+        if self.rng.random() < 0.5:
+            self.first.incarnation.plan = Plan()
         self.second.nature.turned_back = True      # its clock is not the first one's
         self.known = trio.Event()             # the first one's state has been judged, or it never will be
         self.takeover = Takeover()
 
     # ------------------------------------------------------------ the two
+
+    def _bouts(self) -> Iterator[tuple[float, int]]:
+        """What the first one does: it works now and then until the other one is in office or has given up, and goes on."""
+        rng = self.rng
+        for _ in range(8):
+            if not self.takeover.settled:
+                yield math.exp(rng.uniform(0.0, 5.0)), rng.randint(2, 25)
+        for _ in range(rng.randint(1, 3)):
+            yield math.exp(rng.uniform(-1.0, 4.5)), rng.randint(3, 20)
 
     async def _first(self, count: int, kill: bool) -> None:
         teller, life = self.teller, self.first
@@ -74,26 +87,29 @@ class Duo:
         finally:
             self.known.set()
 
+    async def _second_or_not(self, count: int, kill: bool) -> None:
+        try:
+            await self._second(count, kill)
+        finally:
+            self.takeover.settled = True
+
     async def _second(self, count: int, kill: bool) -> None:
         life, rng = self.second, self.rng
         await self.known.wait()
         if self.history.unverified:
             return
-        await trio.sleep(math.exp(rng.uniform(-1.0, 5.5)))
+        await trio.sleep(math.exp(rng.uniform(-1.0, 4.8)))
         for _ in range(rng.randint(1, 4)):
             self.takeover.way = rng.choices([office.Takeover.NO, office.Takeover.IDLE, office.Takeover.YES], weights=[5, 2, 3])[0]
             self.takeover.began_s = trio.current_time()
             try:
                 await self._mount_second(count, kill)
                 return
-            except* AlreadyMounted as group:
+            except* AlreadyMounted:
                 if life.node is not None:
                     raise
-                self._refused(group)
+                self.takeover.refused += 1
             await trio.sleep(math.exp(rng.uniform(0.0, 5.0)))
-
-    def _refused(self, group: BaseExceptionGroup[Any]) -> None:
-        self.takeover.refused += 1
 
     async def _mount_second(self, count: int, kill: bool) -> None:
         teller, life, takeover = self.teller, self.second, self.takeover
@@ -101,6 +117,7 @@ class Duo:
         who = self.second_machine.process(life.incarnation, takeover.way)
 
         async def verify(life: Life) -> None:
+            takeover.settled = True
             takeover.taken_s, takeover.first_was_idle = trio.current_time(), self.first.node is not None and self.first.node.signed_off
             self._may_take()
             await self._look(life)
@@ -146,7 +163,7 @@ class Duo:
         story.say(f"{self.name}, two at once: {self.first_machine.name} dies at {self.first.incarnation.plan}, {self.first.store.faults}; "
                   f"{self.second_machine.name} dies at {self.second.incarnation.plan}, {self.second.store.faults}")
         self._first_actor = Actor(self.first.incarnation, lambda: self._first(counts[0], kills[0]))
-        self._second_actor = Actor(self.second.incarnation, lambda: self._second(counts[1], kills[1]))
+        self._second_actor = Actor(self.second.incarnation, lambda: self._second_or_not(counts[1], kills[1]))
         self.first.outcome, self.second.outcome = self._first_actor.outcome, self._second_actor.outcome
         try:
             live_together([self._first_actor, self._second_actor], seed=rng.getrandbits(64), start_s=teller.now_s)

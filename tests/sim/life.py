@@ -4,7 +4,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 import trio
@@ -44,7 +44,7 @@ class Life:
         self.clients: list[Busy] = []
         self.rival = False                         # another machine tries to take office, or has done so
         self.outcome: Outcome[Any] = Outcome()
-        self.again: list[tuple[float, int]] = []     # what it does after having been idle for so long (seconds, steps)
+        self.again: Iterable[tuple[float, int]] = ()     # what it does after having been idle for so long (seconds, steps)
         self.had_faults = False
         self.watch: Watch | None = None
         self.coming = DiskFaults()                 # the disk's troubles, from when it is mounted on
@@ -58,6 +58,10 @@ class Life:
         self.history.acknowledge(remote, floors, len(self.bucket.history), what, trio.current_time())
 
     def alive(self) -> None:
+        self.incarnation.alive()
+
+    def die(self) -> None:
+        self.incarnation.kill("killed by a client")
         self.incarnation.alive()
 
     @property
@@ -91,6 +95,9 @@ class Life:
             raise Finding(f"R: {what} took {took_s:.0f} s")
         if took_s > BOUNDS.operation_s and self._fair_since() <= began_s and not (remote and self.strained(began_s)):
             raise Finding(f"R: {what} took {took_s:.1f} s, and nothing was in its way")
+
+        if self.node.dirty_bytes > self.node.pool_bytes + BOUNDS.pool_slack_bytes:
+            raise Finding(f"R: {self.node.dirty_bytes} dirty bytes in memory, with a pool of {self.node.pool_bytes}")
 
     @contextlib.contextmanager
     def calm(self) -> Iterator[None]:
@@ -151,7 +158,7 @@ class Life:
                                  random.Random(self.rng.getrandbits(64)), self, index=index) for index, log in enumerate(history.logs)]
         async with trio.open_nursery() as nursery:
             for client in self.clients:
-                nursery.start_soon(client.run, count // len(self.clients))
+                nursery.start_soon(client.run, max(0, count // len(self.clients)))
 
     async def look(self, where: str, root: int, floors: list[int]) -> tuple[Nodes, Any]:
         """I1, I3, I10: the state is one that may be."""

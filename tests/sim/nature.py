@@ -20,7 +20,7 @@ class Families:
     disk: bool = True             # calls of the disk fail, SQLite's too
     outage: bool = True           # the store is away for seconds to hours
     clocks: bool = True           # the wall clock jumps both ways, machines are suspended and stopped
-    two: bool = True              # another machine mounts the same bucket, in turns and at once
+    two: float = 0.34             # so many stories: another machine mounts the same bucket, in turns and at once
     office: bool = True           # an idle writer is a writer still: nobody else is let in without force
     endings: bool = True          # a mount whose writing has ended does not leave as if all were well
     resources: bool = True        # memory, requests, silence are judged

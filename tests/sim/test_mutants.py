@@ -1,8 +1,9 @@
 """s3cfs made wrong on purpose, in ways that the simulator must find: each by a seed that is well without."""
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,6 @@ import pytest
 from s3cfs.blocks.journal import Journal
 from s3cfs.errors import StoreError
 from s3cfs.history.commits import Commits
-from s3cfs.history.logbook import Logbook
 from s3cfs.history.office import Writer
 from s3cfs.history.pipeline import Pipeline
 from s3cfs.history.presence import Presence
@@ -24,12 +24,13 @@ from s3cfs.vfs.spool import Spool
 from s3cfs.vfs.state import FileState
 from s3cfs.vfs.xattrs import Xattrs
 
-from .assembly import S3cfs
+from .assembly import S3cfs, Settings
 from .disk import SimDisk
 from .nature import Families
 from .story import tell
 
 FIRST, SEEDS = 1000, 240
+OFFICE = Families.only("two,office,endings")
 
 
 def _nothing(*arguments: Any, **options: Any) -> None:
@@ -66,17 +67,8 @@ async def _refused_is_done(uploads: Uploads, pack: Any) -> bool:
         return True
 
 
-_note = Logbook._note
-
-
-def _note_late(logbook: Any, tip: Any, upto: int) -> None:
-    """The tip of the record before; the outbox as it should be."""
-    _note(logbook, getattr(logbook, "late", tip), upto)
-    logbook.late = tip
-
-
 async def _impatient(writer: Any, tip: Any, *arguments: Any) -> Any:
-    return await _wait(writer, type(tip)(tip.n, tip.key, tip.hash, tip.epoch, tip.kind, {**tip.info, "every": 0}), *arguments)
+    return await _wait(writer, replace(tip, info={**tip.info, "every": 0}), *arguments)
 
 
 _wait = Writer._wait_for_silence
@@ -91,13 +83,29 @@ async def _durable_for_ever(commits: Any) -> None:
 _durable = Commits.durable
 
 
+class Slow(S3cfs):
+    """Commits are rare."""
+
+    def settings(self, rng: random.Random) -> Settings:
+        made = super().settings(rng)
+        return replace(made, options=replace(made.options, commits=replace(made.options.commits, commit_interval_s=60.0, max_lag_s=None)))
+
+
+class Synced(S3cfs):
+    """fsync waits for the store."""
+
+    def settings(self, rng: random.Random) -> Settings:
+        made = super().settings(rng)
+        return replace(made, options=replace(made.options, commits=replace(made.options.commits, sync_remote=True)))
+
+
 @dataclass(frozen=True)
 class Mutant:
     owner: type
     name: str
     broken: Callable[..., Any]
     families: Families = Families()
-    first: int = FIRST
+    assembly: type[S3cfs] = S3cfs
 
 
 MUTANTS: dict[str, Mutant] = {
@@ -113,14 +121,13 @@ MUTANTS: dict[str, Mutant] = {
     "the spool is emptied under a thread": Mutant(Spool, "settle", _empty),
     "an attribute is not kept": Mutant(Xattrs, "set", _nothing_soon),
     "a refused pack counts as put": Mutant(Uploads, "_bring", _refused_is_done),
-    "the tip is noted one record late": Mutant(Logbook, "_note", _note_late),
     "an earlier process's outbox is not committed": Mutant(Commits, "hurry", _nothing),
-    "silence is not waited for as long as it was promised": Mutant(Writer, "_wait_for_silence", _impatient),
+    "silence is not waited for as long as it was promised": Mutant(Writer, "_wait_for_silence", _impatient, OFFICE, Slow),
     "a busy writer is silent": Mutant(Presence, "_look", _nothing_soon),
-    "an idle writer does not ask before it relies on its office": Mutant(Presence, "confirm", _nothing_soon),
+    "an idle writer does not ask before it relies on its office": Mutant(Presence, "confirm", _nothing_soon, OFFICE),
     "orphans of a crash stay": Mutant(Vfs, "recover_orphans", _zero_soon),
     "the pool has no bound": Mutant(Pool, "wait_for_room", _nothing_soon),
-    "fsync waits for the store for ever": Mutant(Commits, "durable", _durable_for_ever),
+    "fsync waits for the store for ever": Mutant(Commits, "durable", _durable_for_ever, Families.only("outage,resources"), Synced),
     "a failed statement is nothing": Mutant(Engine, "blame", lambda engine, error: error, Families(disk=True)),
 }
 
@@ -128,10 +135,10 @@ MUTANTS: dict[str, Mutant] = {
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_mutants_are_found(mutant, monkeypatch):
     chosen = MUTANTS[mutant]
-    for seed in range(chosen.first, chosen.first + SEEDS):
+    for seed in range(FIRST, FIRST + SEEDS):
         with monkeypatch.context() as patch:
             patch.setattr(chosen.owner, chosen.name, chosen.broken)
-            found = tell(seed, S3cfs(), families=chosen.families).finding
-        if found is not None and tell(seed, S3cfs(), families=chosen.families).finding is None:
+            found = tell(seed, chosen.assembly(), families=chosen.families).finding
+        if found is not None and tell(seed, chosen.assembly(), families=chosen.families).finding is None:
             return
     pytest.fail("nobody noticed")
