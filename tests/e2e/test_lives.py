@@ -20,7 +20,7 @@ from s3cfs.errors import ExitCode
 from tests.servers import free_port, moto_s3, rclone_s3, rclone_server  # noqa: F401  (fixtures)
 
 from .conftest import Make
-from .kit import Filesystem, Mount, mounted_at, processes_naming, until, wait_gone
+from .kit import LET_GO, Filesystem, Mount, mounted_at, processes_naming, until, wait_gone
 from .test_refusals import needs_root, refused, tmpfs
 
 pytestmark = pytest.mark.mount
@@ -143,7 +143,7 @@ def test_an_interrupted_mount_leaves_nothing(make: Make, waiting_for: str):
     """While it waits for the last writer, in the two places where it does: the process in the background ends too."""
     fs = make().mkfs()
     if waiting_for == "silence":                   # a writer of another PID namespace, of which nobody here can know that it is dead
-        command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--propagation", "slave"]
+        command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", f'{LET_GO}; exec "$@"', "sh"]
         (fs.base / "inside").mkdir()
         first = subprocess.Popen([*command, sys.executable, "-m", "s3cfs", "mount", "--fg", "--cachedir", str(fs.base / "first"), fs.url,
                                   str(fs.base / "inside")], env=fs.environment(), stderr=subprocess.PIPE)

@@ -20,7 +20,7 @@ from tests.backends.answers import Answer, AnsweringServer, answering, error
 from tests.servers import Server, free_port, moto_s3, rclone_s3  # noqa: F401  (fixtures)
 
 from .conftest import Make
-from .kit import Filesystem, mounted_at, processes_naming, until
+from .kit import LET_GO, Filesystem, mounted_at, processes_naming, until
 
 pytestmark = pytest.mark.mount
 WITHIN_S = 20.0
@@ -402,7 +402,7 @@ def test_configuration(local_fs: Filesystem):
     no_mount(local_fs, ExitCode.CONFIG, str(local_fs.authfile))
 
 
-HIDE = 'mount -t tmpfs dev /dev && mknod -m 666 /dev/null c 1 3 && {more} exec "$@"'
+HIDE = LET_GO + '; mount -t tmpfs dev /dev && mknod -m 666 /dev/null c 1 3 && {more} exec "$@"'
 AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=+dac_read_search",
              "--ambient-caps=+dac_read_search"]
 
