@@ -2,11 +2,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
+from s3cfs import ids
 from s3cfs.app.node import NodeOptions
-from s3cfs.errors import Diverged, RolledBack
+from s3cfs.errors import Damaged, Diverged, RolledBack
+from s3cfs.formats import record
 from s3cfs.formats.record import Kind
 from s3cfs.history.office import Takeover
 from s3cfs.meta import Meta
@@ -275,3 +278,33 @@ def test_a_record_that_was_read_and_never_acknowledged(later: int) -> None:
         site.live(more, "elsewhere")
     for machine in ("reader", "new"):
         assert (site.live(look, machine) or ({},))[0] == filled("ab" + "xyz"[:later])
+
+
+# ---------------------------------------------------------------- a log that somebody rearranged, sealed with the right key
+
+def keys_of_log(site: Site) -> list[str]:
+    """Oldest first."""
+    return sorted((key for key in site.bucket.objects if key.startswith("log/")), key=lambda key: ids.parse_log_key(key)[3])
+
+
+def test_a_record_that_the_next_one_does_not_name() -> None:
+    """Whole, of the right place and number, and not the one that was there: the chain of hashes does not hold."""
+    site = Site()
+    site.live(fill)
+    key = keys_of_log(site)[2]
+    n = ids.parse_log_key(key)[3]
+    sealer = KEYRING.sealer("record", 0)
+    other = replace(record.decode(site.bucket.objects[key], n, sealer), changeset=b"")
+    site.bucket.objects[key] = record.encode(other, KEYRING.sealer("record", other.epoch))
+    with pytest.raises(Damaged, match=r"its hash is not the one"):
+        site.live(look, "new")
+
+
+def test_a_record_in_another_writers_folder() -> None:
+    """Copied there it would be the newest; it says whose it is."""
+    site = Site()
+    site.live(fill)
+    newest = keys_of_log(site)[-1]
+    site.bucket.objects[ids.log_key(99, "f" * 16, ids.parse_log_key(newest)[3])] = site.bucket.objects[newest]
+    with pytest.raises(Damaged, match="written for another place"):
+        site.live(look, "new")
