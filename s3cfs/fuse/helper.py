@@ -14,6 +14,7 @@ user is gone (lazy unmount).
 """
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import subprocess
@@ -26,6 +27,14 @@ CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 0x40000
 CONNECTIONS = "/sys/fs/fuse/connections"
 
 
+def write_back(libc: ctypes.CDLL, path: str) -> None:
+    root = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        libc.syncfs(root)
+    finally:
+        os.close(root)
+
+
 def unmount(path: str) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
 
@@ -35,6 +44,8 @@ def unmount(path: str) -> int:
         command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", path]
         return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
 
+    with contextlib.suppress(OSError):
+        write_back(libc, path)     # what is mounted elsewhere too is not written back by an unmount
     if take(lazy=False):           # the kernel writes everything back before it lets go
         return 0
     try:

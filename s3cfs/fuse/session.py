@@ -5,7 +5,7 @@
 It ends, always with nothing mounted, when
   - the kernel unmounts (umount, fusermount3 -u): nothing is held back by the kernel then;
   - `leaving.requested` is set: the mount is taken away by a helper process while requests are still answered, so that the kernel
-    hands over what it holds back. Users that do not let go get GRACE_S, then ENOTCONN;
+    hands over what it holds back. Users that do not let go, and other mount namespaces that have it too, get GRACE_S, then ENOTCONN;
   - `leaving.urgent` is set, or the task is cancelled: at once, and what the kernel holds back is lost.
 When it has returned no request is being handled, and the caller may bring everything to the store.
 """
@@ -30,7 +30,7 @@ from s3cfs.fuse.handlers import Handlers
 from s3cfs.fuse.helper import DETACHED
 from s3cfs.fuse.lifecycle import only_cause
 from s3cfs.fuse.loop import request_loop
-from s3cfs.fuse.mounttable import entry_at
+from s3cfs.fuse.mounttable import elsewhere, entry_at
 from s3cfs.fuse.options import FuseOptions
 
 if TYPE_CHECKING:
@@ -142,12 +142,16 @@ async def _leave(leaving: Leaving, path: str, requests: trio.CancelScope) -> Non
         nursery.start_soon(now)
         await leaving.requested.wait()
         log.info("mountpoint=%s leaving", path)
+        entry = entry_at(path)
         status = await _helper("unmount", path)
-        if status == 0:
-            return               # `now` stays until main() has ended
-        if status == DETACHED:
-            log.warning("mountpoint=%s in use: its users have %.0f s", path, GRACE_S)
+        if status in (0, DETACHED):            # 0: main() ends now, unless it is mounted elsewhere too
+            if status == DETACHED:
+                log.warning("mountpoint=%s in use: its users have %.0f s", path, GRACE_S)
             await trio.sleep(GRACE_S)
+            others = elsewhere(entry.device) if entry else []
+            if others:
+                log.warning("mountpoint=%s ends, though it is still mounted: %s", path,
+                            ", ".join(f"{where} (mount namespace of process {pid})" if pid else where for pid, where in others[:5]))
         else:
             log.error("mountpoint=%s cannot be unmounted (helper ended with %d): ending it by force", path, status)
         pyfuse3.terminate()

@@ -93,6 +93,22 @@ def test_umount_of_what_another_namespace_has_mounted_too(local_fs: Filesystem):
 
 
 @needs_root
+def test_sigterm_while_another_namespace_has_it_mounted_too(local_fs: Filesystem):
+    """It ends as it does while files are open: after some seconds, with everything in the store."""
+    mount = local_fs.mount("--commit-interval", "60s")
+    data = os.urandom(MIB)
+    with mounted_in_another_namespace(mount.path):
+        (mount / "data").write_bytes(data)
+        mount.signal(signal.SIGTERM)
+        assert wait_gone(mount.pid) and not mounted_at(mount.path)
+        assert "is still mounted" in mount.log()
+    local_fs.lose()
+    mount = local_fs.mount("-o", "ro")
+    assert (mount / "data").read_bytes() == data
+    mount.umount()
+
+
+@needs_root
 def test_umount_of_what_is_bound_elsewhere_too(make: Make):
     fs = make().mkfs()
     mount, elsewhere = fs.mount(), fs.base / "elsewhere"
