@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from s3cfs.app.node import Node
-from s3cfs.errors import DataError, Denied, Deposed, NoSpace, S3cfsError, Temporary
+from s3cfs.errors import DataError, NoSpace, S3cfsError
 from s3cfs.formats.record import Kind
 from s3cfs.history.health import State
 from s3cfs.history.pipeline import NEXT, Pipeline, Stage
@@ -18,7 +18,6 @@ from s3cfs.vfs.types import ROOT_CALLER
 from tests.sim.faults import NEVER
 
 from .kit import Life, Site, content, fill, filled, new_machine, state, unsent, write_file
-from .seal import seal_now
 
 # ---------------------------------------------------------------- where a record may end (C2, C5)
 
@@ -247,94 +246,6 @@ def test_a_full_disk_waits_without_work() -> None:
 
     with pytest.MonkeyPatch.context() as monkey:
         site.live(main)
-
-
-def test_a_pack_that_the_store_refuses_is_not_done() -> None:
-    """Refused for good or for now: no record names it, the flush waits, and it is put when the store changes its mind."""
-    site = Site()
-
-    async def main(life: Life) -> None:
-        async with life.node() as node:
-            real = life.store.put
-            refusing = [True]
-
-            def put(key: str, data: bytes, only_if_absent: bool = False) -> None:
-                if key.startswith("pack/") and refusing[0]:
-                    raise Denied("put", key, "403")
-                real(key, data, only_if_absent)
-
-            life.store.put = put  # type: ignore[method-assign, assignment]
-            await write_file(node, b"a", content(1))
-            with trio.move_on_after(300):
-                await node.flush()
-                raise AssertionError("a flush whose pack was refused")
-            assert all(not entry.changeset for entry in await life.history()), "a record names a pack that is not in the store"
-            assert state(node) is State.AWAY and "does not take packs" in node.commits.health.message
-            refusing[0] = False
-            await node.flush()
-            assert state(node) is State.OK
-
-    site.live(main)
-    assert new_machine(site) == {b"a": content(1)}
-
-
-def test_a_very_slow_line_is_not_shared_for_ever() -> None:
-    """Three packs at once take longer than any call may, one alone does not: they go one by one."""
-    site = Site(limits=Limits(pack_target_bytes=50_000))
-
-    async def main(life: Life) -> None:
-        async with life.node() as node:
-            clock, real = life.doors.clock, node.remote.put
-            at_once = 0
-
-            async def slow(key: str, data: bytes, only_if_absent: bool = False) -> None:
-                nonlocal at_once
-                if key.startswith("pack/"):
-                    at_once += 1
-                    try:
-                        with trio.move_on_after(20):
-                            left = 18.0
-                            while left > 0:
-                                await clock.sleep(0.5)
-                                left -= 0.5 / at_once
-                            await real(key, data, only_if_absent)
-                            return
-                        raise Temporary("put", key, "time-out")
-                    finally:
-                        at_once -= 1
-                await real(key, data, only_if_absent)
-
-            node.remote.put = slow  # type: ignore[method-assign, assignment]
-            for number in range(9):
-                await write_file(node, b"%d" % number, content(number, 60_000))
-                await node.commits.durable()
-            with trio.fail_after(350):                      # nine of eighteen seconds, and what the first failures cost
-                await node.flush()
-
-    site.live(main)
-    assert len(new_machine(site)) == 9
-
-
-def test_a_deposed_writer_uploads_nothing_more() -> None:
-    site = Site(limits=Limits(pack_target_bytes=50_000))
-
-    async def main(life: Life) -> None:
-        async with life.ending() as node:
-            await write_file(node, b"a", content(1))
-            await node.flush()
-            life.away()
-            for number in range(10):
-                await write_file(node, b"%d" % number, content(number, 60_000))
-                await node.commits.durable()
-            seal_now(site.bucket)
-            node.commits.health.fail(Deposed("as when an append found that SEAL"))
-            await life.doors.clock.sleep(3)                 # what was on its way this moment
-            life.away(False)
-            life.calls()
-            await life.doors.clock.sleep(300)
-            assert life.calls() == [] and node.commits.uploads.newest, "packs go up though this is not the writer any more"
-
-    site.live(main)
 
 
 def test_sync_remote_gives_up_after_two_minutes() -> None:
