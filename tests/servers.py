@@ -17,6 +17,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import sysconfig
 import tempfile
 import time
@@ -136,6 +137,20 @@ def rclone_server(root: Path | None = None, *, tls: bool = False, port: int = 0,
         yield Server("rclone", f"127.0.0.1:{at}", login, password, process.pid, False, options, root)
 
 
+# moto looks whether the key is taken and writes then, in threads: under load two of a race would win, and the probe be right to call it T2.
+MOTO = """
+import sys, threading
+from moto.s3.responses import S3Response
+from moto.server import main
+lock, put_object = threading.Lock(), S3Response.put_object
+def one_at_a_time(self):
+    with lock:
+        return put_object(self)
+S3Response.put_object = one_at_a_time
+main(sys.argv[1:])
+"""
+
+
 @contextlib.contextmanager
 def moto_server(*, port: int = 0) -> Iterator[Server]:
     """`moto_server` with one user who may do everything in S3, and with authentication switched on."""
@@ -144,7 +159,7 @@ def moto_server(*, port: int = 0) -> Iterator[Server]:
         for attempt in range(START_ATTEMPTS):
             at = port or free_port()
             try:
-                process = stack.enter_context(running([program("moto_server"), "-H", "127.0.0.1", "-p", str(at)], at, work / "log"))
+                process = stack.enter_context(running([sys.executable, "-c", MOTO, "-H", "127.0.0.1", "-p", str(at)], at, work / "log"))
                 break
             except RuntimeError:
                 if attempt == START_ATTEMPTS - 1:

@@ -22,7 +22,7 @@ from s3cfs.errors import ExitCode
 from tests.servers import Server
 
 from .conftest import Make
-from .kit import Filesystem, until
+from .kit import LET_GO, Filesystem, until
 
 REFUSED_WITHIN_S = 180.0           # an idle writer signs off after 15 s, and whoever waits looks every 3 s; the rest is for a busy machine
 ENDS_WITHIN_S = 180.0
@@ -56,7 +56,7 @@ class Machine:
         self.mountpoint.mkdir(exist_ok=True)
         self.said, self.pid = [], 0
         command = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c",
-                   f'hostname {self.name} && mount -t tmpfs tmpfs /run && exec "$@"', "sh",
+                   f'{LET_GO}; hostname {self.name} && mount -t tmpfs tmpfs /run && exec "$@"', "sh",
                    sys.executable, "-m", "s3cfs", "mount", "--fg", "--cachedir", str(self.cachedir), *self.options, *options, self.fs.url,
                    str(self.mountpoint)]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
