@@ -3,7 +3,7 @@
 # make check    types, lint, floors                     make test [ARGS="-k name"]
 # make bench    fsbench on a mount and on a plain folder, side by side          [SCALE=0.25 ONLY=seq,tree STORE=rclone]
 # make soak     the tests that take minutes, those of properties from random seeds, then random work on a real mount     [MINUTES=30 SEED=…]
-# make sim      the simulator                                                   [SEED=1 N=500]
+# make sim      the simulator: N stories from SEED on                           [SEED=1 N=500 JOBS=2]
 # make golden   make the golden filesystem of the current format (existing ones are never changed)
 # make install  links in $(PREFIX)/bin and /sbin, so that mount(8), fstab and umount(8) know s3cfs (as root)
 SHELL := /bin/sh
@@ -12,6 +12,7 @@ PREFIX ?= /usr/local
 SBIN ?= /sbin
 SEED ?= 1
 N ?= 500
+JOBS ?= 2
 SCALE ?= 1
 MINUTES ?= 30
 ONLY ?=
@@ -42,7 +43,7 @@ soak: setup
 	@$(PY) -m tests.soak --minutes $(MINUTES) --seed $(SEED)
 
 sim: setup
-	@$(PY) -m tests.sim --seed $(SEED) --count $(N)
+	@$(PY) -m tests.sim --seed $(SEED) --count $(N) --jobs $(JOBS) --keep-going
 
 golden: setup
 	@v=$$($(PY) -c 'from s3cfs.ids import FORMAT_VERSION; print(FORMAT_VERSION)'); folder=tests/golden/v$$v; \
