@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from s3cfs import ids
 from s3cfs.app.host import process_alive, this_host
 from s3cfs.app.node import Node, NodeOptions, open_node
 from s3cfs.backends.memory import MemoryBackend
+from s3cfs.doors import Doors
 from s3cfs.errors import Damaged, Deposed, Diverged
 from s3cfs.formats import record
+from s3cfs.limits import Limits
 from s3cfs.vfs.types import ROOT_CALLER
 from tests.check.kit import World, doors
 
@@ -101,6 +104,20 @@ def test_the_newest_record_was_a_mere_release(world: World) -> None:
     assert seen_elsewhere(world) == ["four", "one", "three", "two"]
     again = world.fsck(full=True)
     assert again.code == 0 and any(release in note and "a repair went back" in note for note in again.notes)
+
+
+@pytest.mark.parametrize("bits", [1, 2])
+def test_the_newest_record_is_that_of_a_taker_who_died_at_once(world: World, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under T1 a SEAL, which alone names the folder that is current. Under T2 nothing says who it was: silence is waited for."""
+    monkeypatch.setattr("s3cfs.app.fsck.Doors", partial(Doors, limits=Limits(takeover_silence_s=0.1)))
+    world.on_node(nothing, host=DEAD)
+    world.backend.delete(world.log()[-1])                    # what that mount signed off with
+    taken = world.log()[-1]
+    for at in range(bits):
+        world.flip(taken, 300 + at)
+    unreadable(world)
+    assert world.fsck(repair=True).code == 1
+    assert seen_elsewhere(world) == ["four", "one", "three", "two"] and world.fsck(full=True).code == 0
 
 
 @pytest.mark.parametrize("how", ["spoil", "missing"])
