@@ -29,6 +29,7 @@ Whom a taker may follow, without `Takeover.YES`:
     any other record                             after a silence: a living writer is never silent for so long without a RELEASE
 
 INVARIANT F1: a record that `append` returned for is in the history for ever.
+INVARIANT F4: nobody takes office beside a writer that may live, unless told to; of two at once one does.
 INVARIANT F2: the bytes of a record with changes are durable locally before their first PUT, and every retry sends those same bytes.
 """
 from __future__ import annotations
