@@ -1,6 +1,7 @@
 """Damage of the newest records of the log: fsck goes back to the newest whole state, says what that costs, and overwrites nothing."""
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -109,7 +110,7 @@ def test_the_newest_record_was_a_mere_release(world: World) -> None:
 @pytest.mark.parametrize("bits", [1, 2])
 def test_the_newest_record_is_that_of_a_taker_who_died_at_once(world: World, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under T1 a SEAL, which alone names the folder that is current. Under T2 nothing says who it was: silence is waited for."""
-    monkeypatch.setattr("s3cfs.app.fsck.Doors", partial(Doors, limits=Limits(takeover_silence_s=0.1)))
+    monkeypatch.setattr(sys.modules["s3cfs.app.fsck"], "Doors", partial(Doors, limits=Limits(takeover_silence_s=0.1)))
     world.on_node(nothing, host=DEAD)
     world.backend.delete(world.log()[-1])                    # what that mount signed off with
     taken = world.log()[-1]
