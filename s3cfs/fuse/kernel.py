@@ -1,4 +1,4 @@
-"""What is told to the kernel outside of answers: sizes of its read-ahead and of its dirty data, and the end by force."""
+"""What is told to the kernel outside of answers: the sizes of its read-ahead and of its dirty data (its requests: helper.py)."""
 from __future__ import annotations
 
 import logging
@@ -7,7 +7,6 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 BDI = Path("/sys/class/bdi")
-CONNECTIONS = Path("/sys/fs/fuse/connections")
 
 
 def tune(device: str, *, read_ahead_kib: int, dirty_bytes: int) -> dict[str, str]:
@@ -29,12 +28,3 @@ def tune(device: str, *, read_ahead_kib: int, dirty_bytes: int) -> dict[str, str
         else:
             done[path.name] = value
     return done
-
-
-def abort(device: str) -> bool:
-    """End a FUSE connection by force: every waiting request fails. For a mount whose daemon does not answer any more."""
-    try:
-        (CONNECTIONS / device.partition(":")[2] / "abort").write_text("1")
-    except OSError:
-        return False
-    return True

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from s3cfs import limits
 from s3cfs.errors import ExitCode, MountpointError
 from s3cfs.fuse import mountpoint, mounttable
 from tests.fuse.conftest import REPOSITORY, Mount
@@ -82,7 +83,7 @@ def test_the_source_and_the_owner_are_in_the_table(mount: Mount) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_the_kernel_is_tuned(mount: Mount) -> None:
     about = mount(read_ahead_kib=2048).ask("about")
-    assert about["tuned"]["read_ahead_kb"] == "2048"
+    assert about["tuned"]["read_ahead_kb"] == "2048" and about["tuned"]["max_background"] == str(limits.KERNEL_BACKGROUND)
     assert Path("/sys/class/bdi", about["device"], "read_ahead_kb").read_text() == "2048\n"
 
 
