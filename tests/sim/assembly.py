@@ -189,7 +189,7 @@ class _Node:
     async def audit(self) -> list[str]:
         if not self._node.options.read_only:
             await self._node.sweeper.finish()          # a step in the middle of what follows would show rows of the next transaction
-        await self._node.commits.durable()
+        await self._node.commits.durable_here()
         return [f"{problem.check}: {problem.text}" for problem in self._node.meta.audit.problems()]
 
 

@@ -81,6 +81,7 @@ class Teller:
         self.history = History(Events(), {}, [])
         self.settings: Any = None
         self.drawn = 0
+        self.doubtful = False                      # an fsync failed, and the machine went on
         self.newest_ns = 0                         # the latest moment that any clock has shown
 
     def tell(self) -> None:
@@ -88,11 +89,15 @@ class Teller:
         self._make()
         lives = self.rng.randint(1, LIVES_MAX)
         together = self.rng.randrange(lives) if self.two else -1
-        for number in range(lives):
+        number = 0
+        while number < lives:
             if number == together:
                 duo.play(self, number)
             else:
                 self._life(number)
+            number += 1
+            if self.doubtful and number == lives < LIVES_MAX + 2:
+                lives += 2                         # what a failed fsync left in memory is lost one life later
         self._last_judgement()
 
     @property
@@ -156,7 +161,7 @@ class Teller:
         life = Life(history, machine, incarnation, doors, store, self.bucket, self.families, random.Random(self.rng.getrandbits(64)),
                     alone=alone)
         life.nature.turned_back = machine.wall_ns(self.now_s) < self.newest_ns
-        if self.families.disk and self.rng.random() < 0.35:
+        if self.families.disk and not self.doubtful and self.rng.random() < 0.35:
             faults = DiskFaults.draw(self.rng, machine.drive.used_bytes())
             if self.rng.random() < 0.3:
                 machine.drive.faults = faults
@@ -172,7 +177,7 @@ class Teller:
         self.newest_ns = max(self.newest_ns, life.machine.wall_ns(outcome.ended_s), life.nature.latest_ns)
         self.ended(life.incarnation, life.doors)
         story.faults += faults.fired
-        life.had_faults = life.fired
+        life.had_faults, life.sync_failed = life.fired, faults.sync_failed
         for line in life.nature.told:
             story.say(f"  {life.incarnation.name}: {line}")
         for ack in life.history.acks[-2:]:
@@ -187,12 +192,12 @@ class Teller:
         story, history, machine = self.story, self.history, self.machine
         story.lives += 1
         count, kill, flights = self.rng.randint(5, 80), self.rng.random() < 0.5, len(self.bucket.flights)
-        idle_s = LAG_REMOTE_S + 60.0 if self.rng.random() < 0.1 else 0.0
+        idle_s = LAG_REMOTE_S + 60.0 if number and self.rng.random() < 0.15 else 0.0
         first = len(self.bucket.history)
         story.last_trace = []
         life = self.new_life(f"life {number}", machine, history)
         if idle_s:                                     # nobody does anything: what an earlier life left goes on its way all the same
-            count, life.again = 0, [(idle_s, 0)]
+            count, kill, life.again, life.incarnation.plan = 0, True, [(idle_s, 0)], Plan()
         story.say(f"life {number}: dies at {life.incarnation.plan}, {count} steps for {len(history.logs)} clients on {machine.name}, "
                   f"tier {1 if self.bucket.create_only else 2}, {life.store.faults}")
 
@@ -251,6 +256,11 @@ class Teller:
         before = list(history.floors) if history.unverified else None
         events, weights = ["process", "machine", "gone", "elsewhere"], [3, 6, 2, 3 if self.two else 0]
         event = rng.choices(events, weights=weights)[0]
+        if life.sync_failed and rng.random() < 0.6:
+            event = "process"
+        elif self.doubtful and rng.random() < 0.6:
+            event = "machine"
+        self.doubtful = life.sync_failed and event == "process"
         if rng.random() < 0.7:
             self.check_remote(rng.randint(first, len(self.bucket.history)))
             self.check_remote(len(self.bucket.history), self._lagging(life) if before is None else None)

@@ -13,7 +13,7 @@ SYNCS = frozenset(("fsync", "sync_dir", "db_fsync"))
 NAMES = frozenset(("create", "rename", "unlink", "makedirs", "db_create", "db_delete"))
 CALLS = tuple(sorted(READS | WRITES | SYNCS | NAMES))
 NEVER = 1 << 40
-MODES = ("once", "while", "lasting", "dying", "full", "handles")
+MODES = ("once", "while", "lasting", "dying", "full", "handles", "syncs")
 
 
 @dataclass
@@ -49,15 +49,18 @@ class DiskFaults:
     forgets: bool = False
     rng: random.Random = field(default_factory=lambda: random.Random(0))
     fired: int = 0
+    sync_failed: bool = False
 
     def check(self, call: str) -> int:
         """The errno this call fails with, or 0."""
         for trouble in self.troubles:
             if trouble.fails(call):
                 self.fired += 1
+                self.sync_failed = self.sync_failed or call in SYNCS
                 return trouble.code
         if self.fsync_eio and call in SYNCS and self.rng.random() < self.fsync_eio:
             self.fired += 1
+            self.sync_failed = True
             return errno.EIO
         return 0
 
@@ -67,13 +70,14 @@ class DiskFaults:
 
     def __str__(self) -> str:
         full = [f"full at {self.capacity_bytes}"] if self.capacity_bytes < NEVER else []
-        return ", ".join([*map(str, self.troubles), *full]) or "good disk"
+        chance = [f"EIO of one sync in {1 / self.fsync_eio:.0f}"] if self.fsync_eio else []
+        return ", ".join([*map(str, self.troubles), *chance, *full]) or "good disk"
 
     @classmethod
     def draw(cls, rng: random.Random, used_bytes: int, modes: tuple[str, ...] = MODES) -> DiskFaults:
         """Some of `modes`; near and far calls alike."""
         made = cls(rng=random.Random(rng.getrandbits(64)), forgets=rng.random() < 0.2)
-        for mode in rng.sample(modes, k=rng.choice([1, 1, 2]) if len(modes) > 1 else 1):
+        for mode in rng.choices(modes, weights=[3 if mode == "syncs" else 1 for mode in modes], k=rng.choice([1, 1, 2])):
             after = int(math.exp(rng.uniform(0.0, math.log(200))))
             match mode:
                 case "full":
@@ -81,6 +85,8 @@ class DiskFaults:
                 case "handles":
                     made.troubles.append(Trouble(frozenset(("open", "create", "listdir", "db_open", "db_create")), errno.EMFILE,
                                                  after, rng.randint(1, 20)))
+                case "syncs":
+                    made.fsync_eio = rng.choice([0.02, 0.05, 0.2])
                 case "dying":
                     made.troubles.append(Trouble(WRITES | SYNCS | NAMES, rng.choice([errno.EIO, errno.EROFS]), after * 3, math.inf))
                 case _:

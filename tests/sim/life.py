@@ -45,7 +45,7 @@ class Life:
         self.rival = False                         # another machine tries to take office, or has done so
         self.outcome: Outcome[Any] = Outcome()
         self.again: Iterable[tuple[float, int]] = ()     # what it does after having been idle for so long (seconds, steps)
-        self.had_faults = False
+        self.had_faults = self.sync_failed = False
         self.watch: Watch | None = None
         self.coming = DiskFaults()                 # the disk's troubles, from when it is mounted on
 
@@ -102,12 +102,12 @@ class Life:
     @contextlib.contextmanager
     def calm(self) -> Iterator[None]:
         drive, faults = self.machine.drive, self.store.faults
-        kept, drive.faults.troubles = drive.faults.troubles, []
+        kept, drive.faults = drive.faults, DiskFaults(capacity_bytes=drive.faults.capacity_bytes)
         faults.calm += 1
         try:
             yield
         finally:
-            drive.faults.troubles = kept
+            drive.faults = kept
             faults.calm -= 1
 
     # ------------------------------------------------------------ what it does
@@ -140,7 +140,7 @@ class Life:
                 good.away = self.store.faults.away
                 self.store.faults = self.nature.faults = good
                 if self.rng.random() < 0.5:
-                    self.machine.drive.faults.troubles = []
+                    self.machine.drive.faults.troubles, self.machine.drive.faults.fsync_eio = [], 0.0
             nursery.cancel_scope.cancel()
 
     def _fair_since(self) -> float:

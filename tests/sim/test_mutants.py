@@ -15,11 +15,11 @@ from s3cfs.history.office import Writer
 from s3cfs.history.pipeline import Pipeline
 from s3cfs.history.presence import Presence
 from s3cfs.history.uploads import Uploads
+from s3cfs.meta import engine
 from s3cfs.meta.engine import Engine
 from s3cfs.vfs.core import Vfs
 from s3cfs.vfs.dirty import DirtyMap
 from s3cfs.vfs.files import Files
-from s3cfs.vfs.pool import Pool
 from s3cfs.vfs.spool import Spool
 from s3cfs.vfs.state import FileState
 from s3cfs.vfs.xattrs import Xattrs
@@ -101,7 +101,7 @@ class Synced(S3cfs):
 
 @dataclass(frozen=True)
 class Mutant:
-    owner: type
+    owner: Any                    # a class or a module
     name: str
     broken: Callable[..., Any]
     families: Families = Families()
@@ -126,9 +126,9 @@ MUTANTS: dict[str, Mutant] = {
     "a busy writer is silent": Mutant(Presence, "_look", _nothing_soon),
     "an idle writer does not ask before it relies on its office": Mutant(Presence, "confirm", _nothing_soon, OFFICE),
     "orphans of a crash stay": Mutant(Vfs, "recover_orphans", _zero_soon),
-    "the pool has no bound": Mutant(Pool, "wait_for_room", _nothing_soon),
     "fsync waits for the store for ever": Mutant(Commits, "durable", _durable_for_ever, Families.only("outage,resources"), Synced),
-    "a failed statement is nothing": Mutant(Engine, "blame", lambda engine, error: error, Families(disk=True)),
+    "the WAL of an earlier process is trusted": Mutant(engine, "_rewrite_wal", _nothing, Families.only("disk")),
+    "a failed statement is nothing": Mutant(Engine, "blame", lambda self, error: error, Families(disk=True)),
 }
 
 
