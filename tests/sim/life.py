@@ -14,7 +14,7 @@ from s3cfs.errors import DataError, NoSpace, S3cfsError, StoreError
 from .actions import Busy
 from .check import Finding, judge
 from .crash import Crash, Incarnation
-from .faults import DiskFaults
+from .faults import NEVER, DiskFaults
 from .history import History
 from .machines import Machine
 from .model import Model, Nodes
@@ -76,6 +76,11 @@ class Life:
     def fired(self) -> bool:
         return self.had_faults or self.machine.drive.faults.fired > 0
 
+    @property
+    def cramped(self) -> bool:
+        """The disk is small, or the line slow: who writes may have to wait for room."""
+        return self.machine.drive.faults.capacity_bytes < NEVER or self.store.faults.bytes_per_s < 1e6
+
     def strained(self, since_s: float) -> bool:
         """The store could not take or give what was asked of it in good time."""
         return self.nature.was_away(since_s - 200.0) or self.store.faults.bytes_per_s < 1e6
@@ -83,7 +88,7 @@ class Life:
     def excuses(self, error: Exception, since_s: float) -> bool:
         if not isinstance(error, S3cfsError):
             return False                           # an error that says nothing to a user
-        return self.fired or self.deposed or (self.strained(since_s) and isinstance(error, DataError | NoSpace))
+        return self.fired or self.deposed or ((self.strained(since_s) or self.cramped) and isinstance(error, DataError | NoSpace))
 
     def judge_time(self, operation: str, what: str, began_s: float) -> None:
         """I12; and an fsync that waits for the store says so when that has been silent for two minutes."""
@@ -93,7 +98,7 @@ class Life:
         remote = operation == "flush_all" or (operation in ("fsync", "fsyncdir") and self.node.sync_is_remote)
         if remote and operation != "flush_all" and took_s > BOUNDS.remote_sync_s:
             raise Finding(f"R: {what} took {took_s:.0f} s")
-        if took_s > BOUNDS.operation_s and self._fair_since() <= began_s and not (remote and self.strained(began_s)):
+        if took_s > BOUNDS.operation_s and self._fair_since() <= began_s and not self.cramped:
             raise Finding(f"R: {what} took {took_s:.1f} s, and nothing was in its way")
 
         if self.node.dirty_bytes > self.node.pool_bytes + BOUNDS.pool_slack_bytes:
