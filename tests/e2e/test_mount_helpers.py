@@ -14,13 +14,13 @@ import pytest
 from s3cfs.errors import ExitCode
 
 from .conftest import Make
-from .kit import REPOSITORY, Filesystem, mounted_at, until, wait_gone
+from .kit import LET_GO, REPOSITORY, Filesystem, mounted_at, until, wait_gone
 from .test_lives import slow_store
 from .test_refusals import needs_root, refused, tmpfs
 
 pytestmark = pytest.mark.mount
 MIB = 1 << 20
-NAMESPACE = ["unshare", "--mount", "--propagation", "slave"]      # what other tests unmount goes from it, too
+NAMESPACE = ["unshare", "--mount", "sh", "-c"]
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_mount_and_umount_by_the_systems_commands(local_fs: Filesystem, installe
         cp {data} {mnt}/more
         umount {mnt}
         rm -r {local_fs.base}/cache"""
-    done = subprocess.run([*NAMESPACE, "sh", "-c", script], env=local_fs.environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*NAMESPACE, f"{LET_GO}; {script}"], env=local_fs.environment(), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     first, second = (set(line.split()[5].split(",")) for line in done.stdout.splitlines())
     assert "nosuid" not in first and "nodev" not in first
@@ -67,8 +67,8 @@ def test_mount_and_umount_by_the_systems_commands(local_fs: Filesystem, installe
 @contextlib.contextmanager
 def mounted_in_another_namespace(path: Path) -> Iterator[int]:
     """A process in a mount namespace of its own, where this stays mounted."""
-    script = f"mount --make-private {path}; exec sleep 1000"
-    with subprocess.Popen([*NAMESPACE, "sh", "-c", script]) as sleeper:
+    others = f"findmnt -rno TARGET -t fuse.s3cfs | grep -vx {path}"
+    with subprocess.Popen([*NAMESPACE, f"for other in $({others}); do umount -i -l $other; done; exec sleep 1000"]) as sleeper:
         try:
             until(lambda: Path(f"/proc/{sleeper.pid}/comm").read_text() == "sleep\n", "it sleeps in there")
             yield sleeper.pid

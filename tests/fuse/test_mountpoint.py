@@ -12,6 +12,7 @@ import pytest
 from s3cfs import limits
 from s3cfs.errors import ExitCode, MountpointError
 from s3cfs.fuse import mountpoint, mounttable
+from tests.e2e.kit import LET_GO
 from tests.fuse.conftest import REPOSITORY, Mount
 
 
@@ -100,7 +101,8 @@ def test_mount_table_is_parsed() -> None:
 def test_without_fuse_one_line_says_what_is_missing(tmp_path: Path) -> None:
     """In a mount namespace whose /dev/fuse is hidden."""
     (tmp_path / "mnt").mkdir()
-    script = (f"mount -t tmpfs none /dev && {sys.executable} -m tests.fuse.memmount {tmp_path}/mnt {tmp_path}/socket --log {tmp_path}/log")
-    done = subprocess.run(["unshare", "-m", "--propagation", "slave", "sh", "-c", script], cwd=REPOSITORY, capture_output=True, text=True)
+    script = (f"{LET_GO}; mount -t tmpfs none /dev && "
+              f"{sys.executable} -m tests.fuse.memmount {tmp_path}/mnt {tmp_path}/socket --log {tmp_path}/log")
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == ExitCode.NO_FUSE, done.stderr
     assert done.stderr.startswith("/dev/fuse is missing: load the module") and done.stderr.count("\n") == 1
