@@ -109,10 +109,12 @@ def make(folder: Path) -> None:
     random_source = SystemRandomness()
     found, keyring, recovery_key = superblock.create("golden", random_source, False, 16 << 10, 64 << 10, 256 << 10, PASSPHRASE,
                                                      now_ns=NOW_NS, argon2=Argon2Params(memory_kib=64, passes=1, lanes=1))
+    folder.mkdir(parents=True)
     backend = open_backend(f"local://{folder}/store")
     assert isinstance(backend, LocalBackend)
     backend.create()
-    backend.put(ids.super_key(1), superblock.encode(found))
+    for copy in (1, 2):
+        backend.put(ids.super_key(1, copy), superblock.encode(found))
 
     async def live(what: Any) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as local:
