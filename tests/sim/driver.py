@@ -268,7 +268,7 @@ class Teller:
         history.floors = history.floors_of(remote=remote)
         if before is None and remote:
             history.floors = self._lagging(life)
-        elif before is None and outcome.crashed and not life.fired:
+        elif before is None and outcome.crashed and not life.fired and not life.deposed:
             history.raise_by_lag(history.floors, outcome.ended_s - LAG_LOCAL_S, life.nature.fair_since)
         if before is not None:                     # this life did not get as far as to recover
             history.floors = list(map(min, before, history.floors))
@@ -285,7 +285,7 @@ class Teller:
     def _lagging(self, life: Life) -> list[int]:
         """What must be in the store by now: what was acknowledged as that, and what is old enough (I5)."""
         floors = life.history.floors_of(remote=True)
-        if life.outcome.crashed and not life.fired and life.store.faults.healthy and not life.strained(0.0):
+        if life.outcome.crashed and not life.fired and not life.deposed and life.store.faults.healthy and not life.strained(0.0):
             life.history.raise_by_lag(floors, life.outcome.ended_s - LAG_REMOTE_S, life.nature.fair_since)
         return floors
 

@@ -107,7 +107,7 @@ class Life:
     @contextlib.contextmanager
     def calm(self) -> Iterator[None]:
         drive, faults = self.machine.drive, self.store.faults
-        kept, drive.faults = drive.faults, DiskFaults(capacity_bytes=drive.faults.capacity_bytes)
+        kept, drive.faults = drive.faults, DiskFaults()
         faults.calm += 1
         try:
             yield

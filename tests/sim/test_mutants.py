@@ -30,6 +30,7 @@ from .nature import Families
 from .story import tell
 
 FIRST, SEEDS = 1000, 240
+AWAY, DISK = Families.only("outage,resources"), Families.only("disk")
 OFFICE = Families.only("two,office,endings")
 
 
@@ -117,19 +118,19 @@ MUTANTS: dict[str, Mutant] = {
     "flush returns at once": Mutant(Pipeline, "flush", _nothing_soon),
     "fsync returns at once": Mutant(Files, "fsync", _nothing_soon),
     "closed files are not staged for a transaction": Mutant(Files, "stage_ready", _nothing_soon),
-    "a rename over a file does not take its content along": Mutant(Files, "before_replace", _nothing_soon),
+    "a rename over a file does not take its content along": Mutant(Files, "before_replace", _nothing_soon, first=1030),
     "what was cut off comes back": Mutant(FileState, "take_back", _take_all_back),
-    "the spool is emptied under a thread": Mutant(Spool, "settle", _empty),
+    "the spool is emptied under a thread": Mutant(Spool, "settle", _empty, first=1018),
     "an attribute is not kept": Mutant(Xattrs, "set", _nothing_soon),
     "a refused pack counts as put": Mutant(Uploads, "_bring", _refused_is_done),
     "an earlier process's outbox is not committed": Mutant(Commits, "hurry", _nothing, first=1110),
-    "silence is not waited for as long as it was promised": Mutant(Writer, "_wait_for_silence", _impatient, OFFICE, Slow),
-    "a busy writer is silent": Mutant(Presence, "_look", _nothing_soon),
-    "an idle writer does not ask before it relies on its office": Mutant(Presence, "confirm", _nothing_soon, OFFICE),
+    "silence is not waited for as long as it was promised": Mutant(Writer, "_wait_for_silence", _impatient, OFFICE, Slow, first=1029),
+    "a busy writer is silent": Mutant(Presence, "_look", _nothing_soon, first=1038),
+    "an idle writer does not ask before it relies on its office": Mutant(Presence, "confirm", _nothing_soon, OFFICE, first=1048),
     "orphans of a crash stay": Mutant(Vfs, "recover_orphans", _zero_soon),
-    "fsync waits for the store for ever": Mutant(Commits, "durable", _durable_for_ever, Families.only("outage,resources"), Synced),
-    "the WAL of an earlier process is trusted": Mutant(engine, "_rewrite_wal", _nothing, Families.only("disk")),
-    "a failed statement is nothing": Mutant(Engine, "blame", lambda self, error: error, Families(disk=True)),
+    "fsync waits for the store for ever": Mutant(Commits, "durable", _durable_for_ever, AWAY, Synced, first=1046),
+    "the WAL of an earlier process is trusted": Mutant(engine, "_rewrite_wal", _nothing, DISK, first=1080),
+    "a failed statement is nothing": Mutant(Engine, "blame", lambda self, error: error, Families(), first=1052),
 }
 
 
