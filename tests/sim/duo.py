@@ -173,7 +173,7 @@ class Duo:
             teller.close_life(self.second)
         teller.now_s = max(self.first.outcome.ended_s, self.second.outcome.ended_s) + rng.choice([0.1, 5.0, 100.0])
         for life in (self.first, self.second):          # what is wrong in either is told before what follows from it
-            if life.outcome.error is not None and not all(isinstance(leaf, S3cfsError) for leaf in leaves(life.outcome.error)):
+            if life.outcome.error is not None and not all(isinstance(leaf, S3cfsError | OSError) for leaf in leaves(life.outcome.error)):
                 raise life.outcome.error
         self._account(changes)
 

@@ -98,6 +98,8 @@ class Nature:
             self.unfair()
         else:
             self.incarnation.frozen_until = self.slept_last = trio.current_time() + seconds
+            if self.fair_since < math.inf:
+                self.fair_since = self.slept_last
         self.told.append(f"{kind} {seconds:.0f} s")
         if kind != "wall":
             await trio.sleep(max(0.0, self.incarnation.frozen_until - trio.current_time()))

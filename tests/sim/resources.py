@@ -21,7 +21,8 @@ from .check import Finding
 class Bounds:
     looks_every_s: float = 4.0
     open_transaction_s: float = 12.0          # age of the oldest change that is in no local transaction (1 s, slow hops, staging)
-    silence_slack_s: float = 15.0             # beyond what the writer promises, while it has something to say
+    silence_slack_s: float = 15.0             # beyond what the writer promises, while it has something to say,
+    record_bytes: int = 80_000                # ... and the time that a record of so many bytes takes on the line
     fsyncs_an_operation: float = 12.0         # of the local disk, SQLite's among them
     fsyncs_a_second: float = 8.0              # ... beside those of operations, while something changes
     fsyncs_at_once: int = 150                 # ... and for mounting and leaving
@@ -66,7 +67,7 @@ class Watch:
             self._busy_since = now
         said = max(self._store.last_log_s, self._busy_since, fair)
         self.silent_s = now - said
-        if self.silent_s > self._node.promises_s + BOUNDS.silence_slack_s:
+        if self.silent_s > self._node.promises_s + BOUNDS.silence_slack_s + BOUNDS.record_bytes / self._store.faults.bytes_per_s:
             raise Finding(f"R: the log is silent for {self.silent_s:.1f} s, though there is something to say")
         self._work_done(now)
 

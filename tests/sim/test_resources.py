@@ -24,6 +24,7 @@ from .model import Model
 from .resources import BOUNDS, Watch, weights
 from .runtime import live
 from .scan import scan
+from .store import StoreFaults
 
 ROUNDS, STEPS = 8, 100
 #: bounded by bytes, not by entries: a cache may fill up
@@ -116,7 +117,7 @@ def test_weights_sees_through_objects():
 
 def _watched(**changes: Any) -> Watch:
     node = SimpleNamespace(ended="", busy=True, open_since=None, promises_s=10.0, **changes)
-    disk, store = SimpleNamespace(fsyncs=0), SimpleNamespace(calls=[], last_log_s=0.0)
+    disk, store = SimpleNamespace(fsyncs=0), SimpleNamespace(calls=[], last_log_s=0.0, faults=StoreFaults())
     return Watch(node, disk, store, lambda: 0.0, lambda: 0)
 
 
