@@ -15,7 +15,8 @@ from .nature import Families
 from .story import tell
 
 Job = tuple[int, list[Plan] | None, Families]
-Result = tuple[int, bool, str, tuple[int, int, int, int], float]     # seed, well, text, counts, seconds
+Result = tuple[int, bool, str, tuple[int, ...], float]               # seed, well, text, counts, seconds
+TOLD_EVERY = 500
 
 
 def _one(job: Job) -> Result:
@@ -23,7 +24,11 @@ def _one(job: Job) -> Result:
     began = time.perf_counter()
     story = tell(seed, S3cfs(), plans, families)
     text = _report(story) if story.finding is not None else story.text
-    return seed, story.finding is None, text, (story.lives, story.crashes, story.checks, story.operations), time.perf_counter() - began
+    return seed, story.finding is None, text, _counts(story), time.perf_counter() - began
+
+
+def _counts(story: Story) -> tuple[int, ...]:
+    return story.lives, story.crashes, story.checks, story.operations, story.duos, story.faults
 
 
 def _report(story: Story) -> str:
@@ -44,21 +49,24 @@ def main() -> int:
     parser.add_argument("--only", type=Families.only, dest="families", help="all others are off")
     options = parser.parse_args()
     jobs = [(seed, options.plan, options.families) for seed in range(options.seed, options.seed + options.count)]
-    totals, failed, slowest = [0, 0, 0, 0], [], (0.0, 0)
+    totals, slowest, done = [0] * 6, (0.0, 0), 0
+    failed: list[int] = []
     began = time.perf_counter()
     for seed, well, text, counts, seconds in _results(jobs, options.jobs):
         totals = [a + b for a, b in zip(totals, counts, strict=True)]
-        slowest = max(slowest, (seconds, seed))
+        slowest, done = max(slowest, (seconds, seed)), done + 1
+        if done % TOLD_EVERY == 0 and done < len(jobs):
+            print(f"... {done} stories, {len(failed)} failed, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
         if not well:
             failed.append(seed)
         if not well or options.verbose:
             print(text, flush=True)
         if failed and not options.keep_going:
             break
-    lives, crashes, checks, operations = totals
+    lives, crashes, checks, operations, duos, faults = totals
     print(f"seeds {options.seed}..{options.seed + options.count - 1}: {len(failed)} failed {failed[:20]}; {lives} lives, {crashes} deaths, "
-          f"{checks} recovered states judged, {operations} operations; {time.perf_counter() - began:.1f} s, "
-          f"slowest seed {slowest[1]}: {slowest[0]:.2f} s")
+          f"{checks} recovered states judged, {operations} operations, {duos} times two machines at once, {faults} calls of disks failed; "
+          f"{time.perf_counter() - began:.1f} s, slowest seed {slowest[1]}: {slowest[0]:.2f} s")
     return 1 if failed else 0
 
 
