@@ -80,6 +80,7 @@ class Limits:
 
     # who may write (facts: metadata.md)
     heartbeat_s: float = 10.0                # a writer that has something to say is not silent for longer
+    slow_line_bytes_s: int = 64 * KIB        # a record that would take longer than a heartbeat at this rate is announced
     takeover_silence_s: float = 30.0
     release_after_idle_s: float = 15.0       # with this and a heartbeat no living writer is silent for takeover_silence_s
 

@@ -79,8 +79,9 @@ class Remote:
         await self._call("delete", key, self._bulk, self.backend.delete, key)
 
     async def list(self, prefix: str) -> list[ObjectInfo]:
-        """All of it, in no order."""
-        return await self._call("list", prefix, self._reads, lambda: list(self.backend.list(prefix)))
+        """All of it, in no order. Claims are listed after each record of tier T2: no user's read may keep a sign of life waiting."""
+        limit = self._urgent if kind_of(prefix) == "claim" else self._reads
+        return await self._call("list", prefix, limit, lambda: list(self.backend.list(prefix)))
 
     async def probe_create_only(self) -> bool:
         return await self._call("probe", "probe/", self._urgent, self.backend.probe_create_only)

@@ -265,7 +265,9 @@ class Writer:
     def _record(self, kind: Kind, tip: Tip, epoch: int, info: dict[str, Any], changeset: bytes = b"") -> Record:
         left_out = tip.n - number_of(tip.key)
         info = {"by": self._host.to_info(), "tier": str(self.tier), "prev_key": tip.key, **({"skips": left_out} if left_out else {}),
-                **({"every": self._every_s} if self._every_s else {}), **info}
+                **info}
+        if every_s := max(self._every_s, info.get("every", 0.0)):
+            info["every"] = every_s
         return Record(kind, tip.n + 1, epoch, self.nonce, tip.hash, self._doors.clock.time_ns(), info, changeset)
 
     async def append(self, kind: Kind, info: dict[str, Any], changeset: bytes = b"", *,

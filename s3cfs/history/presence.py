@@ -65,7 +65,10 @@ class Presence:
         On a store that does not answer within `store_timeout_s` the local acknowledgement has to do, and the state says so; whoever comes
         then does not wait once more for the same answer.
         """
-        if not self._logbook.signed_off or not self._logbook.in_office:
+        if not self._logbook.in_office:
+            self._health.refuse_if_ended()        # somebody took office while the local disk took its time
+            return
+        if not self._logbook.signed_off:
             return
         if self._tickets == self._settled:
             self._tickets += 1

@@ -1,6 +1,7 @@
 """The async door: nothing starves, nothing is abandoned, everything is counted."""
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -254,3 +255,23 @@ def test_the_deadline_counts_from_the_asking() -> None:
         assert len(ended) == 5 and 75 < max(ended) <= 100
 
     run(test)
+
+
+def test_reads_that_hang_keep_no_sign_of_life_waiting():
+    """Tier T2 lists the claims after each record."""
+    async def test() -> None:
+        store = Gated()
+        store.put("claim/main/1-a", b"")
+        remote = remote_to(store, downloads=1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: _ignore(remote.get("pack/00/x")))
+            await trio.to_thread.run_sync(store.arrived.acquire)
+            assert [info.key for info in await remote.list("claim/main/")] == ["claim/main/1-a"]
+            store.gate.set()
+
+    run(test)
+
+
+async def _ignore(call: Awaitable[object]) -> None:
+    with contextlib.suppress(NotFound):
+        await call

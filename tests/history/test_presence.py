@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from s3cfs.app.node import Node, NodeOptions, open_node
-from s3cfs.errors import AlreadyMounted, DataError
+from s3cfs.errors import AlreadyMounted, DataError, Deposed
 from s3cfs.formats.record import Kind
 from s3cfs.history.health import State
 from s3cfs.history.log import Host
@@ -197,6 +197,44 @@ def test_the_first_fsync_after_an_idle_time_asks() -> None:
                 await node.vfs.fsync(ino)
             assert state(node) is State.DEPOSED
             assert (await life.history())[-1].kind is Kind.SEAL
+
+    site.live(main)
+
+
+def test_an_fsync_beside_the_loss_of_office(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It learns of it after the local disk has done its part: that is no reason to acknowledge."""
+    site = Site()
+
+    async def main(life: Life) -> None:
+        async with life.ending() as node:
+            real = node.commits.local.durable
+
+            async def and_then_somebody_takes_office() -> None:
+                await real()
+                node.commits.health.fail(Deposed("another machine took over"))
+
+            monkeypatch.setattr(node.commits.local, "durable", and_then_somebody_takes_office)
+            with pytest.raises(DataError):
+                await node.vfs.fsync(await write_file(node, b"b", content(2)))
+
+    site.live(main)
+
+
+def test_a_large_record_is_announced() -> None:
+    """While it goes up nothing else is appended; whoever waits for silence knows from the record before for how long."""
+    site = Site(limits=Limits(slow_line_bytes_s=1000))
+
+    async def main(life: Life) -> None:
+        async with life.node(commit_interval_s=9.0) as node:
+            await write_file(node, b"small", content(1))
+            await node.flush()
+            assert not any("every" in entry.info for entry in await life.history())
+            for number in range(200):
+                await write_file(node, b"%d" % number, content(number, 600))
+            await node.flush()
+            *_, announced, large = await life.history()
+            assert len(large.changeset) > 20_000 and not announced.changeset
+            assert announced.info["every"] == len(large.changeset) / 1000 and "every" not in large.info
 
     site.live(main)
 
