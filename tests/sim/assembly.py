@@ -120,6 +120,10 @@ SMALL: dict[str, tuple[Any, ...]] = {
     "downloads_at_once": (1, 8),
     "fetch_max_bytes": (16 * KIB, 8192 * KIB),
     "readahead_max_bytes": (16 * KIB, 1024 * KIB),
+    "heartbeat_s": (4.0, 10.0),
+    "store_timeout_s": (5.0, 20.0),
+    "store_deadline_s": (60.0, 120.0),
+    "writer_wait_s": (5.0, 30.0),
     "fresh_file_grace_s": (0.0, 0.2),
     "wal_copy_pages": (8, 1024),
     "wal_restart_pages": (32, 8192),
@@ -207,6 +211,7 @@ class S3cfs:
                 pool_bytes=rng.choice([48 * KIB, 256 * KIB, 4096 * KIB]),
                 commits=CommitOptions(sync_remote=rng.random() < 0.2, commit_interval_s=rng.choice([0.5, 5.0, 60.0]),
                                       transaction_interval_s=rng.choice([0.1, 1.0, 1.0]), short_sync_s=rng.choice([0.0, 0.0005]),
+                                      release_after_idle_s=rng.choice([5.0, 15.0]),
                                       journal_max_bytes=rng.choice([600 * KIB, 1 << 33]), max_lag_s=rng.choice([None, None, None, 20.0]))))
 
     async def mkfs(self, doors: Doors, backend: Backend) -> None:
