@@ -60,6 +60,7 @@ class Incarnation:
         self.trace: deque[tuple[int, str, str]] = deque(maxlen=trace_length)
         self.scope: trio.CancelScope | None = None
         self.endless = False                  # it ran in circles
+        self.untroubled = False               # its store answers at once: no thread has to wait, all functions happen in one moment
         self.frozen_until = -math.inf         # virtual time: until then its threads and sleeps do not go on (`thawed`)
         self.pause: Callable[[str], None] = lambda kind: None      # how a thread gives way; see `threads`
         self._points = 0

@@ -118,6 +118,7 @@ class Teller:
              main: Callable[[Incarnation, Any, SimStore], Awaitable[T]]) -> Outcome[T]:
         """A life without trouble of its own."""
         incarnation, doors, store = self.begin(name, Plan(), drive, bucket, faults)
+        incarnation.untroubled = True
         self.story.last_trace = []
         try:
             outcome = live(incarnation, lambda: main(incarnation, doors, store), seed=self.rng.getrandbits(64), start_s=self.now_s)

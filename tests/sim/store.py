@@ -154,8 +154,9 @@ class SimStore(Backend):
     def _take_time(self, size: int = 0) -> None:
         faults = self.faults
         seconds = faults.latency_s * faults.rng.expovariate(2.0) if faults.latency_s else 0.0
-        if seconds or size:
-            assert pause(seconds + size / faults.bytes_per_s) or not seconds, "a call of the store on the event loop"
+        seconds += size / faults.bytes_per_s
+        if seconds:
+            assert pause(seconds), "a call of the store on the event loop"
         self.incarnation.alive()
 
     def _begin(self, operation: str, key: str, size: int = 0) -> None:

@@ -137,7 +137,7 @@ class SimThreads:
             self._incarnation.alive()
             result: T | Exception
             try:
-                if name.startswith(STORE_CALLS) or self._rng.random() < self._mixed:
+                if not self._incarnation.untroubled and (name.startswith(STORE_CALLS) or self._rng.random() < self._mixed):
                     result = await self._in_worker(function, args)
                 else:
                     result = function(*args)
