@@ -168,7 +168,7 @@ class Life:
     async def look(self, where: str, root: int, floors: list[int]) -> tuple[Nodes, Any]:
         """I1, I3, I10: the state is one that may be."""
         with self.calm():
-            tree = await scan(self.node.vfs, root)
+            tree = await self._scan(root)
             verdict = judge(tree, self.history.logs, floors, where=where)
             problems = [] if self.node.ended else await self.node.audit()
             if not problems and not self.node.ended and not self.clients and (left := await self.node.orphans()):
@@ -176,6 +176,16 @@ class Life:
         if problems:
             raise Finding(f"I10, {where}: " + "; ".join(problems[:5]))
         return tree, verdict
+
+    async def _scan(self, root: int) -> Nodes:
+        """Once more when the machine was stopped, or the store away, while it was looked at: a read may fail then."""
+        while True:
+            began_s = trio.current_time()
+            try:
+                return await scan(self.node.vfs, root)
+            except DataError:
+                if not self.nature.was_away(began_s):
+                    raise
 
     # ------------------------------------------------------------ how it ended
 
