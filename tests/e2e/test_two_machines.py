@@ -146,7 +146,7 @@ def in_turns(fs: Filesystem, *options: str) -> None:
         assert "alpha (process 1)" in told and "idle since" in told and "--takeover" in told, told
         beta.up("-o", "takeover=idle")
         assert "waiting" not in beta.text(), "an idle writer was waited for"
-        assert "took this filesystem over from alpha" in beta.text()
+        until(lambda: "took this filesystem over from alpha" in beta.text(), "it says so on the terminal")
         beta.write("two", "of beta")
         with pytest.raises(OSError):
             alpha.write("three", "of alpha, and never acknowledged")
