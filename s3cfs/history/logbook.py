@@ -8,6 +8,8 @@ no local disk and go out however slow it is.
 """
 from __future__ import annotations
 
+import logging
+
 import trio
 
 from s3cfs.doors import Doors
@@ -18,6 +20,8 @@ from s3cfs.history.log import Tip
 from s3cfs.history.office import Writer
 from s3cfs.history.replica import LocalTip, pending_name
 from s3cfs.meta import Meta
+
+log = logging.getLogger(__name__)
 
 
 class Logbook:
@@ -102,7 +106,11 @@ class Logbook:
         return [kept for kept in self._kept if kept <= n]
 
     def let_go(self, records: list[int]) -> None:
-        """That transaction is on disk."""
+        """That transaction is on disk. What the disk does not let go of is tried again after the next one: it harms nobody."""
         for n in records:
-            self._doors.disk.unlink(pending_name(n))
+            try:
+                self._doors.disk.unlink(pending_name(n))
+            except OSError as error:
+                log.warning("%s stays for now: %s", pending_name(n), error)
+                return
             self._kept.remove(n)

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator
 
 from s3cfs.doors import Disk, DiskFile
+from s3cfs.errors import Damaged, DataError
 from s3cfs.formats.keys import KeyRing
 
 from .dirty import Spooled
@@ -61,9 +62,12 @@ class Spool:
         return piece
 
     def read(self, piece: Spooled) -> bytes:
-        """The piece's plain bytes. Damaged, OSError."""
+        """The piece's plain bytes. DataError when the disk does not give them back."""
         assert self._file is not None
-        return self._sealer.open(self._file.pread(piece.sealed_bytes, piece.position), _AAD)
+        try:
+            return self._sealer.open(self._file.pread(piece.sealed_bytes, piece.position), _AAD)
+        except (OSError, Damaged) as error:
+            raise DataError(f"what was written cannot be read back from the spool: {error}") from error
 
     def settle(self, referred_bytes: int) -> None:
         """Empty the file when nothing is referred to; `referred_bytes` is what all dirty maps still name, those being staged included."""
@@ -71,8 +75,9 @@ class Spool:
         if self._end >= self._max_bytes:
             self._full = True
         if not referred_bytes and not self._pins and self._file is not None and self._end:
-            self._file.truncate(0)
-            self._end, self._full = 0, False
+            with contextlib.suppress(OSError):            # then it stays as long as it is
+                self._file.truncate(0)
+                self._end, self._full = 0, False
 
     def close(self) -> None:
         if self._file is not None:

@@ -304,3 +304,30 @@ def test_a_mount_that_writes_no_more_does_not_say_that_it_lives() -> None:
 
     site.live(main)
     assert new_machine(site) == {}
+
+
+def test_the_bytes_of_a_record_that_cannot_be_removed_are_no_error() -> None:
+    """They are in the store, and a durable transaction says so: the next one tries again."""
+    site = Site()
+
+    async def main(life: Life) -> None:
+        disk = life.doors.disk
+        real, left = disk.unlink, 3
+
+        def unlink(path: str, *how: str) -> None:
+            nonlocal left
+            if path.startswith("journal/segment-") and left:
+                left -= 1
+                raise OSError(5, "input/output error")
+            real(path, *how)
+
+        disk.unlink = unlink  # type: ignore[method-assign]
+        async with life.node() as node:
+            for number in range(6):
+                await write_file(node, b"%d" % number, content(number))
+                await node.flush()
+                await node.commits.durable()
+            assert not left and state(node) is State.OK
+        assert not [name for name in disk.listdir("journal") if name.startswith("segment-")]
+
+    site.live(main)

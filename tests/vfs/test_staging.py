@@ -203,6 +203,32 @@ def test_a_spool_that_the_disk_refuses_is_done_without(tmp_path: Path) -> None:
     trio.run(main)
 
 
+def test_a_spool_that_cannot_be_read_is_an_error_of_the_file(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with node_at(tmp_path, MemoryBackend("x"), pool_bytes=512 * KIB) as node:
+            ino = await new_file(node, b"f")
+            for place in range(60):
+                await node.vfs.write(ino, place * 100_000, content(30_000, place))
+            spool = node.spool._file
+            assert spool is not None and node.spool.live_bytes
+
+            class Broken:
+                def pread(self, size: int, offset: int) -> bytes:
+                    raise OSError(5, "input/output error")
+
+            node.spool._file = Broken()  # type: ignore[assignment]
+            answers = set()
+            for place in range(60):
+                try:
+                    assert await node.vfs.read(ino, place * 100_000, 30_000) == content(30_000, place)
+                except DataError as error:
+                    answers.add(str(error).partition(":")[0])
+            assert answers == {"what was written cannot be read back from the spool"}
+            node.spool._file = spool
+
+    trio.run(main)
+
+
 def test_writers_wait_when_memory_is_full(tmp_path: Path) -> None:
     """V3: with staging at a standstill no more is taken than the pool's bound and one write for each writer."""
     async def main() -> None:
