@@ -151,7 +151,7 @@ class Busy(Client):
         if not early:
             await self.do("release", ino)
         await self.do("rename", folder, b"tmp", folder, name, 0)
-        if early and self.rng.random() < 0.5 and await self.do("fsyncdir", folder) and self.rng.random() < 0.15:
+        if early and self.rng.random() < 0.5 and await self.do("fsyncdir", folder) and self.rng.random() < 0.3:
             self._site.die()                                   # the name is there, and its content must be
         if early and self.rng.random() < 0.4:
             await self.do("release", ino)

@@ -193,7 +193,7 @@ class Teller:
         story, history, machine = self.story, self.history, self.machine
         story.lives += 1
         count, kill, flights = self.rng.randint(5, 80), self.rng.random() < 0.5, len(self.bucket.flights)
-        idle_s = LAG_REMOTE_S + 60.0 if number and self.rng.random() < 0.15 else 0.0
+        idle_s = LAG_REMOTE_S + 60.0 if number and self.rng.random() < 0.25 else 0.0
         first = len(self.bucket.history)
         story.last_trace = []
         life = self.new_life(f"life {number}", machine, history)
