@@ -190,6 +190,7 @@ class Duo:
                 machine.drive.faults = DiskFaults()
             if self.second.node is not None:                  # in office, and dead before it had looked: it changed nothing
                 self.first_machine.stale = True
+            self.second_machine.stale = self.second_machine.unsent = True      # it may have begun to tidy up: orphans, say
             teller.check_bucket()
             teller.aftermath(self.first, changes)
             return
