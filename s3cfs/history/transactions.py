@@ -10,8 +10,8 @@
 INVARIANT C1: a COMMITted row names only bytes of packs that were synced before (the journal's sync and COMMIT share `apply_lock`).
 INVARIANT C4: a transaction takes a cut: what is written while it runs belongs to the next one. Nothing that goes on beside it can
 lengthen it.
-INVARIANT C5: a changeset is bounded (`TRANSACTION_MAX_BYTES` and what one operation adds to four times that), and within
-`RECORD_MAX_BYTES` of outbox there is a transaction that closed its packs: a place where a record may end.
+INVARIANT C5: a changeset is bounded (`transaction_max_bytes` and what one operation adds to four times that), and within
+`record_max_bytes` of outbox there is a transaction that closed its packs: a place where a record may end.
 """
 from __future__ import annotations
 
