@@ -130,7 +130,7 @@ MUTANTS: dict[str, Mutant] = {
     "orphans of a crash stay": Mutant(Vfs, "recover_orphans", _zero_soon),
     "fsync waits for the store for ever": Mutant(Commits, "durable", _durable_for_ever, AWAY, Synced, first=1040),
     "the WAL of an earlier process is trusted": Mutant(engine, "_rewrite_wal", _nothing, DISK, first=1297),
-    "a failed statement is nothing": Mutant(Engine, "blame", lambda self, error: error, Families(), first=1052),
+    "a failed statement is nothing": Mutant(Engine, "blame", lambda self, error: error, first=1194),
 }
 
 
