@@ -32,7 +32,7 @@ def status(node: Node, *, url: str, mountpoint: str, started: float) -> dict[str
     return {
         "schema": SCHEMA, "pid": os.getpid(), "url": url, "mountpoint": mountpoint, "label": node.superblock.label,
         "fs_id": node.superblock.fs_id.hex(), "version": __version__, "read_only": node.options.read_only,
-        "state": state, "message": message, "warnings": [SLOW] if SLOW else [],
+        "state": state, "message": message, "warnings": [text for text in (SLOW, node.writer.took_over if node.writer else None) if text],
         "damage": {"chunks": node.damage.count, "met": node.damage.met, "last": [asdict(find) for find in node.damage.last]},
         "uptime_s": round(node.doors.clock.monotonic() - started, 1),
         "files": {"inodes": totals.inodes, "logical_bytes": logical},

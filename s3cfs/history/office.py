@@ -94,6 +94,7 @@ class Writer:
         self.last_size = 0                   # bytes of the last record appended
         self.away_since: float | None = None  # monotonic; set while the store does not answer an append
         self.away_cause = ""
+        self.took_over: str | None = None     # from whom, when it had not signed off for good
 
     @property
     def signed_off(self) -> bool:
@@ -113,8 +114,9 @@ class Writer:
         else:
             await self._claim_by_listing(before, takeover)
         if before.n and not before.unmounted and not self._gone(before):
-            on_wait(f"took this filesystem over from {described(before)}, whose last word is of {moment(before.time_ns)}; "
-                    "what it has not sent stays there")
+            self.took_over = (f"took this filesystem over from {described(before)}, whose last word is of {moment(before.time_ns)}; "
+                              "what it has not sent stays there")
+            on_wait(self.took_over)
         return self.tip
 
     def _by_seal(self, tip: Tip) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from s3cfs.app.node import NodeOptions
+from s3cfs.app.status import status
 from s3cfs.errors import AlreadyMounted, S3cfsError
 from s3cfs.history.health import State
 from s3cfs.history.log import Host
@@ -117,3 +118,26 @@ def test_a_node_that_nobody_can_ask_may_be_followed_when_it_was_idle() -> None:
     site.live(idle, "here")
     took = site.live(lambda life: mount(life, Takeover.IDLE), "there")
     assert took is not None and took < 10
+
+
+def test_who_took_over_says_from_whom() -> None:
+    """In `stat` as on the terminal; not after an unmount, when nobody was thrown out."""
+    site = Site()
+
+    async def mount(life: Life, end: bool) -> list[str]:
+        options = NodeOptions(takeover=Takeover.YES, host=Host(life.incarnation.name, "ns", life.number, 1, life.incarnation.name),
+                              process_alive=lambda host: True)
+        async with life.node(options) as node:
+            await write_file(node, life.incarnation.name.encode(), content(1))
+            await node.flush()
+            said: list[str] = status(node, url="", mountpoint="", started=0.0)["warnings"]
+            if not end:
+                life.incarnation.kill()
+                await life.doors.clock.sleep(1)
+            return said
+
+    site.live(lambda life: mount(life, True), "first")
+    assert [text for text in site.live(lambda life: mount(life, True), "second") or [] if "took" in text] == []
+    site.live(lambda life: mount(life, False), "third")
+    (told,) = [text for text in site.live(lambda life: mount(life, True), "fourth") or [] if "took" in text]
+    assert told.startswith("took this filesystem over from third")
