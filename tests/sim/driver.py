@@ -235,6 +235,7 @@ class Teller:
             if foreign:
                 self.story.say("  what it had not sent is in no history; its owner removes the folder")
                 machine.lose_disk()
+                history.floors = list(map(min, history.floors, history.floors_of(remote=True)))
         elif not outcome.crashed:
             if life.node.ended and not self.families.endings:
                 outcome.crashed = True
@@ -347,6 +348,7 @@ class Teller:
             if not (machine.stale and machine.unsent):
                 raise
             self.machine.lose_disk()
+            history.floors = history.floors_of(remote=True)
             outcome = self._run("end", machine.drive, self.bucket, StoreFaults(rng=random.Random(2)), main)
         self.now_s = outcome.ended_s + 1.0
         self.check_bucket()

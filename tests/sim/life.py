@@ -88,8 +88,8 @@ class Life:
     def excuses(self, error: Exception, since_s: float) -> bool:
         if not isinstance(error, S3cfsError):
             return False                           # an error that says nothing to a user
-        if self.node.sync_is_remote and not self.store.faults.healthy and isinstance(error, DataError):
-            return True                            # on a bad line the store may not have taken it in its time
+        if not self.store.faults.healthy and isinstance(error, NoSpace | (DataError if self.node.sync_is_remote else NoSpace)):
+            return True                            # on a bad line the store may not take in its time what must be there
         return self.fired or self.deposed or ((self.strained(since_s) or self.cramped) and isinstance(error, DataError | NoSpace))
 
     def judge_time(self, operation: str, what: str, began_s: float) -> None:
