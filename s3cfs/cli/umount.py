@@ -67,7 +67,7 @@ def unmount(mountpoint: str, *, lazy: bool, progress: seam.OnProgress) -> None:
         if entry is not None:
             detach(info.mountpoint, lazy=True)
         return
-    process = _open_process(info.pid)
+    process = _open_process(info.pid) if info.here else None
     try:
         with contextlib.suppress(DaemonGone), seam.asked(info.socket, "wait") as answer:    # before its end may begin
             if entry is not None:
@@ -76,6 +76,10 @@ def unmount(mountpoint: str, *, lazy: bool, progress: seam.OnProgress) -> None:
             answer(progress)
         if process is not None:
             select.select([process], [], [])         # ends with the process: its lock is free then, and a mount goes straight on
+        elif not info.here:                          # of another pid namespace: its entry goes when it ends well
+            until = time.monotonic() + NAMESPACE_S
+            while seam.killed(info) and time.monotonic() < until:
+                time.sleep(0.25)
         if seam.killed(info):
             raise SystemFailure(f"{info.mountpoint}: unmounted, but process {info.pid} was killed before everything was in the store; "
                                 "the rest goes up at the next mount")

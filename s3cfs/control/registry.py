@@ -14,7 +14,8 @@ ROOT_REGISTRY = Path("/run/s3cfs")
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """Who serves a mount. `started` is the process's start in clock ticks, so that a number used again is seen."""
+    """Who serves a mount. `started` is the process's start in clock ticks, so that a number used again is seen; `namespace` the
+    one in which the number means this process: containers may share /run."""
 
     device: str                  # "major:minor"
     mountpoint: str
@@ -22,8 +23,16 @@ class Registration:
     socket: str
     pid: int
     started: int
+    namespace: str = ""
+
+    @property
+    def here(self) -> bool:
+        """Whether `pid` means this process to the caller."""
+        return self.namespace == _namespace()
 
     def alive(self) -> bool:
+        if not self.here:
+            return os.path.exists(self.socket)
         return _started(self.pid) == self.started
 
 
@@ -40,13 +49,13 @@ def registry_folder(uid: int | None = None) -> Path:
 
 def socket_path(folder: Path | None = None) -> str:
     """Where this process listens: beside its entry, and not in the local state, which somebody may remove while it runs."""
-    return str((folder or registry_folder()) / f"{os.getpid()}.sock")
+    return str((folder or registry_folder()) / f"{_namespace()}-{os.getpid()}.sock")
 
 
 def register(device: str, mountpoint: str, url: str, socket_path: str, *, folder: Path | None = None) -> Path:
     """Say that this process serves the mount; returns the file, to be unlinked by `unregister` at the end."""
     folder = folder or registry_folder()
-    entry = Registration(device, mountpoint, url, socket_path, os.getpid(), _started(os.getpid()) or 0)
+    entry = Registration(device, mountpoint, url, socket_path, os.getpid(), _started(os.getpid()) or 0, _namespace())
     try:
         folder.mkdir(mode=0o700 if os.geteuid() else 0o755, parents=True, exist_ok=True)
         if folder.stat().st_uid != os.geteuid():     # somebody else's folder in /tmp
@@ -54,8 +63,9 @@ def register(device: str, mountpoint: str, url: str, socket_path: str, *, folder
         for old in _entries(folder):
             if not old.alive():
                 unregister(folder / f"{old.device}.json")
-        for left in folder.glob("*.sock"):
-            if left.stem.isdigit() and _started(int(left.stem)) is None:
+        for left in folder.glob(f"{_namespace()}-*.sock"):
+            number = left.stem.rpartition("-")[2]
+            if number.isdigit() and _started(int(number)) is None:
                 left.unlink(missing_ok=True)
         file, new = folder / f"{device}.json", folder / f".{device}.{os.getpid()}"
         new.write_text(json.dumps(asdict(entry)))
@@ -68,7 +78,7 @@ def register(device: str, mountpoint: str, url: str, socket_path: str, *, folder
 def unregister(file: Path) -> None:
     """Unless another process has put its own there meanwhile."""
     entry = _read(file)
-    if entry is None or entry.pid == os.getpid() or not entry.alive():
+    if entry is None or (entry.namespace, entry.pid) == (_namespace(), os.getpid()) or not entry.alive():
         file.unlink(missing_ok=True)
 
 
@@ -125,6 +135,14 @@ def _trusted(folder: Path) -> bool:
         return folder.parent != Path("/tmp") or folder.stat().st_uid == int(folder.name.removeprefix("s3cfs-"))
     except (OSError, ValueError):
         return False
+
+
+def _namespace() -> str:
+    """Of process numbers, by its number in the kernel; "0" where /proc does not say."""
+    try:
+        return str(os.stat("/proc/self/ns/pid").st_ino)
+    except OSError:
+        return "0"
 
 
 def _started(pid: int) -> int | None:

@@ -59,7 +59,8 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
     made = Below()
     monkeypatch.setattr(seam, "app", lambda: SimpleNamespace(mkfs=made, mount=made, fsck=made, dump=made))
     monkeypatch.setattr(seam, "write_back", lambda path: None)
-    monkeypatch.setattr(seam, "served", lambda path: SimpleNamespace(pid=2**22 + 1, socket=f"{path}.sock", url=URL, mountpoint=path))
+    monkeypatch.setattr(seam, "served", lambda path: SimpleNamespace(pid=2**22 + 1, here=True, socket=f"{path}.sock", url=URL,
+                                                                     mountpoint=path))
     monkeypatch.setattr(seam, "call", made)
     monkeypatch.setattr(seam, "asked", lambda socket, op: contextlib.nullcontext(lambda progress: made(socket, op, {})))
     monkeypatch.setenv("S3CFS_PASSPHRASE", "HUNTER2")

@@ -253,8 +253,22 @@ def test_another_daemons_entry_is_left_alone(registry: Path) -> None:
 
 def test_sockets_that_dead_daemons_left_are_swept(registry: Path) -> None:
     registry.mkdir()
-    ours, dead, other = registry / f"{os.getpid()}.sock", registry / f"{PID_THAT_NEVER_IS}.sock", registry / "other.sock"
-    for path in (ours, dead, other):
+    ours, other = Path(control.socket_path(registry)), registry / "other.sock"
+    dead, elsewhere = ours.with_name(ours.name.replace(str(os.getpid()), str(PID_THAT_NEVER_IS))), registry / f"1-{PID_THAT_NEVER_IS}.sock"
+    for path in (ours, dead, other, elsewhere):
         path.touch()
     control.register("0:77", "/mnt/x", "u", str(ours), folder=registry)
-    assert ours.exists() and other.exists() and not dead.exists()
+    assert ours.exists() and other.exists() and elsewhere.exists() and not dead.exists()
+
+
+def test_a_process_of_another_pid_namespace_is_not_dead(registry: Path) -> None:
+    """Containers that share /run: the number of the other's process says nothing here. It is found as long as its socket is there."""
+    socket = registry / f"1-{PID_THAT_NEVER_IS}.sock"
+    file = control.register("0:77", "/mnt/x", "u", str(socket), folder=registry)
+    socket.touch()
+    file.write_text(json.dumps({**json.loads(file.read_text()), "pid": PID_THAT_NEVER_IS, "namespace": "1"}))
+    control.unregister(control.register("0:99", "/mnt/y", "u", "s", folder=registry))
+    assert control.find("/mnt/x", "0:77").socket == str(socket) and socket.exists()
+    socket.unlink()
+    with pytest.raises(NotAMount, match="has died"):
+        control.find("/mnt/x", "0:77")
