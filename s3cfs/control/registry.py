@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ class Registration:
 
     def alive(self) -> bool:
         if not self.here:
-            return os.path.exists(self.socket)
+            return _listens(self.socket)
         return _started(self.pid) == self.started
 
 
@@ -63,9 +64,10 @@ def register(device: str, mountpoint: str, url: str, socket_path: str, *, folder
         for old in _entries(folder):
             if not old.alive():
                 unregister(folder / f"{old.device}.json")
-        for left in folder.glob(f"{_namespace()}-*.sock"):
-            number = left.stem.rpartition("-")[2]
-            if number.isdigit() and _started(int(number)) is None:
+        for left in folder.glob("*.sock"):
+            namespace, _, number = left.stem.rpartition("-")
+            ours = namespace == _namespace() and number.isdigit()      # one that lives may not listen yet
+            if not (_started(int(number)) if ours else _listens(str(left))):
                 left.unlink(missing_ok=True)
         file, new = folder / f"{device}.json", folder / f".{device}.{os.getpid()}"
         new.write_text(json.dumps(asdict(entry)))
@@ -143,6 +145,19 @@ def _namespace() -> str:
         return str(os.stat("/proc/self/ns/pid").st_ino)
     except OSError:
         return "0"
+
+
+def _listens(path: str) -> bool:
+    """Whether a process has this socket open, of whatever namespace."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.setblocking(False)
+        try:
+            asking.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:                              # busy, or not ours to ask
+            return True
+    return True
 
 
 def _started(pid: int) -> int | None:

@@ -251,24 +251,34 @@ def test_another_daemons_entry_is_left_alone(registry: Path) -> None:
     assert not file.exists()
 
 
+def listening(path: Path) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    made.bind(str(path))
+    made.listen()
+    return made
+
+
 def test_sockets_that_dead_daemons_left_are_swept(registry: Path) -> None:
+    """Also those of pid namespaces that are gone, where a number tells nothing: nobody listens."""
     registry.mkdir()
-    ours, other = Path(control.socket_path(registry)), registry / "other.sock"
-    dead, elsewhere = ours.with_name(ours.name.replace(str(os.getpid()), str(PID_THAT_NEVER_IS))), registry / f"1-{PID_THAT_NEVER_IS}.sock"
-    for path in (ours, dead, other, elsewhere):
-        path.touch()
-    control.register("0:77", "/mnt/x", "u", str(ours), folder=registry)
-    assert ours.exists() and other.exists() and elsewhere.exists() and not dead.exists()
+    ours = Path(control.socket_path(registry))
+    dead = ours.with_name(ours.name.replace(str(os.getpid()), str(PID_THAT_NEVER_IS)))
+    alive, gone = registry / f"1-{PID_THAT_NEVER_IS}.sock", registry / f"2-{PID_THAT_NEVER_IS}.sock"
+    ours.touch()
+    listening(dead).close()
+    listening(gone).close()
+    with listening(alive):
+        control.register("0:77", "/mnt/x", "u", str(ours), folder=registry)
+        assert ours.exists() and alive.exists() and not dead.exists() and not gone.exists()
 
 
 def test_a_process_of_another_pid_namespace_is_not_dead(registry: Path) -> None:
-    """Containers that share /run: the number of the other's process says nothing here. It is found as long as its socket is there."""
-    socket = registry / f"1-{PID_THAT_NEVER_IS}.sock"
-    file = control.register("0:77", "/mnt/x", "u", str(socket), folder=registry)
-    socket.touch()
+    """Containers that share /run: the number of the other's process says nothing here. It is found as long as it listens."""
+    path = registry / f"1-{PID_THAT_NEVER_IS}.sock"
+    file = control.register("0:77", "/mnt/x", "u", str(path), folder=registry)
     file.write_text(json.dumps({**json.loads(file.read_text()), "pid": PID_THAT_NEVER_IS, "namespace": "1"}))
-    control.unregister(control.register("0:99", "/mnt/y", "u", "s", folder=registry))
-    assert control.find("/mnt/x", "0:77").socket == str(socket) and socket.exists()
-    socket.unlink()
+    with listening(path):
+        control.unregister(control.register("0:99", "/mnt/y", "u", "s", folder=registry))
+        assert control.find("/mnt/x", "0:77").socket == str(path) and path.exists()
     with pytest.raises(NotAMount, match="has died"):
         control.find("/mnt/x", "0:77")
