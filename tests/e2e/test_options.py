@@ -232,7 +232,7 @@ def test_an_ordinary_user(make: Make, tmp_path_factory: pytest.TempPathFactory):
         """
         own_namespace = ["unshare", "-m", "sh", "-c"]
         done = subprocess.run([*own_namespace, script, "sh", fs.base, sys.executable, "-m", "s3cfs"], text=True, timeout=60,
-                              env=fs.environment(URL=fs.url, HOME=str(fs.base)), capture_output=True)
+                              env=fs.environment(URL=fs.url, HOME=str(fs.base), XDG_RUNTIME_DIR=str(fs.base)), capture_output=True)
         assert done.returncode == 0 and done.stdout.split() == ["65534", "65534", "content"], done
         until(lambda: not processes_naming(str(base)), "the last process has ended")
     finally:
