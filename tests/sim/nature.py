@@ -58,9 +58,9 @@ class Nature:
     def mounted(self) -> None:
         self.fair_since = trio.current_time()
 
-    def unfair(self) -> None:
+    def unfair(self, for_s: float = 0.0) -> None:
         if self.fair_since < math.inf:
-            self.fair_since = trio.current_time()
+            self.fair_since = max(self.fair_since, trio.current_time() + for_s)
 
     async def run(self) -> None:
         """Until cancelled. Most lives are quiet."""
@@ -82,7 +82,7 @@ class Nature:
         finally:
             self.faults.away = False
             self.away_last = trio.current_time()
-            self.unfair()
+            self.unfair(self.faults.hang_s)                          # what was asked in its last moments hangs still
 
     async def _clock(self) -> None:
         kind = self.rng.choice(["wall", "suspend", "stop"])
@@ -99,7 +99,7 @@ class Nature:
         else:
             self.incarnation.frozen_until = self.slept_last = trio.current_time() + seconds
             if self.fair_since < math.inf:
-                self.fair_since = self.slept_last
+                self.fair_since = max(self.fair_since, self.slept_last)
         self.told.append(f"{kind} {seconds:.0f} s")
         if kind != "wall":
             await trio.sleep(max(0.0, self.incarnation.frozen_until - trio.current_time()))
