@@ -3,6 +3,7 @@
 # make check    types, lint, floors                     make test [ARGS="-k name"]
 # make bench    fsbench on a mount and on a plain folder, side by side          [SCALE=0.25 ONLY=seq,tree STORE=rclone]
 # make soak     the tests that take minutes, those of properties from random seeds, then random work on a real mount     [MINUTES=30 SEED=…]
+# make pjdfstest PJDFSTEST=folder   the POSIX tests of that name, from their sources, on a real mount (as root)  [ONLY=chmod,rename]
 # make sim      the simulator: N stories from SEED on                           [SEED=1 N=500 JOBS=2]
 # make golden   make the golden filesystem of the current format (existing ones are never changed)
 # make install  links in $(PREFIX)/bin and /sbin, so that mount(8), fstab and umount(8) know s3cfs (as root)
@@ -18,7 +19,7 @@ MINUTES ?= 30
 ONLY ?=
 STORE ?=
 ARGS ?=
-.PHONY: setup demo check test bench soak sim golden install
+.PHONY: setup demo check test bench soak pjdfstest sim golden install
 
 setup:
 	@sh contrib/setup.sh
@@ -41,6 +42,9 @@ bench: setup
 soak: setup
 	@S3CFS_TEST_LARGE=1 S3CFS_TEST_RANDOM=1 $(PY) -m pytest -m "soak or hypothesis" $(ARGS)
 	@$(PY) -m tests.soak --minutes $(MINUTES) --seed $(SEED)
+
+pjdfstest: setup
+	@PJDFSTEST="$(PJDFSTEST)" ONLY="$(ONLY)" sh contrib/pjdfstest.sh
 
 sim: setup
 	@$(PY) -m tests.sim --seed $(SEED) --count $(N) --jobs $(JOBS) --keep-going
