@@ -17,7 +17,7 @@ from s3cfs.errors import AlreadyMounted, Diverged
 
 from . import duo
 from .assembly import Assembly
-from .check import ClientLog, Finding, Moment, below
+from .check import ClientLog, Finding, Moment, Verdict, below
 from .client import Client
 from .crash import Crash, Incarnation, Plan
 from .disk import SimDrive
@@ -297,18 +297,22 @@ class Teller:
         branch.floors, branch.unverified = history.floors_of(remote=False), True
         machine.branch, machine.stale = branch, True
 
-    async def verify(self, life: Life, where: str) -> None:
-        """I1, I3, I10: the state is one that may be. From here on it is the beginning of the history."""
+    async def look(self, life: Life, where: str, floors: list[int]) -> tuple[Nodes, Verdict]:
+        """Judged by the life's history, else by what its machine had left behind, where that may go on instead: by `life.history` then."""
         try:
-            tree, verdict = await life.look(where, self.assembly.root, life.history.floors)
+            return await life.look(where, self.assembly.root, floors)
         except Finding:
             branch = life.machine.branch
             if branch is None or not branch.may_go_on_instead_of(life.history):
                 raise
-            life.history = self.history = branch
-            tree, verdict = await life.look(f"{where}, with what had been left behind", self.assembly.root, branch.floors)
+            life.history = branch
+            return await life.look(f"{where}, with what had been left behind", self.assembly.root, branch.floors)
+
+    async def verify(self, life: Life, where: str) -> None:
+        """I1, I3, I10: the state is one that may be. From here on it is the beginning of the history."""
+        tree, verdict = await self.look(life, where, life.history.floors)
         life.machine.branch = None
-        history = life.history
+        history = self.history = life.history
         self.story.checks += 1
         self.story.say(f"  {where}: at {verdict.cut} (of {history.counts()}, at least {history.floors})")
         history.go_on(tree, verdict, self.now_s)
@@ -318,12 +322,15 @@ class Teller:
         chosen = self.history
         where = f"from the store alone, after {moment} of its {len(self.bucket.history)} changes"
         floors = floors or chosen.floors_of(remote=True, moment=moment)
-        bucket = self.bucket.at(moment)
+        bucket, reader = self.bucket.at(moment), Machine("reader")
+        if self.machine.branch is not None:            # the last life did not get as far as to say whose changes these are
+            reader.branch = self.machine.branch.copy()
+            reader.branch.floors = reader.branch.floors_of(remote=True, moment=moment)
 
         async def main(incarnation: Incarnation, doors: Any, store: SimStore) -> None:
-            life = Life(chosen, Machine("reader"), incarnation, doors, store, bucket, self.families, random.Random(0))
+            life = Life(chosen, reader, incarnation, doors, store, bucket, self.families, random.Random(0))
             async with self.assembly.mount(doors, store, self.settings, Who()) as life.node:
-                _, verdict = await life.look(where, self.assembly.root, floors)
+                _, verdict = await self.look(life, where, floors)
                 self.story.say(f"  {where}: at {verdict.cut} (at least {floors})")
                 incarnation.kill("seen enough")
                 raise Crash

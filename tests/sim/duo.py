@@ -126,18 +126,13 @@ class Duo:
         await life.main(lambda: teller.assembly.mount(life.doors, life.store, teller.settings, who), count, kill=kill, verify=verify)
 
     async def _look(self, life: Life) -> None:
-        teller, takeover, branch, where = self.teller, self.takeover, self.second_machine.branch, f"taken over in {self.name}b"
-        history, floors = self.history, self.history.floors_of(remote=True)
-        try:
-            tree, verdict = await life.look(where, teller.assembly.root, floors)
-        except Finding:
-            if branch is None or not branch.may_go_on_instead_of(self.history):
-                raise
-            history, floors, takeover.instead = branch, branch.floors, branch
-            life.history = branch
-            tree, verdict = await life.look(f"{where}, with what had been left behind", teller.assembly.root, floors)
+        teller, takeover, where = self.teller, self.takeover, f"taken over in {self.name}b"
+        tree, verdict = await teller.look(life, where, self.history.floors_of(remote=True))
+        history = life.history
+        if history is not self.history:
+            takeover.instead = history
         teller.story.checks += 1
-        teller.story.say(f"  {where}: at {verdict.cut} (of {history.counts()}, at least {floors})")
+        teller.story.say(f"  {where}: at {verdict.cut} (of {history.counts()})")
         takeover.cut = verdict.cut
         takeover.history = life.history = history.fork(tree, verdict, trio.current_time())
 
