@@ -287,7 +287,7 @@ class Teller:
     def _lagging(self, life: Life) -> list[int]:
         """What must be in the store by now: what was acknowledged as that, and what is old enough (I5)."""
         floors = life.history.floors_of(remote=True)
-        if life.outcome.crashed and not life.fired and not life.deposed and life.store.faults.healthy and not life.strained(0.0):
+        if life.outcome.crashed and not life.fired and not life.deposed and life.line.healthy and not life.strained(0.0):
             life.history.raise_by_lag(floors, life.outcome.ended_s - LAG_REMOTE_S, life.nature.fair_since)
         return floors
 

@@ -143,7 +143,7 @@ class Duo:
             return
         if first.incarnation.dead or first.node is None or self._first_actor.done or first.node.ended:
             return
-        if first.nature.was_away(takeover.began_s - 100.0) or not first.store.faults.healthy or first.store.faults.bytes_per_s < 1e6:
+        if first.nature.was_away(takeover.began_s - 100.0) or not first.line.healthy or first.line.bytes_per_s < 1e6:
             return
         if self.teller.families.office and first.node is not None:
             raise Finding(f"I13: {self.second_machine.name} was let in beside a writer that lives (asked at {takeover.began_s:.1f} s)")
@@ -224,7 +224,7 @@ class Duo:
     def _no_late_promise(self) -> None:
         """A writer that had signed off asks before it says that something is safe; one that had not hears of it by its next record."""
         first, takeover = self.first, self.takeover
-        if not first.store.faults.healthy or first.strained(takeover.taken_s) or first.node is None:
+        if not first.line.healthy or first.strained(takeover.taken_s) or first.node is None:
             return
         until_s = takeover.taken_s + (3.0 if takeover.first_was_idle else first.node.promises_s + LATE_S)
         for ack in self.history.acks:

@@ -40,6 +40,7 @@ class Life:
     def __init__(self, history: History, machine: Machine, incarnation: Incarnation, doors: Any, store: SimStore, bucket: Bucket,
                  families: Families, rng: random.Random, *, alone: bool = True) -> None:
         self.history, self.machine, self.incarnation, self.doors, self.store = history, machine, incarnation, doors, store
+        self.line = store.faults                   # while it works: it leaves on a good one
         self.rng, self.bucket, self.events = rng, bucket, history.events
         self.nature = Nature(families, random.Random(rng.getrandbits(64)), incarnation, doors.clock, store.faults, alone)
         self.node: Any = None
@@ -85,7 +86,7 @@ class Life:
 
     def strained(self, since_s: float) -> bool:
         """The store could not take or give what was asked of it in good time."""
-        return self.nature.was_away(since_s - 200.0) or self.store.faults.bytes_per_s < 1e6
+        return self.nature.was_away(since_s - 200.0) or self.line.bytes_per_s < 1e6
 
     def excuses(self, error: Exception, since_s: float) -> bool:
         if not isinstance(error, S3cfsError):
