@@ -123,11 +123,11 @@ def _strange_byte(found: bytes, padded: Sequence[bytes], low: int, high: int) ->
 
 
 def covers(log: ClientLog, cut: int, floor: int) -> bool:
-    """Whether all that mattered of the first `floor` operations had happened after `cut` of them."""
+    """Whether the state after `cut` operations is one that may be left of the first `floor`: nobody was promised what came between."""
     if floor <= cut:
         return True
-    found = {ino: replace(node, versions=node.versions[-1:]) for ino, node in below(log.moments[floor].nodes, log.root).items()}
-    return not difference(found, log.moments[cut].nodes, log.root)
+    found = {ino: replace(node, versions=node.versions[-1:]) for ino, node in below(log.moments[cut].nodes, log.root).items()}
+    return not difference(found, log.moments[floor].nodes, log.root)
 
 
 def _distance(found: Nodes, wanted: Nodes, root: int) -> int:

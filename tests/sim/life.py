@@ -111,14 +111,14 @@ class Life:
 
     @contextlib.contextmanager
     def calm(self) -> Iterator[None]:
-        drive, faults = self.machine.drive, self.store.faults
-        kept, drive.faults = drive.faults, DiskFaults()
-        faults.calm += 1
+        troubles = self.machine.drive.faults, self.store.faults          # several may look at once
+        for each in troubles:
+            each.calm += 1
         try:
             yield
         finally:
-            drive.faults = kept
-            faults.calm -= 1
+            for each in troubles:
+                each.calm -= 1
 
     # ------------------------------------------------------------ what it does
 
