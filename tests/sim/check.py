@@ -72,6 +72,7 @@ def difference(found: Nodes, wanted: Nodes, root: int) -> str:
     return ""
 
 
+RECOVERED = "recovered"          # what a moment says in which a machine began with what it found
 _PLAIN = ("mode", "nlink", "uid", "gid", "rdev", "target", "xattrs", "entries")
 
 
@@ -122,12 +123,17 @@ def _strange_byte(found: bytes, padded: Sequence[bytes], low: int, high: int) ->
     return first if first is not None else _strange_byte(found, padded, middle, high)
 
 
-def covers(log: ClientLog, cut: int, floor: int) -> bool:
-    """Whether the state after `cut` operations is one that may be left of the first `floor`: nobody was promised what came between."""
-    if floor <= cut:
-        return True
-    found = {ino: replace(node, versions=node.versions[-1:]) for ino, node in below(log.moments[cut].nodes, log.root).items()}
-    return not difference(found, log.moments[floor].nodes, log.root)
+def recovered(log: ClientLog, cut: int) -> Nodes:
+    """What was found where the first `cut` operations fitted (`History.go_on` notes it); else the newest that may be left of them."""
+    if cut + 1 < len(log.moments) and log.moments[cut + 1].what == RECOVERED:
+        return log.moments[cut + 1].nodes
+    return {ino: replace(node, versions=node.versions[-1:]) for ino, node in below(log.moments[cut].nodes, log.root).items()}
+
+
+def covers(tree: Nodes, log: ClientLog, cut: int, floor: int) -> bool:
+    """Whether this tree, where the first `cut` operations fitted, may be left of the first `floor` too: nobody was promised what came
+    between."""
+    return floor <= cut or not difference(tree, log.moments[floor].nodes, log.root)
 
 
 def _distance(found: Nodes, wanted: Nodes, root: int) -> int:

@@ -17,10 +17,10 @@ import trio
 from s3cfs.errors import AlreadyMounted, S3cfsError
 from s3cfs.history import office
 
-from .check import Finding, covers
+from .check import ClientLog, Finding, covers, recovered
 from .crash import Plan
 from .faults import DiskFaults
-from .history import History
+from .history import Ack, History
 from .life import Life, leaves
 from .runtime import Actor, live_together
 
@@ -213,13 +213,19 @@ class Duo:
         for ack in self.history.acks:
             if not ack.remote:
                 continue
-            for log, floor, cut in zip(self.history.logs, ack.floors, self.takeover.cut, strict=True):
-                if not covers(log, cut, floor):
-                    raise Finding(
-                        f"F1: {self.first_machine.name} said at {ack.at_s:.1f} s by {ack.what} that operation {floor} "
-                        f"({log.moments[floor].what}) of folder {log.root} is in the store; {self.second_machine.name} took over at {cut} "
-                        f"({self.takeover.taken_s:.1f} s)")
+            for log, cut, floor in self._missing(ack):
+                raise Finding(
+                    f"F1: {self.first_machine.name} said at {ack.at_s:.1f} s by {ack.what} that operation {floor} "
+                    f"({log.moments[floor].what}) of folder {log.root} is in the store; {self.second_machine.name} took over at {cut} "
+                    f"({self.takeover.taken_s:.1f} s)")
 
+    def _missing(self, ack: Ack) -> list[tuple[ClientLog, int, int]]:
+        """What was promised and not found by the second one: log, where that fitted, what was promised."""
+        forked = self.takeover.history
+        assert forked is not None
+        return [(log, cut, floor)
+                for log, other, cut, floor in zip(self.history.logs, forked.logs, self.takeover.cut, ack.floors, strict=True)
+                if not covers(recovered(other, cut), log, cut, floor)]
 
     def _no_late_promise(self) -> None:
         """A writer that had signed off asks before it says that something is safe; one that had not hears of it by its next record."""
@@ -228,8 +234,7 @@ class Duo:
             return
         until_s = takeover.taken_s + (3.0 if takeover.first_was_idle else first.node.promises_s + LATE_S)
         for ack in self.history.acks:
-            late = [log for log, floor, cut in zip(self.history.logs, ack.floors, takeover.cut, strict=True) if not covers(log, cut, floor)]
-            if ack.at_s > until_s and late:
+            if ack.at_s > until_s and self._missing(ack):
                 raise Finding(
                     f"I13: {self.first_machine.name} said by {ack.what} at {ack.at_s:.1f} s that changes are safe, though "
                     f"{self.second_machine.name} was in office at {takeover.taken_s:.1f} s, and nothing of them is in the history")

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .check import ClientLog, Moment, Verdict, below, covers
+from .check import RECOVERED, ClientLog, Moment, Verdict, below, covers, recovered
 from .model import Model, Nodes
 
 
@@ -66,7 +66,7 @@ class History:
         state itself need not be synced, nor in the store."""
         for log, k in zip(self.logs, verdict.cut, strict=True):
             event = self.events.next()
-            log.moments[k + 1:] = [Moment(below(tree, log.root), "recovered", event, event, now_s)]
+            log.moments[k + 1:] = [Moment(below(tree, log.root), RECOVERED, event, event, now_s)]
             log.running = log.model = None
         self.acks = [replace(ack, floors=tuple(map(min, ack.floors, verdict.cut))) for ack in self.acks]
         if self.taken_anew:
@@ -91,7 +91,7 @@ class History:
 
     def may_go_on_instead_of(self, other: History) -> bool:
         """Whether the `other`, which took over, said of nothing of its own that it is in the store."""
-        return all(covers(log, cut, floor) for ack in other.acks[other.base:] if ack.remote
+        return all(covers(recovered(log, cut), log, cut, floor) for ack in other.acks[other.base:] if ack.remote
                    for log, floor, cut in zip(other.logs, ack.floors, other.taken_at, strict=True))
 
     def unmounted(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import errno
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import apsw
 import pytest
@@ -11,14 +12,14 @@ import trio
 
 from s3cfs.errors import Temporary
 
-from .check import ClientLog, Moment, covers, judge
+from .check import RECOVERED, ClientLog, Moment, covers, judge, recovered
 from .crash import Crash, Incarnation, Plan
 from .disk import SimDisk, SimDrive
 from .doors import SimClock, SimThreads
 from .faults import CALLS, MODES, DiskFaults, Trouble
 from .history import Events, History
 from .machines import Machine
-from .model import Node, Nodes
+from .model import Node, Nodes, Version
 from .nature import Families, Nature
 from .runtime import Actor, live, live_together
 from .sqlitevfs import attach, detach
@@ -268,4 +269,20 @@ def test_floors_and_lag():
 def test_a_state_covers_what_changed_nothing():
     log = _history(2).logs[0]
     log.moments.append(Moment(dict(log.moments[2].nodes), "fsync", 20, 21, 3.0))
-    assert covers(log, 2, 3) and covers(log, 2, 1) and not covers(log, 1, 2)
+
+    def left(cut: int, floor: int) -> bool:
+        return covers(recovered(log, cut), log, cut, floor)
+
+    assert left(2, 3) and left(2, 1) and not left(1, 2)
+
+
+def test_a_state_covers_what_nobody_was_promised():
+    old, new = Version(b"old", 1, 1), Version(b"newer", 1, 1)
+    log = _history(0).logs[0]
+    for number, (what, versions) in enumerate([("create", (old,)), ("write", (old, new)), ("fsync", (new,))], 1):
+        nodes = {1: replace(_tree(0)[1], entries={b"a": 2}), 2: Node(2, 0o100644, versions=versions)}
+        log.moments.append(Moment(nodes, what, 2 * number, 2 * number + 1, 1.0))
+    found = recovered(log, 1)
+    assert covers(found, log, 1, 2) and not covers(found, log, 1, 3)
+    log.moments[2:] = [Moment(recovered(log, 3), RECOVERED, 8, 9, 1.0), *log.moments[2:]]
+    assert covers(recovered(log, 1), log, 1, 4), "what was found counts, not what might have been"
