@@ -109,6 +109,12 @@ class Node:
         """Bytes not yet in the store, also after the end."""
         return self.commits.lag_bytes() if self.left_bytes < 0 else self.left_bytes
 
+    def moved_bytes(self) -> int:
+        """Of file data through memory since the start, about: staged, sent, fetched, read."""
+        stats, staged = self.blocks.stats, self.stager.new_chunk_bytes + self.stager.dedup_bytes if self.stager else 0
+        reads = (stats.hits + stats.local + stats.misses) * self.doors.limits.fetch_align_bytes
+        return staged + reads + sum(self.remote.bytes_up.values()) + sum(self.remote.bytes_down.values())
+
     async def flush(self) -> None:
         """Everything written before this call is in the store."""
         await self.commits.flush()

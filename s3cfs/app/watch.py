@@ -2,7 +2,7 @@
 
 The local state, the control socket and the entry in the registry are files that anybody with a broom can remove. The latter two are
 made again. Without its local state the mount goes on with the files it has open; from then on an fsync waits for the store, since the
-local disk keeps nothing.
+local disk keeps nothing. And what a burst of work leaves of memory is given back to the kernel.
 """
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from s3cfs.fuse.lifecycle import extend_timeout, reopen_logs, sd_notify
 from s3cfs.fuse.session import Leaving
 
 from .local import FolderLock, LocalDisk
+from .memory import Burst, give_back
 from .node import Node
 from .status import headline, state_of
 
@@ -34,6 +35,7 @@ class Watch:
         self._registration: Path | None = None
         self._register: Callable[[], Path] | None = None
         self._gone, self._lost = False, trio.Event()
+        self._burst = Burst()
         self._state, self._said = "", ""
 
     def mounted(self, registration: Path, register: Callable[[], Path]) -> None:
@@ -53,6 +55,8 @@ class Watch:
                     self.look()
                 except (OSError, S3cfsError) as error:
                     log.error("%s", error)
+                if self._burst.is_over(self._node.moved_bytes()):
+                    await self._node.doors.threads.run(give_back)
                 await self._node.doors.clock.sleep(LOOK_S)
 
     async def _bring_to_the_store(self) -> None:
