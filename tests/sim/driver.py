@@ -293,9 +293,9 @@ class Teller:
 
     def leave_behind(self, machine: Machine, history: History) -> None:
         """Another machine takes office. Should that one leave no change of its own in the store, what was left here goes on."""
-        branch = history.copy()
-        branch.floors, branch.unverified = history.floors_of(remote=False), True
-        machine.branch, machine.stale = branch, True
+        if machine.branch is None:                     # else it did not get as far as to look: what was left before is here still
+            machine.branch = history.left_with(history.floors_of(remote=False))
+        machine.stale = True
 
     async def look(self, life: Life, where: str, floors: list[int]) -> tuple[Nodes, Verdict]:
         """Judged by the life's history, else by what its machine had left behind, where that may go on instead: by `life.history` then."""
@@ -322,10 +322,9 @@ class Teller:
         chosen = self.history
         where = f"from the store alone, after {moment} of its {len(self.bucket.history)} changes"
         floors = floors or chosen.floors_of(remote=True, moment=moment)
-        bucket, reader = self.bucket.at(moment), Machine("reader")
-        if self.machine.branch is not None:            # the last life did not get as far as to say whose changes these are
-            reader.branch = self.machine.branch.copy()
-            reader.branch.floors = reader.branch.floors_of(remote=True, moment=moment)
+        bucket, reader, left = self.bucket.at(moment), Machine("reader"), self.machine.branch
+        if left is not None:                           # the last life did not get as far as to say whose changes these are
+            reader.branch = left.left_with(left.floors_of(remote=True, moment=moment))
 
         async def main(incarnation: Incarnation, doors: Any, store: SimStore) -> None:
             life = Life(chosen, reader, incarnation, doors, store, bucket, self.families, random.Random(0))
