@@ -33,7 +33,8 @@ def seed() -> int:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """No S3CFS_*, AWS_* or proxy of the caller; a home of its own."""
+    """No S3CFS_*, AWS_* or proxy of the caller; a home of its own; who goes to another folder comes back."""
+    monkeypatch.chdir(Path(__file__).parent.parent)
     for name in list(os.environ):
         if (name.startswith(("S3CFS_", "AWS_")) and not name.startswith("S3CFS_TEST_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

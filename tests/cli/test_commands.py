@@ -92,9 +92,9 @@ def test_mkfs_without_passphrase_or_terminal(below: Below, monkeypatch: pytest.M
     assert "passphrase is needed" in capsys.readouterr().err and not below.asked
 
 
-def test_mount_hands_on_everything(below: Below, tmp_path: Path):
+def test_mount_hands_on_everything(below: Below, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     below.answer = 0
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert cli.main(["mount", "--sync", "remote", "--cachesize", "2G", "--compress", "none", "--no-allow-other",
                      "-o", "ro,nosuid,sync=local", "-o", "allow_other,cachedir=/x", URL, "mnt"]) == 0
     (settings, mountpoint, options), = below.asked
