@@ -100,7 +100,7 @@ def test_pack(world: World, place: str, how: str) -> None:
     check_ranges(world, ranges["/big"])
     if place == "chunk" and how == "flip":
         (start, end), = ranges["/big"]
-        assert start <= BIG // 2 <= end + KIB and end - start <= 256 * KIB        # header and seals lie before it in the pack, and not in the file
+        assert start <= BIG // 2 <= end + KIB and end - start <= 256 * KIB        # a header and seals lie before it in the pack alone
 
 
 def hit_ranges(checked: Checked) -> dict[str, list[tuple[int, int]]]:
