@@ -32,7 +32,7 @@ def test_bash_completes():
     assert done.stdout.split() == ["--compress", "--commit-interval"] and not done.stderr
 
 
-@pytest.mark.parametrize("name", ["demo.sh", "bench/run.sh", "setup.sh"])
+@pytest.mark.parametrize("name", ["demo.sh", "bench/run.sh", "pjdfstest.sh", "setup.sh"])
 def test_scripts_parse(name: str):
     subprocess.run(["sh", "-n", str(CONTRIB / name)], check=True)
 
