@@ -263,7 +263,7 @@ class SimDisk:
 
     def room(self, more: int, path: str) -> None:
         faults = self.drive.faults
-        if more > 0 and not faults.calm and faults.capacity_bytes < NEVER and self.drive.used_bytes() + more > faults.capacity_bytes:
+        if more > 0 and faults.room_bytes < NEVER and self.drive.used_bytes() + more > faults.room_bytes:
             faults.fired += 1
             self.incarnation.note("fault", f"full: {path}")
             raise self._fail(errno.ENOSPC, path)
@@ -370,4 +370,4 @@ class SimDisk:
 
     def free_bytes(self) -> int:
         self.incarnation.alive()
-        return max(0, self.drive.faults.capacity_bytes - self.drive.used_bytes())
+        return max(0, self.drive.faults.room_bytes - self.drive.used_bytes())

@@ -68,6 +68,10 @@ class DiskFaults:
         return 0
 
     @property
+    def room_bytes(self) -> int:
+        return NEVER if self.calm else self.capacity_bytes
+
+    @property
     def any(self) -> bool:
         return bool(self.troubles or self.fsync_eio) or self.capacity_bytes < NEVER
 
