@@ -277,7 +277,7 @@ class Teller:
         history.unverified = True
         style = machine.power_cut(rng) if event == "machine" or (event == "elsewhere" and rng.random() < 0.5) else ""
         if event == "gone":
-            machine.lose_disk()
+            machine.lose_disk(sent=True)
         elif event == "elsewhere":
             self.leave_behind(machine, history)
             self.history, self.machine = history.copy(), self.other

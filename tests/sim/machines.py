@@ -64,5 +64,7 @@ class Machine:
         self._processes.clear()
         return self.drive.power_cut(rng)
 
-    def lose_disk(self) -> None:
-        self.drive, self.unsent, self.branch = SimDrive(), False, None
+    def lose_disk(self, *, sent: bool = False) -> None:
+        """`sent`: what happened here may be in the store, though nobody has looked."""
+        left = self.branch.left_with(self.branch.floors_of(remote=True)) if sent and self.branch is not None else None
+        self.drive, self.unsent, self.branch = SimDrive(), False, left
