@@ -15,7 +15,6 @@ def anonymous():
         return next(int(line.split()[1]) for line in status if line.startswith("RssAnon:")) // 1024
 
 held = [bytearray(b"x" * (1 << 20)) for _ in range(200)]
-pins = [bytes(1000) for _ in range(100)]
 keep = held[::20]                       # the kernel gets nothing of what lies below these by itself
 del held
 before = anonymous()
