@@ -4,8 +4,8 @@ One arena for all threads, so what one frees another uses, and its top given bac
 fsync on two cores: as glibc comes, threads' arenas grow apart; with large buffers straight from the kernel
 (threshold 256 KiB) their pages are zeroed again and again: 97-218 MiB/s and 200 MB at most; with this: 238-329 MiB/s and 240 MB.
 
-What is free then lies between what is used, and after a burst the process kept 300 MB for nothing. They are given back once the burst
-is over: 104 MB stay. That takes up to 80 ms, in which other threads wait for memory; so not while there is work.
+What is free then lies between what is used, and after a burst the process kept 299 MiB for nothing. They are given back once the burst
+is over: 101 MiB stay. That takes up to 80 ms, in which other threads wait for memory; so not while there is work.
 """
 from __future__ import annotations
 
