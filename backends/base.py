@@ -7,33 +7,22 @@ makes them; the backend decides how they become names in its store.
 What s3cfs relies on (ASSUMPTIONS, cited as [S1] ... where code needs them):
   S1  `put` is atomic: a reader sees the whole object or none; a `put` that raised Temporary may have happened or not.
   S2  After `put` returned, `get` and `stat` of that key find exactly those bytes until a `delete`.
-  S3  `list(prefix)` for a prefix that ends in '/' finds every key whose put returned before the call. No order is promised.
+  S3  `list(prefix)` for a prefix that ends in '/' finds every key whose put returned before the call, and `folders(prefix)` every
+      folder of such keys. No order is promised.
   S4  With `only_if_absent` on a store whose `capabilities.create_only` is true, of several puts on one key at most one wins,
       and the others raise Exists. On a store without it `only_if_absent` raises Unsupported: it is never ignored.
 """
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+
+from s3cfs.backends.layer import Layer
+from s3cfs.backends.types import Body, Capabilities, Degraded, ObjectInfo
+
+__all__ = ["PROBE_ROUNDS", "Backend", "Body", "Capabilities", "Degraded", "Listing", "ObjectInfo"]
 
 PROBE_ROUNDS = 20
-
-Body = bytes | bytearray | memoryview
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
-    key: str
-    size: int                      # bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What this store can do. `create_only` None: not known, `probe` must find out (never assumed)."""
-
-    create_only: bool | None = None
-
 
 class Listing(Iterator[ObjectInfo]):
     """What `list` may return: after a retryable error `next` may be called again and goes on where it was.
@@ -63,9 +52,10 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def put(self, key: str, data: Body, only_if_absent: bool = False) -> None:
+    def put(self, key: str, data: Body, only_if_absent: bool = False) -> Degraded | None:
         """Store the object, atomically; returns when the store acknowledges it. See S1, S4.
 
+        Degraded: it is stored, less safely than it should be.
         Raises Exists, Unsupported (create-only not possible here), StoreFull, Denied, Temporary (it may have happened).
         """
 
@@ -75,11 +65,24 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def delete(self, key: str) -> None:
-        """Remove the object; absent is success."""
+        """Remove the object; absent is success. Unsupported where `capabilities.may_delete` is false."""
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """At most `capabilities.batch_delete` of them, in one request if the store can. After an error some may be gone."""
+        for key in keys:
+            self.delete(key)
 
     @abc.abstractmethod
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Every object whose key begins with `prefix`, which is "" or ends in '/' (else ValueError), in no order."""
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Names (without '/') of the folders directly below `prefix` that hold objects, each once, in no order; objects there are left out.
+
+        This one reads the whole listing; a store that can do it in fewer requests overrides it.
+        """
+        skip = len(prefix)
+        yield from {info.key[skip:].partition("/")[0]: None for info in self.list(prefix) if "/" in info.key[skip:]}
 
     @abc.abstractmethod
     def probe_create_only(self, rounds: int = PROBE_ROUNDS) -> bool:
@@ -90,6 +93,19 @@ class Backend(abc.ABC):
 
     def assume_create_only(self, holds: bool) -> None:  # noqa: B027 - where puts do not depend on it
         """Take it as known, from an earlier probe that the filesystem remembers: `capabilities` say so from now on."""
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether it wants a folder of its own on the local disk (see `start`)."""
+        return False
+
+    def start(self, folder: str) -> None:  # noqa: B027 - most keep nothing here
+        """Once, before the first request, where `keeps_state`: `folder` exists, is this backend's alone, and is the same at the next mount
+        of this filesystem on this machine, unless it was lost: what is there may be a copy, never the only one."""
+
+    def layers(self) -> Sequence[Layer]:
+        """Layers that this store needs between itself and `Remote`, the topmost first (see layer.py). Asked once."""
+        return ()
 
     def create(self) -> None:  # noqa: B027 - most places are made by other means
         """Make the place itself where this kind of store lets us (a folder); present is success. Only mkfs calls it.

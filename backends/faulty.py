@@ -10,12 +10,13 @@ from __future__ import annotations
 import random
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, Listing, ObjectInfo
+from s3cfs.backends.base import Backend, Body, Degraded, Listing, ObjectInfo
+from s3cfs.backends.wrapper import Wrapper
 from s3cfs.errors import NotFound, Temporary, Throttled
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ _APPLIES = {
 }
 
 
-class FaultyBackend(Backend):
+class FaultyBackend(Wrapper):
     """`inner` with faults.
 
     `operations` limits the drawn faults (not the scripted ones); `stale_calls` is for how many calls a put object stays young.
@@ -58,7 +59,8 @@ class FaultyBackend(Backend):
 
     def __init__(self, inner: Backend, seed: int = 0, rates: Rates | None = None, *, retry_after_s: float | None = None,
                  stale_calls: int = 20, operations: tuple[str, ...] = ("get", "put", "stat", "delete", "list")) -> None:
-        self.inner, self.seed, self.rates = inner, seed, rates or Rates()
+        super().__init__(inner)
+        self.seed, self.rates = seed, rates or Rates()
         self._random = random.Random(seed)
         self._retry_after_s, self._stale_calls, self._operations = retry_after_s, stale_calls, operations
         self._script: list[tuple[str, str, Fault]] = []
@@ -72,14 +74,6 @@ class FaultyBackend(Backend):
         with self._lock:
             self._script.append((operation, prefix, fault))
 
-    @property
-    def capabilities(self) -> Capabilities:
-        return self.inner.capabilities
-
-    @property
-    def location(self) -> str:
-        return self.inner.location
-
     def get(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
         fault = self._draw("get", key)
         data = self._around("get", key, fault, lambda: self.inner.get(key, offset, size))
@@ -89,14 +83,14 @@ class FaultyBackend(Backend):
             at = self._random.randrange(len(data))
         return data[:at] if fault is Fault.TRUNCATED else data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1:]
 
-    def put(self, key: str, data: Body, only_if_absent: bool = False) -> None:
+    def put(self, key: str, data: Body, only_if_absent: bool = False) -> Degraded | None:
         fault = self._draw("put", key)
         with self._lock:
             self._recent[key] = self._calls
             self._recent.move_to_end(key)
             while len(self._recent) > RECENT_MAX_KEYS:
                 self._recent.popitem(last=False)
-        self._around("put", key, fault, lambda: self.inner.put(key, data, only_if_absent))
+        return self._around("put", key, fault, lambda: self.inner.put(key, data, only_if_absent))
 
     def stat(self, key: str) -> ObjectInfo:
         return self._around("stat", key, self._draw("stat", key), lambda: self.inner.stat(key))
@@ -109,17 +103,13 @@ class FaultyBackend(Backend):
         young = {key for key in list(self._recent) if self._young(key)} if fault is Fault.STALE else set()
         return _FaultyListing(self, prefix, fault, young)
 
-    def probe_create_only(self, rounds: int = PROBE_ROUNDS) -> bool:
-        return self.inner.probe_create_only(rounds)
+    def folders(self, prefix: str) -> Iterator[str]:
+        self.fail_before("list", prefix, self._draw("list", prefix))
+        return self.inner.folders(prefix)
 
-    def assume_create_only(self, holds: bool) -> None:
-        self.inner.assume_create_only(holds)
-
-    def create(self) -> None:
-        self.inner.create()
-
-    def close(self) -> None:
-        self.inner.close()
+    def delete_many(self, keys: Sequence[str]) -> None:
+        first = keys[0] if keys else ""
+        self._around("delete", first, self._draw("delete", first), lambda: self.inner.delete_many(keys))
 
     def _young(self, key: str) -> bool:
         with self._lock:

@@ -149,6 +149,22 @@ class LocalBackend(Backend):
             raise ValueError(f"a listing's prefix ends in '/': {prefix}")
         return self._walk(prefix, self._path(prefix.rstrip("/")) if prefix else self._root)
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        if prefix and not prefix.endswith("/"):
+            raise ValueError(f"a listing's prefix ends in '/': {prefix}")
+        folder = self._path(prefix.rstrip("/")) if prefix else self._root
+        try:
+            with os.scandir(folder) as entries:
+                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError as error:
+            failure = self._translate(error, "list", prefix)
+            if not isinstance(failure, NotFound):
+                raise failure from error
+            return
+        for name in names:
+            if (prefix or name != TEMPORARY) and any(True for _ in self._walk(f"{prefix}{name}/", os.path.join(folder, name))):
+                yield name                                   # folders outlive their objects here
+
     def _walk(self, prefix: str, folder: str) -> Iterator[ObjectInfo]:
         try:
             with os.scandir(folder) as entries:

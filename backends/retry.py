@@ -21,10 +21,11 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, Listing, ObjectInfo
+from s3cfs.backends.base import Backend, Body, Degraded, Listing, ObjectInfo
+from s3cfs.backends.wrapper import Wrapper
 from s3cfs.errors import Corrupt, StoreError, Throttled
 from s3cfs.limits import DEFAULTS
 
@@ -55,7 +56,7 @@ def _surely_not_carried_out(error: StoreError) -> bool:
     return isinstance(error, Corrupt) or (isinstance(error, Throttled) and error.refused)
 
 
-class RetryBackend(Backend):
+class RetryBackend(Wrapper):
     """`inner` with patience."""
 
     def __init__(self, inner: Backend, *, deadline_s: float = DEFAULTS.store_deadline_s,
@@ -63,18 +64,10 @@ class RetryBackend(Backend):
                  uniform: Callable[[float, float], float] = random.uniform,
                  on_retry: Callable[[StoreError, float], None] | None = None) -> None:
         """`on_retry(error, seconds until the next attempt)` is called from the thread of the call."""
-        self.inner = inner
+        super().__init__(inner)
         self._deadline_s, self._clock, self._sleep, self._uniform, self._on_retry = deadline_s, clock, sleep, uniform, on_retry
         self._retries = 0
         self._lock = threading.Lock()
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self.inner.capabilities
-
-    @property
-    def location(self) -> str:
-        return self.inner.location
 
     @property
     def retries(self) -> int:
@@ -84,9 +77,9 @@ class RetryBackend(Backend):
     def get(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
         return self._patiently(lambda: self.inner.get(key, offset, size))
 
-    def put(self, key: str, data: Body, only_if_absent: bool = False) -> None:
+    def put(self, key: str, data: Body, only_if_absent: bool = False) -> Degraded | None:
         may_repeat = _surely_not_carried_out if only_if_absent else _any_retryable
-        self._patiently(lambda: self.inner.put(key, data, only_if_absent), may_repeat)
+        return self._patiently(lambda: self.inner.put(key, data, only_if_absent), may_repeat)
 
     def stat(self, key: str) -> ObjectInfo:
         return self._patiently(lambda: self.inner.stat(key))
@@ -98,20 +91,14 @@ class RetryBackend(Backend):
         found = self._patiently(lambda: self.inner.list(prefix))
         return self._resumed(found) if isinstance(found, Listing) else self._restarted(prefix, found)
 
-    def probe_create_only(self, rounds: int = PROBE_ROUNDS) -> bool:
-        return self.inner.probe_create_only(rounds)
+    def delete_many(self, keys: Sequence[str]) -> None:
+        self._patiently(lambda: self.inner.delete_many(keys))
 
-    def assume_create_only(self, holds: bool) -> None:
-        self.inner.assume_create_only(holds)
-
-    def create(self) -> None:
-        self.inner.create()
+    def folders(self, prefix: str) -> Iterator[str]:
+        return iter(self._patiently(lambda: list(self.inner.folders(prefix))))
 
     def check(self) -> None:
         self._patiently(self.inner.check)
-
-    def close(self) -> None:
-        self.inner.close()
 
     def _resumed(self, found: Listing) -> Iterator[ObjectInfo]:
         while (info := self._patiently(lambda: next(found, None))) is not None:

@@ -1,4 +1,4 @@
-"""The SDK's client, and a fresh one when the server closes connections behind its back.
+"""The SDK: its session, its client, and a fresh one when the server closes connections behind its back.
 
 Some servers (MinIO) answer a create-only PUT with 412 without reading its body, and close the connection right after. It is back in the
 pool by then, and whether the next request on it notices in time is a matter of microseconds: "closed the connection in the middle of
@@ -6,11 +6,18 @@ the request". So such a request is sent once more, by a new client: its pool is 
 """
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any
 
+import boto3
+import botocore.session
 from botocore.exceptions import ConnectionClosedError
+from botocore.loaders import Loader, create_loader
+
+from s3cfs.backends.url import Credentials, Options
+from s3cfs.errors import ConfigError
 
 
 class Sdk:
@@ -48,3 +55,36 @@ class Sdk:
 
     def close(self) -> None:
         self._client.close()
+
+
+def session_of(credentials: Credentials, token: str) -> boto3.session.Session:
+    """Given login and password, else the usual AWS chain: environment, profile, instance role."""
+    if bool(credentials.login) != bool(credentials.password):
+        raise ConfigError("backend-login and backend-password are given together or not at all")
+    if token and not credentials.login:
+        raise ConfigError("the backend option session-token needs backend-login and backend-password")
+    core = botocore.session.get_session()
+    core.register_component("data_loader", _sdk_data())
+    return boto3.session.Session(aws_access_key_id=credentials.login or None, aws_secret_access_key=credentials.password or None,
+                                 aws_session_token=token or None, botocore_session=core)
+
+
+@functools.cache
+def _sdk_data() -> Loader:
+    """The SDK's description of S3 and of regions, read once a process: 50 ms for every further client otherwise."""
+    return create_loader()
+
+
+def put_arguments(options: Options) -> dict[str, str]:
+    arguments: dict[str, str] = {}
+    if "storage-class" in options.values:
+        arguments["StorageClass"] = options.text("storage-class")
+    if "sse" in options.values:
+        kind = options.text("sse")
+        algorithm, _, key_id = kind.partition(":") if not kind.startswith("aws:kms") else ("aws:kms", ":", kind[len("aws:kms:"):])
+        if algorithm not in ("AES256", "aws:kms"):
+            raise ConfigError(f"backend option sse is AES256, aws:kms or aws:kms:KEY-ID, not {kind!r}")
+        arguments["ServerSideEncryption"] = algorithm
+        if key_id:
+            arguments["SSEKMSKeyId"] = key_id
+    return arguments

@@ -10,7 +10,6 @@ its region (each process would pay for it; WrongRegion names the region instead)
 """
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import re
@@ -19,19 +18,16 @@ import zlib
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-import boto3
-import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
-from botocore.loaders import Loader, create_loader
 from botocore.parsers import ResponseParserError
 
 from s3cfs.backends import s3_errors
 from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, Listing, ObjectInfo
 from s3cfs.backends.probe import probe
-from s3cfs.backends.s3_sdk import Sdk
+from s3cfs.backends.s3_sdk import Sdk, put_arguments, session_of
 from s3cfs.backends.s3_tls import ca_bundle
 from s3cfs.backends.url import Credentials, Options, StoreUrl
 from s3cfs.errors import ConfigError, Corrupt, Exists, NotFound, Temporary, Unsupported
@@ -85,6 +81,14 @@ class _Reader:
         return self._at
 
 
+class Page(NamedTuple):
+    """One answer to a listing."""
+
+    objects: Sequence[ObjectInfo]
+    folders: Sequence[str]             # names, where they were asked for
+    following: str | None              # the token of the next page; None after the last
+
+
 class _Pages(Listing):
     """A listing page by page, by the store's token only; a page that failed is asked for again by the next `next`."""
 
@@ -100,8 +104,8 @@ class _Pages(Listing):
                 return info
             if self._last:
                 raise StopIteration
-            page, self._token = self._backend.list_page(self._prefix, self._token)
-            self._page, self._last = iter(page), self._token is None
+            page = self._backend.list_page(self._prefix, self._token)
+            self._page, self._token, self._last = iter(page.objects), page.following, page.following is None
 
 
 class S3Backend(Backend):
@@ -122,7 +126,7 @@ class S3Backend(Backend):
         timeout = options.seconds("tcp-timeout", DEFAULTS.store_timeout_s)
         self._expect = not options.flag("disable-expect100")
         options.flag("dumb-copy")
-        self._put_arguments = _put_arguments(options)
+        self._put_arguments = put_arguments(options)
         signing = options.choice("payload-signing", ("auto", "on", "off"))
         plain = endpoint is not None and endpoint.startswith("http:")
         self._signed = signing == "on" or (signing == "auto" and plain and not _LOOPBACK.fullmatch(url.host))
@@ -131,7 +135,7 @@ class S3Backend(Backend):
         self._ca = ca_bundle(options.text("ssl-ca-path"))
         style: Any = {"addressing_style": self._addressing(options), "payload_signing_enabled": self._signed}
         try:
-            session = _session(credentials, options.text("session-token"))
+            session = session_of(credentials, options.text("session-token"))
             config = Config(
                 signature_version="s3v4",
                 s3=style,
@@ -278,9 +282,22 @@ class S3Backend(Backend):
             raise ValueError(f"a listing's prefix ends in '/': {prefix}")
         return _Pages(self, prefix)
 
-    def list_page(self, prefix: str, token: str | None, page_size: int = 1000) -> tuple[Sequence[ObjectInfo], str | None]:
-        """One request: what it found and the token of the next page, None after the last."""
+    def folders(self, prefix: str) -> Iterator[str]:
+        if prefix and not prefix.endswith("/"):
+            raise ValueError(f"a listing's prefix ends in '/': {prefix}")
+        token, found = None, dict[str, None]()               # a store that pages by keys may name one twice
+        while True:
+            page = self.list_page(prefix, token, only_here=True)
+            found |= dict.fromkeys(page.folders)
+            token = page.following
+            if token is None:
+                return iter(found)
+
+    def list_page(self, prefix: str, token: str | None, page_size: int = 1000, *, only_here: bool = False) -> Page:
+        """One request. `only_here`: what lies directly below `prefix`."""
         arguments = {"ContinuationToken": token} if token else {}
+        if only_here:
+            arguments["Delimiter"] = "/"
         with self._errors("list", prefix):
             answer = self._sdk("list_objects_v2", Bucket=self._bucket, Prefix=self._prefix + prefix, MaxKeys=page_size, **arguments)
         if not {"IsTruncated", "KeyCount", "Name"} & answer.keys():     # some other page, which must not pass for an empty listing
@@ -288,10 +305,12 @@ class S3Backend(Backend):
         skip = len(self._prefix)
         found = [ObjectInfo(item["Key"][skip:], int(item["Size"])) for item in answer.get("Contents", ())
                  if item["Key"].startswith(self._prefix + prefix)]
+        folders = [item["Prefix"][skip + len(prefix):-1] for item in answer.get("CommonPrefixes", ())
+                   if item["Prefix"].startswith(self._prefix + prefix)]
         following = answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
         if answer.get("IsTruncated") and (not following or following == token):
             raise Corrupt("list", prefix, f"{self._place.host} announces a further page and does not say which")
-        return found, following
+        return Page(found, folders, following)
 
     def check(self) -> None:
         self.list_page("super/", None, page_size=1)
@@ -355,36 +374,3 @@ class AwsBackend(S3Backend):
     def _addressing(self, options: Options) -> str:
         """Virtual, as AWS wants it; a bucket with dots in its name does not fit the certificate and goes by path."""
         return options.choice("addressing", ("auto", "path", "virtual")).replace("auto", "path" if "." in self._bucket else "virtual")
-
-
-def _session(credentials: Credentials, token: str) -> boto3.session.Session:
-    """Given login and password, else the usual AWS chain: environment, profile, instance role."""
-    if bool(credentials.login) != bool(credentials.password):
-        raise ConfigError("backend-login and backend-password are given together or not at all")
-    if token and not credentials.login:
-        raise ConfigError("the backend option session-token needs backend-login and backend-password")
-    core = botocore.session.get_session()
-    core.register_component("data_loader", _sdk_data())
-    return boto3.session.Session(aws_access_key_id=credentials.login or None, aws_secret_access_key=credentials.password or None,
-                                 aws_session_token=token or None, botocore_session=core)
-
-
-@functools.cache
-def _sdk_data() -> Loader:
-    """The SDK's description of S3 and of regions, read once a process: 50 ms for every further client otherwise."""
-    return create_loader()
-
-
-def _put_arguments(options: Options) -> dict[str, str]:
-    arguments: dict[str, str] = {}
-    if "storage-class" in options.values:
-        arguments["StorageClass"] = options.text("storage-class")
-    if "sse" in options.values:
-        kind = options.text("sse")
-        algorithm, _, key_id = kind.partition(":") if not kind.startswith("aws:kms") else ("aws:kms", ":", kind[len("aws:kms:"):])
-        if algorithm not in ("AES256", "aws:kms"):
-            raise ConfigError(f"backend option sse is AES256, aws:kms or aws:kms:KEY-ID, not {kind!r}")
-        arguments["ServerSideEncryption"] = algorithm
-        if key_id:
-            arguments["SSEKMSKeyId"] = key_id
-    return arguments

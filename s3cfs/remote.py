@@ -78,6 +78,10 @@ class Remote:
     async def delete(self, key: str) -> None:
         await self._call("delete", key, self._bulk, self.backend.delete, key)
 
+    async def folders(self, prefix: str) -> list[str]:
+        """Names of the folders directly below `prefix`, in no order."""
+        return await self._call("list", prefix, self._reads, lambda: list(self.backend.folders(prefix)))
+
     async def list(self, prefix: str) -> list[ObjectInfo]:
         """All of it, in no order. Claims are listed after each record of tier T2: no user's read may keep a sign of life waiting."""
         limit = self._urgent if kind_of(prefix) == "claim" else self._reads

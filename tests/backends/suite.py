@@ -223,6 +223,38 @@ class BackendSuite:
             assert len(winners) == 1
             assert probed.get(key) == winners[0]
 
+    def test_folders(self, backend: Backend) -> None:
+        for key in ("super/0", "log/main/0/1-a/0/0/1", "log/main/0/1-a/0/0/2", "log/main/0/2-b/0/0/3", "log/main/1/1000-c/0/0/4",
+                    "log/other"):
+            backend.put(key, b"x")
+        for prefix, expected in {"": {"super", "log"}, "log/": {"main"}, "log/main/": {"0", "1"}, "log/main/0/": {"1-a", "2-b"},
+                                 "log/main/0/1-a/0/0/": set(), "super/": set(), "none/": set()}.items():
+            found = list(backend.folders(prefix))
+            assert len(found) == len(expected), prefix
+            assert set(found) == expected, prefix
+        with pytest.raises(ValueError, match="ends in '/'"):
+            list(backend.folders("log"))
+
+    def test_a_folder_without_objects_is_none(self, backend: Backend) -> None:
+        if not backend.capabilities.may_delete:
+            return
+        backend.put("log/main/7/8", b"x")
+        backend.put("log/main/9", b"x")
+        backend.delete("log/main/7/8")
+        assert list(backend.folders("log/main/")) == []
+
+    def test_several_are_deleted_at_once(self, backend: Backend) -> None:
+        if not backend.capabilities.may_delete:
+            return
+        keys = [f"pack/aa/{number}" for number in range(min(20, max(2, backend.capabilities.batch_delete)))]
+        for key in keys[1:]:
+            backend.put(key, b"x")
+        backend.put("pack/aa/stays", b"x")
+        for at in range(0, len(keys), backend.capabilities.batch_delete):
+            backend.delete_many(keys[at:at + backend.capabilities.batch_delete])
+        backend.delete_many([])
+        assert [info.key for info in backend.list("pack/")] == ["pack/aa/stays"]
+
     # ------------------------------------------------------------ many at once
 
     def test_many_threads(self, backend: Backend) -> None:

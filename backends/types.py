@@ -1,0 +1,36 @@
+"""What goes to and comes from a store beside keys."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from s3cfs.limits import KIB, MIB
+
+Body = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    key: str
+    size: int                      # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What this store is like. Pack size, slots and windows follow from it (`s3cfs.limits.fitted`). None: not known, `probe` finds out."""
+
+    create_only: bool | None = None            # S4
+    linearizable: bool | None = None           # S2 and S3 hold for every reader, at once; False: what is answered may be old
+    may_delete: bool = True
+    batch_delete: int = 1                      # keys that go in one request
+    parallel_reads: int = 8                    # calls at once that it bears, and profits from
+    parallel_writes: int = 8
+    ideal_object_bytes: int = 8 * MIB
+    largest_object_bytes: int | None = None    # None: larger than s3cfs ever makes one
+    request_bytes: int = 256 * KIB             # a request costs (time, money) about as much as so many bytes on their way
+
+
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """What `put` may answer: the object is stored and can be read, but not as safely as it should be (fewer copies, fewer shards)."""
+
+    reason: str                                # one line, for people
