@@ -15,9 +15,11 @@ What s3cfs relies on (ASSUMPTIONS, cited as [S1] ... where code needs them):
 from __future__ import annotations
 
 import abc
+import secrets
 from collections.abc import Iterator, Sequence
 
 from s3cfs.backends.layer import Layer
+from s3cfs.backends.stale import stale_answers
 from s3cfs.backends.types import Body, Capabilities, Degraded, ObjectInfo
 
 __all__ = ["PROBE_ROUNDS", "Backend", "Body", "Capabilities", "Degraded", "Listing", "ObjectInfo"]
@@ -90,6 +92,13 @@ class Backend(abc.ABC):
 
         Writes and removes objects under `probe/` only: a put on an existing key must fail, and of `rounds` races each must have one winner.
         """
+
+    def probe_linearizable(self, rounds: int = PROBE_ROUNDS) -> bool:
+        """Look for answers that are old (stale.py): False after the first one; True says that there was none in so many rounds.
+
+        Writes and removes objects under `probe/` only. `capabilities` stay as they are: it is evidence, and the caller's to weigh.
+        """
+        return not stale_answers(self, secrets.token_hex(8), rounds)
 
     def assume_create_only(self, holds: bool) -> None:  # noqa: B027 - where puts do not depend on it
         """Take it as known, from an earlier probe that the filesystem remembers: `capabilities` say so from now on."""

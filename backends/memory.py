@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, ObjectInfo
@@ -37,7 +37,7 @@ class MemoryBackend(Backend):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(create_only=self._create_only)
+        return Capabilities(create_only=self._create_only, linearizable=True, batch_delete=1000)
 
     @property
     def location(self) -> str:
@@ -73,6 +73,11 @@ class MemoryBackend(Backend):
     def delete(self, key: str) -> None:
         with self._lock:
             self._objects.pop(key, None)
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        with self._lock:
+            for key in keys:
+                self._objects.pop(key, None)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         if prefix and not prefix.endswith("/"):

@@ -42,6 +42,7 @@ _CREDENTIALS = (sdk.PartialCredentialsError, sdk.CredentialRetrievalError, sdk.T
 _BAD_KEY = frozenset(("InvalidAccessKeyId", "InvalidAccessKey", "InvalidClientTokenId", "AuthFailure", "NotSignedUp", "AccountProblem"))
 _BAD_SECRET = frozenset(("SignatureDoesNotMatch", "InvalidSignature", "InvalidSecurity"))
 _BAD_TOKEN = frozenset(("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "ExpiredTokenException"))
+_NO_RIGHT = frozenset(("AccessDenied", "Forbidden", "AccessForbidden"))
 _SKEW = frozenset(("RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"))
 _REGION = frozenset(("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException",
                      "IllegalLocationConstraint", "InvalidRegion", "InvalidLocationConstraint"))
@@ -137,7 +138,7 @@ def _answered(error: sdk.ClientError, operation: str, key: str, place: Place) ->
         return BucketMissing(operation, key, f"{place.host} answered {said}: no bucket {place.bucket!r} there, or not an S3 endpoint")
     if status == 407:
         return Denied(operation, key, "the proxy wants a login: check HTTP_PROXY and HTTPS_PROXY")
-    if status in (401, 403):
+    if status in (401, 403) or code in _NO_RIGHT:
         return Denied(operation, key, f"the store refuses this to these credentials ({said}): they need the right to read, write, list and"
                                       f" delete objects in bucket {place.bucket!r}")
     if code == "NotImplemented" or status in (501, 405):

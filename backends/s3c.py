@@ -3,19 +3,15 @@
 Tuned, since boto3 as it comes costs ten times the CPU: one client with a pool, path style where the store allows it, no parameter
 validation, no automatic checksums, and no payload signature where something else protects the body: TLS, or loopback. Over plain
 HTTP to anywhere else the payload is signed, for nothing else would notice a change on the way.
-A body is never copied: `_Reader` hands out slices of the caller's buffer. It does so in pieces because a socket's time-out counts
-for the whole of one send: a pack over a slow uplink would run into it while bytes flow.
+A body is never copied: `Reader` (s3_body.py) hands out slices of the caller's buffer. It does so in pieces because a socket's
+time-out counts for the whole of one send: a pack over a slow uplink would run into it while bytes flow.
 The SDK does not retry (the retry wrapper does, and knows which puts may be repeated) and does not follow a bucket to
 its region (each process would pay for it; WrongRegion names the region instead).
 """
 from __future__ import annotations
 
-import hashlib
-import io
 import re
 import secrets
-import zlib
-from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, ClassVar, NamedTuple
@@ -27,17 +23,19 @@ from botocore.parsers import ResponseParserError
 from s3cfs.backends import s3_errors
 from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, Listing, ObjectInfo
 from s3cfs.backends.probe import probe
+from s3cfs.backends.s3_body import CHECKSUMS, Reader, checksum, md5_of
 from s3cfs.backends.s3_sdk import Sdk, put_arguments, session_of
 from s3cfs.backends.s3_tls import ca_bundle
 from s3cfs.backends.url import Credentials, Options, StoreUrl
-from s3cfs.errors import ConfigError, Corrupt, Exists, NotFound, Temporary, Unsupported
-from s3cfs.limits import DEFAULTS, MIB
+from s3cfs.errors import ConfigError, Corrupt, Exists, NotFound, StoreError, Temporary, Unsupported
+from s3cfs.limits import DEFAULTS, GIB, MIB
 
-POOL_CONNECTIONS = DEFAULTS.uploads_at_once + DEFAULTS.downloads_at_once + 4
-SEND_BYTES = 256 * 1024            # one send; each has the whole tcp-timeout
+PARALLEL = 8                       # requests at once, of each direction, that every server bears
+POOL_CONNECTIONS = 2 * PARALLEL + 8        # and records, claims, probes beside them
+BATCH_DELETE = 1000                # keys in one DeleteObjects
+LARGEST_PUT_BYTES = 5 * GIB
 EXPECT_MIN_BYTES = 1 * MIB         # larger bodies wait for "100 Continue": a refusal then costs no upload
 READ_BACK_MAX_BYTES = 1 * MIB      # a create-only put that broke off is sent again up to this size; a taken key is then read back
-MD5_MAX_BYTES = 1 * MIB            # 1.5 ms of CPU; larger bodies rely on TLS or on their signature
 DEFAULT_REGION = "us-east-1"
 
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d{1,2}")
@@ -56,29 +54,6 @@ _COMMON: dict[str, str] = {
     "payload-signing": "auto (plain HTTP only, not on loopback), on or off",
     "upload-checksum": "auto, md5, crc32 or none: what the store checks uploads against",
 }
-
-
-class _Reader:
-    """A buffer as a file for the SDK: slices without a copy, of a size of our choosing."""
-
-    def __init__(self, data: Body) -> None:
-        self._view = memoryview(data).cast("B")
-        self._at = 0
-
-    def __len__(self) -> int:
-        return len(self._view)
-
-    def read(self, size: int | None = None) -> memoryview:
-        piece = self._view[self._at:self._at + SEND_BYTES] if size is not None and size >= 0 else self._view[self._at:]
-        self._at += len(piece)
-        return piece
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._view)}[whence]
-        return self._at
 
 
 class Page(NamedTuple):
@@ -130,8 +105,10 @@ class S3Backend(Backend):
         signing = options.choice("payload-signing", ("auto", "on", "off"))
         plain = endpoint is not None and endpoint.startswith("http:")
         self._signed = signing == "on" or (signing == "auto" and plain and not _LOOPBACK.fullmatch(url.host))
-        self._checksum = options.choice("upload-checksum", ("auto", "md5", "crc32", "none"))
+        self._checksum = options.choice("upload-checksum", CHECKSUMS)
         self._create_only: bool | None = None
+        self._batch_delete = BATCH_DELETE          # 1 once the server has said that it cannot
+        self._ranged_reads = True                  # False once it has answered a range with everything
         self._ca = ca_bundle(options.text("ssl-ca-path"))
         style: Any = {"addressing_style": self._addressing(options), "payload_signing_enabled": self._signed}
         try:
@@ -161,7 +138,10 @@ class S3Backend(Backend):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(create_only=self._create_only)
+        return Capabilities(
+            create_only=self._create_only, linearizable=True if self.AWS else None, batch_delete=self._batch_delete,
+            ranged_reads=self._ranged_reads, parallel_reads=PARALLEL, parallel_writes=PARALLEL, ideal_object_bytes=16 * MIB,
+            largest_object_bytes=LARGEST_PUT_BYTES)
 
     @property
     def location(self) -> str:
@@ -188,7 +168,9 @@ class S3Backend(Backend):
         if not part and answer["ResponseMetadata"]["HTTPStatusCode"] == 200:
             expected = answer.get("ContentLength", len(data))
             if len(data) == expected and ranged:                       # a store may ignore Range
-                return data[offset:] if size is None else data[offset:offset + size]
+                part = data[offset:] if size is None else data[offset:offset + size]
+                self._ranged_reads = self._ranged_reads and len(part) == len(data)
+                return part
         else:
             expected = self._part_length(key, part, offset, size)
         if len(data) != expected:
@@ -216,8 +198,8 @@ class S3Backend(Backend):
         self._put(key, data, only_if_absent)
 
     def _put(self, key: str, data: Body, only_if_absent: bool) -> None:
-        arguments: dict[str, Any] = {**self._put_arguments, **self._checksum_of(data)}
-        arguments |= {"Bucket": self._bucket, "Key": self._prefix + key, "Body": _Reader(data)}
+        arguments: dict[str, Any] = {**self._put_arguments, **checksum(self._checksum, data, aws=self.AWS, signed=self._signed)}
+        arguments |= {"Bucket": self._bucket, "Key": self._prefix + key, "Body": Reader(data)}
         if not only_if_absent:
             with self._errors("put", key):
                 self._sdk("put_object", **arguments)
@@ -236,17 +218,6 @@ class S3Backend(Backend):
         except Exists:
             if self.get(key) != bytes(data):       # else it was taken by our own first attempt
                 raise
-
-    def _checksum_of(self, data: Body) -> dict[str, str]:
-        """The header the store verifies the body by. CRC32 is nearly free, but only AWS is sure to know it; MD5 everybody knows."""
-        kind = self._checksum
-        if kind == "auto":
-            kind = "crc32" if self.AWS else "md5" if len(data) <= MD5_MAX_BYTES and not self._signed else "none"
-        if kind == "md5":
-            return {"ContentMD5": b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()}
-        if kind == "crc32":
-            return {"ChecksumCRC32": b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()}
-        return {}
 
     def stat(self, key: str) -> ObjectInfo:
         """HEAD. Its errors have no body, so after one the same is asked by a GET of one byte, whose error says why."""
@@ -276,6 +247,37 @@ class S3Backend(Backend):
                 self._sdk("delete_object", Bucket=self._bucket, Key=self._prefix + key)
         except NotFound:
             pass
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """DeleteObjects; one by one where the server knows no such request, and what it did not say a word about.
+
+        Of errors by key one is raised, rather one that trying again does not help.
+        """
+        left, errors = list(keys), list[StoreError]()
+        if self._batch_delete > 1 and len(left) > 1:
+            try:
+                left, errors = self._delete_batch(left)
+            except Unsupported:
+                self._batch_delete = 1
+        for key in left:
+            self.delete(key)
+        if errors:
+            raise min(errors, key=lambda error: error.retryable)
+
+    def _delete_batch(self, keys: Sequence[str]) -> tuple[list[str], list[StoreError]]:
+        """The keys that the answer does not name, and errors of others."""
+        with self._errors("delete", keys[0]):
+            answer = self._sdk("delete_objects", Bucket=self._bucket, Delete={"Objects": [{"Key": self._prefix + key} for key in keys]})
+        skip = len(self._prefix)
+        named = {item.get("Key", "")[skip:] for item in answer.get("Deleted", ())}
+        errors: list[StoreError] = []
+        for item in answer.get("Errors", ()):
+            key = item.get("Key", "")[skip:]
+            named.add(key)
+            error = s3_errors.translate(ClientError({"Error": item}, "DeleteObjects"), "delete", key, self._place)
+            if not isinstance(error, NotFound):
+                errors.append(error)
+        return [key for key in keys if key not in named], errors
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         if prefix and not prefix.endswith("/"):
@@ -346,6 +348,9 @@ class S3Backend(Backend):
         params["headers"].pop("Expect", None)
         if model.name == "PutObject" and self._expect and len(params["body"]) >= EXPECT_MIN_BYTES:
             params["headers"]["Expect"] = "100-continue"
+        if model.name == "DeleteObjects" and not self.AWS:     # wants a checksum: the SDK's is CRC32, which only AWS is sure to know
+            params["context"].pop("checksum", None)
+            params["headers"]["Content-MD5"] = md5_of(params["body"])
         context.setdefault("s3_redirect", {})["redirected"] = True
 
     @contextmanager

@@ -22,6 +22,7 @@ class Capabilities:
     linearizable: bool | None = None           # S2 and S3 hold for every reader, at once; False: what is answered may be old
     may_delete: bool = True
     batch_delete: int = 1                      # keys that go in one request
+    ranged_reads: bool = True                  # False: for a part of an object all of it is transferred
     parallel_reads: int = 8                    # calls at once that it bears, and profits from
     parallel_writes: int = 8
     ideal_object_bytes: int = 8 * MIB

@@ -55,6 +55,9 @@ class Wrapper(Backend):
     def probe_create_only(self, rounds: int = PROBE_ROUNDS) -> bool:
         return self.inner.probe_create_only(rounds)
 
+    def probe_linearizable(self, rounds: int = PROBE_ROUNDS) -> bool:
+        return self.inner.probe_linearizable(rounds)
+
     def assume_create_only(self, holds: bool) -> None:
         self.inner.assume_create_only(holds)
 

@@ -90,6 +90,9 @@ class Remote:
     async def probe_create_only(self) -> bool:
         return await self._call("probe", "probe/", self._urgent, self.backend.probe_create_only)
 
+    async def probe_linearizable(self) -> bool:
+        return await self._call("probe", "probe/", self._urgent, self.backend.probe_linearizable)
+
     async def check(self) -> None:
         await self._call("check", "", self._urgent, self.backend.check)
 

@@ -107,7 +107,7 @@ def answering() -> Iterator[AnsweringServer]:
         def do_PUT(self) -> None:
             self.handle_one_answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
-        do_GET = do_HEAD = do_DELETE = do_PUT
+        do_GET = do_HEAD = do_DELETE = do_POST = do_PUT
 
         def version_string(self) -> str:
             return "answers"

@@ -23,6 +23,7 @@ import pytest
 
 from s3cfs import ids
 from s3cfs.backends.base import Backend, Body
+from s3cfs.backends.stale import stale_answers
 from s3cfs.errors import Exists, NotFound, Unsupported
 
 THREADS = 8
@@ -185,6 +186,11 @@ class BackendSuite:
         assert list(backend.list("probe/")) == []
         assert backend.probe_create_only() is self.create_only, "a second probe finds the same"
 
+    def test_no_answer_is_stale(self, backend: Backend) -> None:
+        assert stale_answers(backend, "token", 3) == []
+        assert backend.probe_linearizable(1)
+        assert list(backend.list("probe/")) == []
+
     def test_create_only_on_a_taken_key(self, probed: Backend) -> None:
         probed.put("log/main/1-a/1", b"first")
         with pytest.raises(Exists if self.create_only else Unsupported) as caught:
@@ -253,6 +259,18 @@ class BackendSuite:
         for at in range(0, len(keys), backend.capabilities.batch_delete):
             backend.delete_many(keys[at:at + backend.capabilities.batch_delete])
         backend.delete_many([])
+        assert [info.key for info in backend.list("pack/")] == ["pack/aa/stays"]
+
+    def test_a_full_batch_is_deleted(self, backend: Backend) -> None:
+        """Most of its keys were never there; the last and the first were."""
+        batch = backend.capabilities.batch_delete
+        if not backend.capabilities.may_delete or batch == 1:
+            return
+        keys = [f"pack/{number % 256:02x}/{number}" for number in range(batch)]
+        for key in (keys[0], keys[-1]):
+            backend.put(key, b"x")
+        backend.put("pack/aa/stays", b"x")
+        backend.delete_many(keys)
         assert [info.key for info in backend.list("pack/")] == ["pack/aa/stays"]
 
     # ------------------------------------------------------------ many at once
