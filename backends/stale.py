@@ -8,22 +8,31 @@ seen in N rounds". It says nothing about readers elsewhere (another region, anot
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from s3cfs.backends.types import Body, Capabilities, Degraded, ObjectInfo
 from s3cfs.errors import Denied, Exists, NotFound, StoreError, Unsupported
-
-if TYPE_CHECKING:
-    from s3cfs.backends.base import Backend
 
 READERS_OF_EACH = 2
 ONE, TWO, THREE = b"one", b"another one", b"a third, which is longer"
 
-Seen = Callable[[], str]           # what a reader sees, in words: the same words for the same state
+
+class Store(Protocol):
+    """What is needed of a backend."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+    def get(self, key: str, /) -> bytes: ...
+    def put(self, key: str, data: Body, /) -> Degraded | None: ...
+    def stat(self, key: str, /) -> ObjectInfo: ...
+    def delete(self, key: str, /) -> None: ...
+    def list(self, prefix: str, /) -> Iterator[ObjectInfo]: ...
+    def folders(self, prefix: str, /) -> Iterator[str]: ...
 
 
-def stale_answers(backend: Backend, token: str, rounds: int, on_round: Callable[[int], None] = lambda done: None) -> list[str]:
+def stale_answers(backend: Store, token: str, rounds: int, on_round: Callable[[int], None] = lambda done: None) -> list[str]:
     """What was seen that was old, in words, of the first round in which there was any; [] when there was none.
 
     `token` makes the keys (below `probe/`) new; `on_round(rounds done)` follows each. What puts and deletes raise is raised here; an
@@ -39,7 +48,7 @@ def stale_answers(backend: Backend, token: str, rounds: int, on_round: Callable[
 
 
 class _Round:
-    def __init__(self, backend: Backend, pool: ThreadPoolExecutor, prefix: str) -> None:
+    def __init__(self, backend: Store, pool: ThreadPoolExecutor, prefix: str) -> None:
         self.backend, self.pool, self.prefix, self.key = backend, pool, prefix, f"{prefix}here/key"
         self.stale: list[str] = []
 
