@@ -26,7 +26,7 @@ from s3cfs.errors import CacheUnusable, Diverged, FsError, ObjectMissing, Rolled
 from s3cfs.formats.chunk import ChunkCodec
 from s3cfs.formats.chunker import Chunker
 from s3cfs.formats.keys import KeyRing
-from s3cfs.formats.record import object_hash
+from s3cfs.formats.record import record_hash
 from s3cfs.formats.superblock import Superblock
 from s3cfs.history.commits import Commits
 from s3cfs.history.commits import Options as CommitOptions
@@ -132,7 +132,7 @@ async def _check_expected(remote: Remote, tip: Tip, options: NodeOptions) -> Non
         raise RolledBack(f"the store ends at commit {tip.n}, not {n} or later as expected: it was rolled back or is another copy")
     if options.expect_hash:
         keys = [records[n] for records in (await list_log(remote)).values() if n in records]
-        if not any([object_hash(await remote.get(key)).hex().startswith(options.expect_hash) for key in keys]):
+        if not any([record_hash(await remote.get(key)).hex().startswith(options.expect_hash) for key in keys]):
             raise RolledBack(f"commit {n} of the store is not the expected one, or its record is gone: another history")
 
 

@@ -84,7 +84,7 @@ def _pack(key: str, data: bytes, keyring: KeyRing, _rows: bool) -> dict[str, Any
 
 def _record(key: str, data: bytes, keyring: KeyRing, rows: bool) -> dict[str, Any]:
     found = record.decode(data, parse_log_key(key)[3], keyring.sealer("record", 0))
-    return {"kind": "record", "hash": record.object_hash(data).hex(), "record": found.kind.value, "n": found.n, "epoch": found.epoch,
+    return {"kind": "record", "hash": record.record_hash(data).hex(), "record": found.kind.value, "n": found.n, "epoch": found.epoch,
             "writer": found.writer, "prev": found.prev.hex(), "time_ns": found.time_ns, "info": found.info,
             "changeset_bytes": len(found.changeset), **_changes([found.changeset], rows)}
 

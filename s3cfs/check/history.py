@@ -86,7 +86,7 @@ async def _read(ctx: Context, places: dict[str, tuple[int, str, int]]) -> dict[s
             epoch, nonce, n = places[key]
             try:
                 found, data = await read_record(ctx.remote, key, sealer)
-                seen[key] = Seen(key, (epoch, nonce), n, record.object_hash(data), found.prev, str(found.info.get("prev_key", "")),
+                seen[key] = Seen(key, (epoch, nonce), n, record.record_hash(data), found.prev, str(found.info.get("prev_key", "")),
                                  int(found.info.get("skips", 0)))
             except ObjectMissing:
                 pass                                                     # listed, and gone: the walk says so if it matters

@@ -95,7 +95,7 @@ def moment(time_ns: int) -> str:
 
 
 def tip_of(key: str, data: bytes, found: Record) -> Tip:
-    return Tip(found.n, key, record.object_hash(data), found.epoch, found.kind, found.info, found.writer, found.time_ns)
+    return Tip(found.n, key, record.record_hash(data), found.epoch, found.kind, found.info, found.writer, found.time_ns)
 
 
 async def read_record(remote: Remote, key: str, sealer: Seals) -> tuple[Record, bytes]:

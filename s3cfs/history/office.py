@@ -195,7 +195,7 @@ class Writer:
             self._refuse_if_alive(tip, now, takeover)
             tip = now
         self.epoch = epoch
-        self.tip = Tip(tip.n + 1, key, record.object_hash(data), epoch, Kind.SEAL, {"next": own}, self.nonce)
+        self.tip = Tip(tip.n + 1, key, record.record_hash(data), epoch, Kind.SEAL, {"next": own}, self.nonce)
 
     async def _claim_by_listing(self, before: Tip, takeover: Takeover, *, restating: bool = False) -> None:
         epochs = [epoch for epoch, _ in await list_log(self._remote)] + [epoch for epoch, _ in await self._claims()]

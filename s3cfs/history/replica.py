@@ -162,7 +162,7 @@ class Replica:
                 key = keys.pop()
                 try:
                     found, data = await read_record(self._remote, key, self._sealer)
-                    fetched[key] = Read(found, record.object_hash(data), len(data))
+                    fetched[key] = Read(found, record.record_hash(data), len(data))
                 except (Damaged, ObjectMissing) as exc:
                     fetched[key] = exc
                 self._progress("reading the log", len(fetched), len(wanted))
@@ -207,14 +207,14 @@ class Replica:
             there, _ = await read_record(self._remote, key, self._sealer)
         except (Damaged, ObjectMissing):
             return False
-        return (record.object_hash(data) == local.hash and there.kind is Kind.CLAIM and there.n == lost.n
+        return (record.record_hash(data) == local.hash and there.kind is Kind.CLAIM and there.n == lost.n
                 and there.prev == lost.prev and there.epoch > lost.epoch)
 
     async def _apply(self, steps: list[_Step], local: LocalTip) -> None:
         """Apply records in order. One's own record, whose answer was lost, is recognised by its bytes."""
         own = self._pending()
         for number, step in enumerate(steps, 1):
-            if own.get(step.tip.n) is not None and record.object_hash(own[step.tip.n]) == step.tip.hash:
+            if own.get(step.tip.n) is not None and record.record_hash(own[step.tip.n]) == step.tip.hash:
                 self._meta.drop_outbox(int(step.found.info.get("outbox", 0)))     # a RELEASE carries none
                 log.info("record %d had arrived", step.tip.n)
             elif step.found.kind is Kind.COMMIT and step.found.changeset:

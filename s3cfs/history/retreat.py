@@ -132,7 +132,7 @@ async def _read_all(doors: Doors, remote: Remote, sealer: Seals, folders: dict[t
             try:
                 found, data = await read_record(remote, key, sealer)
                 bare = Record(found.kind, found.n, found.epoch, found.writer, found.prev, found.time_ns, found.info)
-                seen[key] = Seen(key, n, place, len(data), found.epoch, "", record.object_hash(data), bare)
+                seen[key] = Seen(key, n, place, len(data), found.epoch, "", record.record_hash(data), bare)
             except ObjectMissing:
                 pass                                             # listed, and gone
             except (Damaged, NewerFormat) as error:
@@ -154,7 +154,7 @@ async def _damaged(doors: Doors, remote: Remote, sealer: Seals, one: Seen) -> Se
         epoch = envelope.read_header(data, envelope.RECORD, one.key)
     except (Damaged, NewerFormat):
         epoch = 0
-    found = await doors.threads.run(_unflip, data, one.n, sealer) if len(data) <= UNFLIP_MAX_BYTES else None
+    found = await doors.threads.run(_unflip, data, one.n, sealer)
     if found is None:
         return replace(one, size=len(data), epoch=epoch)
     bare, digest = found
@@ -164,11 +164,12 @@ async def _damaged(doors: Doors, remote: Remote, sealer: Seals, one: Seen) -> Se
 def _unflip(data: bytes, n: int, sealer: Seals) -> tuple[Record, ObjectHash] | None:
     """The record that one flipped bit made unreadable: its seal says which it was. Some 50 ms for the smallest."""
     tried = bytearray(data)
-    for at in range(len(tried)):
+    head = min(record.head_bytes(data), len(data))
+    for at in range(head if head <= UNFLIP_MAX_BYTES else record.SEAL_AT):
         for bit in range(8):
             tried[at] ^= 1 << bit
             with contextlib.suppress(Damaged, NewerFormat):
-                return record.decode(bytes(tried), n, sealer), record.object_hash(bytes(tried))
+                return record.decode(bytes(tried), n, sealer), record.record_hash(bytes(tried))
             tried[at] ^= 1 << bit
     return None
 

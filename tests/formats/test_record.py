@@ -11,13 +11,18 @@ from hypothesis import strategies as st
 from s3cfs import ids
 from s3cfs.errors import Damaged
 from s3cfs.formats import envelope, record
-from s3cfs.formats.record import Kind, Record
+from s3cfs.formats.record import Kind, Record, Rider
 from s3cfs.ids import ObjectHash
 
 from .kit import assert_any_damage_is_found, both_modes, keyring, noise
 
 COMMIT = Record(
     Kind.COMMIT, 7, 3, "0123456789abcdef", ObjectHash(bytes(range(32))), 1_700_000_000_123_456_789, {"transactions": 4}, b"changes " * 9
+)
+CARGO = [noise(300, b"one"), noise(7000, b"two")]
+NAME = ids.pack_name(3, blake3(CARGO[0]).digest())
+LOADED = replace(
+    COMMIT, riders=tuple(Rider(n, ids.pack_name(3, blake3(one).digest()), len(one)) for n, one in enumerate(CARGO, 4))
 )
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=20),
@@ -73,8 +78,45 @@ def test_small_records_have_one_size() -> None:
 
 
 def test_the_chain() -> None:
-    data = record.encode(COMMIT, keyring().sealer("record", 3))
-    assert record.object_hash(data) == blake3(data).digest() and len(ids.ZERO_HASH) == 32
+    """The hash of what comes before the riders: whatever becomes of them, the log is whole."""
+    sealer = keyring().sealer("record", 3)
+    data = record.encode(COMMIT, sealer)
+    assert record.record_hash(data) == blake3(data).digest() and len(ids.ZERO_HASH) == 32
+    loaded = record.encode(LOADED, sealer, cargo=CARGO)
+    head = loaded[: record.head_bytes(loaded)]
+    assert record.record_hash(loaded) == record.record_hash(head) == blake3(head).digest()
+    for strange in (b"", b"x", loaded[:19], loaded[:20]):
+        assert record.record_hash(strange) == blake3(strange).digest()
+
+
+def test_what_rides() -> None:
+    sealer = keyring().sealer("record", 3)
+    data = record.encode(LOADED, sealer, cargo=CARGO)
+    found = record.decode(data, 7, sealer)
+    assert found == LOADED and found.head_bytes == record.head_bytes(data) == len(data) - sum(map(len, CARGO))
+    assert [data[at : at + rider.size] for rider, at in found.bases()] == CARGO
+    assert record.decode(data[: found.head_bytes], 7, sealer) == LOADED          # the head alone says everything
+    rotten = bytearray(data)
+    rotten[-1] ^= 1
+    assert record.decode(rotten, 7, sealer) == LOADED and record.record_hash(rotten) == record.record_hash(data)
+    with pytest.raises(Damaged, match="more in its object"):
+        record.decode(data + b"x", 7, sealer)
+    with pytest.raises(Damaged, match="not all of it"):
+        record.decode(data[: found.head_bytes - 1], 7, sealer)
+
+
+def test_riders_are_read_strictly() -> None:
+    sealer = keyring().sealer("record", 3)
+    for wrong in ((0, NAME, 1), (1, NAME[:-1], 1), (1, "../x", 1), (1, NAME, 0), (1, NAME, 2**32), (True, NAME, 1), (1, NAME), (1, 2, 3)):
+        with pytest.raises(Damaged):
+            record._riders(envelope.Fields.parse(envelope.dump_json({"riders": [list(wrong)]}), "x"), Kind.COMMIT)
+    for kind in (Kind.SEAL, Kind.CLAIM, Kind.RELEASE):
+        with pytest.raises(ValueError):
+            record.encode(replace(LOADED, kind=kind, changeset=b""), sealer, cargo=CARGO)
+        with pytest.raises(Damaged):
+            record._riders(envelope.Fields.parse(envelope.dump_json({"riders": [[1, NAME, 1]]}), "x"), kind)
+    with pytest.raises(ValueError):
+        record.encode(LOADED, sealer, cargo=CARGO[:1])
 
 
 def test_what_cannot_be_written() -> None:
@@ -93,12 +135,14 @@ def test_what_cannot_be_written() -> None:
 def _sealed(text: bytes, packed: bytes, lengths: tuple[int, int] | None = None, padding: bytes = b"") -> bytes:
     head = envelope.header(envelope.RECORD, 3)
     inner = struct.pack("<II", *(lengths or (len(text), len(packed)))) + text + packed + padding
-    return head + keyring().sealer("record", 3).seal(inner, record._aad(head, 7))
+    sealed = keyring().sealer("record", 3).seal(inner, record._aad(head, 7))
+    return head + struct.pack("<I", len(sealed)) + sealed
 
 
 def test_sealed_nonsense() -> None:
     """What only a holder of the key could have made is Damaged too, never another exception."""
-    good = {"kind": "commit", "n": 7, "epoch": 3, "writer": "0123456789abcdef", "prev": "00" * 32, "time_ns": 1, "changeset": 3, "info": {}}
+    good = {"kind": "commit", "n": 7, "epoch": 3, "writer": "0123456789abcdef", "prev": "00" * 32, "time_ns": 1, "changeset": 3, "info": {},
+            "riders": []}
     packed, sealer = envelope.compress(b"abc", 3), keyring().sealer("record", 0)
 
     def text(**changes: object) -> bytes:
@@ -119,6 +163,7 @@ def test_sealed_nonsense() -> None:
         _sealed(text(epoch=4), packed),
         _sealed(text(n=True), packed),
         _sealed(text(info=[]), packed),
+        _sealed(text(riders=[[1, NAME]]), packed),
         _sealed(text(writer="0" * 15), packed),
         _sealed(text(prev="00"), packed),
         _sealed(text(changeset=4), packed),

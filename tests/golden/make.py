@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from typing import Any
 
 import apsw
@@ -22,7 +23,7 @@ from s3cfs import ids
 from s3cfs.formats import checkpoint, pack, record, superblock
 from s3cfs.formats.chunk import ChunkCodec
 from s3cfs.formats.keys import KeyRing
-from s3cfs.formats.record import Kind, Record
+from s3cfs.formats.record import Kind, Record, Rider
 from s3cfs.formats.superblock import Argon2Params
 from s3cfs.ids import ObjectHash
 
@@ -96,7 +97,7 @@ def make(plain: bool) -> tuple[dict[str, bytes], dict[str, Any]]:
         "chunker_seed": ring.chunker_seed(),
     }
     expected["pack"] = _pack(ring, objects)
-    expected["records"] = _records(ring, objects)
+    expected["records"] = _records(ring, objects, expected["pack"]["key"])
     expected["checkpoint"] = _checkpoint(ring, objects, expected["records"][1])
     return objects, expected
 
@@ -121,9 +122,11 @@ def _pack(ring: KeyRing, objects: dict[str, bytes]) -> dict[str, Any]:
     }
 
 
-def _records(ring: KeyRing, objects: dict[str, bytes]) -> list[dict[str, Any]]:
-    """A whole epoch, chained: claim, commit, release, seal."""
+def _records(ring: KeyRing, objects: dict[str, bytes], pack_key: str) -> list[dict[str, Any]]:
+    """A whole epoch, chained: claim, commit (in which the pack rides), release, seal."""
     prev, expected = ids.ZERO_HASH, []
+    cargo = objects[pack_key]
+    rider = Rider(5, ids.PackName(pack_key.rpartition("/")[2]), len(cargo))
     for n, kind in enumerate((Kind.CLAIM, Kind.COMMIT, Kind.RELEASE, Kind.SEAL), 1):
         made = Record(
             kind,
@@ -134,10 +137,12 @@ def _records(ring: KeyRing, objects: dict[str, bytes]) -> list[dict[str, Any]]:
             NOW_NS + n,
             {"note": f"golden {kind}", "packs": n, "nested": {"a": [None, True]}},
             changeset(7) if kind is Kind.COMMIT else b"",
+            (rider,) if kind is Kind.COMMIT else (),
         )
-        data, key = record.encode(made, ring.sealer("record", EPOCH)), ids.log_key(EPOCH, WRITER, n)
+        data = record.encode(made, ring.sealer("record", EPOCH), cargo=[cargo] if made.riders else [])
+        key = ids.log_key(EPOCH, WRITER, n)
         objects[key] = data
-        prev = record.object_hash(data)
+        prev = record.record_hash(data)
         expected.append(
             {
                 "key": key,
@@ -150,6 +155,7 @@ def _records(ring: KeyRing, objects: dict[str, bytes]) -> list[dict[str, Any]]:
                 "time_ns": made.time_ns,
                 "info": made.info,
                 "changeset": made.changeset.hex(),
+                "riders": [[one.pack, one.name, at, one.size] for one, at in replace(made, head_bytes=record.head_bytes(data)).bases()],
             }
         )
     return expected

@@ -88,13 +88,16 @@ def test_records(objects: dict[str, bytes], expected: dict[str, Any], ring: KeyR
             "epoch": found.epoch,
             "writer": found.writer,
             "prev": found.prev.hex(),
-            "hash": record.object_hash(data).hex(),
+            "hash": record.record_hash(data).hex(),
             "time_ns": found.time_ns,
             "info": found.info,
             "changeset": found.changeset.hex(),
+            "riders": [[rider.pack, rider.name, at, rider.size] for rider, at in found.bases()],
         } == field
+        for _, name, at, size in field["riders"]:
+            assert pack.verify_name(ids.pack_key(name), data[at : at + size])
         assert found.prev == prev
-        prev = record.object_hash(data)
+        prev = record.record_hash(data)
 
 
 def test_checkpoint(objects: dict[str, bytes], expected: dict[str, Any], ring: KeyRing) -> None:

@@ -105,7 +105,7 @@ class Store:
         key, n, expected = tip.key, tip.n, tip.hash
         while key:
             data = self.objects[key]
-            assert record.object_hash(data) == expected, f"{key} is not what the record after it names"
+            assert record.record_hash(data) == expected, f"{key} is not what the record after it names"
             entry = _decoded.get((n, data))
             if entry is None:
                 entry = _decoded[n, data] = record.decode(data, n, SEALER)
@@ -181,7 +181,7 @@ class World:
 
     def check(self) -> None:
         """F1, and that there is one history."""
-        found = {entry.n: record.object_hash(data) for _, entry, data in self.store.history()}
+        found = {entry.n: record.record_hash(data) for _, entry, data in self.store.history()}
         for n, digest in self.acknowledged.items():
             assert found.get(n) == digest, f"record {n} was acknowledged and is not in the history"
 
@@ -338,7 +338,7 @@ async def career(world: World, name: str, writer: Writer, appends: int, *, takeo
                  last: Kind = Kind.COMMIT) -> None:
     """Take over, append, and go on appending for good."""
     tip = await writer.claim(await find_tip(Line(), SEALER), takeover=takeover)  # type: ignore[arg-type]
-    known = {entry.n: record.object_hash(data) for _, entry, data in world.store.history()}
+    known = {entry.n: record.record_hash(data) for _, entry, data in world.store.history()}
     world.acknowledge(name, tip)
     for n, digest in world.acknowledged.items():
         assert n > tip.n or known.get(n) == digest, f"{name} took over without record {n}, which was acknowledged"
@@ -355,7 +355,7 @@ async def work(world: World, name: str, writer: Writer, appends: int, *, last: K
         kind = last if number == appends - 1 else Kind.COMMIT
         changes = b"changes of " + name.encode() if kind is Kind.COMMIT else b""
         tip = await writer.append(kind, {"of": name, "final": final}, changes, keep=keep)
-        assert record.object_hash(kept[0]) == tip.hash
+        assert record.record_hash(kept[0]) == tip.hash
         world.acknowledge(name, tip)
 
 

@@ -21,7 +21,7 @@ def seal_now(bucket: Bucket) -> None:
     else:
         prefix = key.rpartition("/")[0] + "/"
     epoch = last.epoch + 1
-    made = Record(Kind.SEAL, n + 1, epoch, NONCE, record.object_hash(data), 0, {"prev_key": key, "next": ids.epoch_prefix(epoch, NONCE)})
+    made = Record(Kind.SEAL, n + 1, epoch, NONCE, record.record_hash(data), 0, {"prev_key": key, "next": ids.epoch_prefix(epoch, NONCE)})
     assert bucket.put(f"{prefix}{n + 1}", record.encode(made, KEYRING.sealer("record", epoch)), True)
 
 
