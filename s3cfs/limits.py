@@ -2,11 +2,13 @@
 
 `Limits` is what a running filesystem is bounded by: one object, passed in as `Doors.limits`, so that a test or the simulator gives other
 bounds with `dataclasses.replace` (a name that does not exist is an error). What a user may set has its default here too (`DEFAULTS`).
+Those that depend on the store are what `fitted` makes of them when a filesystem is opened; their defaults fit a store like most.
 The constants are Linux's own limits and what is told to the kernel.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -34,7 +36,7 @@ class Limits:
     chunk_min_bytes: int = 128 * KIB         # of new filesystems; each keeps its own in the superblock
     chunk_avg_bytes: int = 512 * KIB
     chunk_max_bytes: int = 2 * MIB           # also the largest overlay chunk
-    pack_target_bytes: int = 16 * MIB        # a journal pack is closed at the first chunk that takes it past this
+    pack_target_bytes: int = 8 * MIB         # a journal pack is closed at the first chunk that takes it past this
     pack_entries: int = 65_536               # or by so many chunks: its index is in memory while it is open
 
     # writing
@@ -54,7 +56,8 @@ class Limits:
     journal_max_bytes: int = 10 * GIB        # not yet in the store; beyond it writers wait, then ENOSPC
     writer_wait_s: float = 30.0              # how long a writer waits for room before ENOSPC
     disk_reserve_bytes: int = 96 * MIB       # ballast: free space below which no operation starts
-    uploads_at_once: int = 3                 # each holds one pack in memory
+    uploads_at_once: int = 8                 # each holds one pack in memory
+    upload_memory_bytes: int = 96 * MIB      # of those packs together
     downloads_at_once: int = 8
 
     # reading
@@ -62,11 +65,13 @@ class Limits:
     cache_bytes: int = 10 * GIB              # default of --cachesize: sealed packs on disk
     fetch_align_bytes: int = 64 * KIB
     fetch_max_bytes: int = 8 * MIB           # one ranged GET
+    fetch_gap_bytes: int = 256 * KIB         # wants this near each other are one GET: a request costs more than what lies between
     neighbourhood_bytes: int = 2 * MIB
     readahead_max_bytes: int = 32 * MIB
 
     # metadata
     sweep_rows: int = 8192                   # extents that go in one step when a file is removed or truncated
+    ride_max_bytes: int = 32 * KIB           # new chunks of one commit, up to this, ride in its record: a request costs more
     record_max_bytes: int = 16 * MIB         # uncompressed changesets in one record
     outbox_max_bytes: int = 128 * MIB        # uncompressed changesets waiting for the store; beyond it writers wait
     wal_copy_pages: int = 1024               # of SQLite's log; copying them is not worth its syncs below this (4 MiB)
@@ -90,3 +95,70 @@ class Limits:
 
 
 DEFAULTS = Limits()
+
+
+# ---------------------------------------------------------------- what follows from the store
+
+SEALED_EXTRA_BYTES = 128           # a sealed chunk is at most so much larger than its plaintext (nonce, tag, flag; generously)
+PACK_ENTRY_BYTES = 44              # of a chunk in a pack's index (formats/pack.py; a test compares)
+
+
+class Nature(Protocol):
+    """What `fitted` asks of `backends.types.Capabilities`, which see."""
+
+    @property
+    def parallel_reads(self) -> int: ...
+    @property
+    def parallel_writes(self) -> int: ...
+    @property
+    def ideal_object_bytes(self) -> int: ...
+    @property
+    def largest_object_bytes(self) -> int | None: ...
+    @property
+    def request_bytes(self) -> int: ...
+
+
+def fitted(limits: Limits, store: Nature, chunk_max: int) -> Limits:
+    """`limits` for a filesystem with chunks of up to `chunk_max` bytes on this store.
+
+    A bound that nobody changed becomes what the store likes; one that somebody set is at most lowered. With chunks of at most half its
+    largest object no pack is larger than that; with larger ones, packs are as small as is sensible, and those that are too large are
+    stored in pieces (backends/pieces.py), as is every other object.
+    """
+    def follow(name: str, wanted: int) -> int:
+        own: int = getattr(limits, name)
+        return wanted if own == getattr(DEFAULTS, name) else min(own, wanted)
+
+    pack = min(store.ideal_object_bytes, limits.upload_memory_bytes // 3)
+    changes: dict[str, int] = {}
+    if store.largest_object_bytes is not None:
+        room = _unpadded(store.largest_object_bytes)
+        index = room // 8
+        changes = {
+            "pack_entries": min(limits.pack_entries, max(1, index // PACK_ENTRY_BYTES)),
+            "transaction_max_bytes": min(limits.transaction_max_bytes, max(64 * KIB, room // 4)),
+            "record_max_bytes": min(limits.record_max_bytes, max(64 * KIB, room // 2)),
+            "checkpoint_part_bytes": min(limits.checkpoint_part_bytes, max(64 * KIB, room)),
+        }
+        left = room - index - chunk_max - 4 * SEALED_EXTRA_BYTES
+        pack = min(pack, left if 2 * chunk_max <= store.largest_object_bytes else room // 4)
+    pack = max(1, follow("pack_target_bytes", pack))
+    return replace(
+        limits, **changes, pack_target_bytes=pack,
+        uploads_at_once=max(1, min(limits.uploads_at_once, store.parallel_writes, limits.upload_memory_bytes // (pack + chunk_max))),
+        downloads_at_once=max(1, min(limits.downloads_at_once, store.parallel_reads)),
+        fetch_gap_bytes=follow("fetch_gap_bytes", store.request_bytes), ride_max_bytes=follow("ride_max_bytes", store.request_bytes // 8))
+
+
+def chunk_sizes(store: Nature) -> tuple[int, int, int]:
+    """(least, mean, most) bytes of a new filesystem's chunks: the usual ones, or smaller where two of the largest make no object."""
+    least, mean, most = DEFAULTS.chunk_min_bytes, DEFAULTS.chunk_avg_bytes, DEFAULTS.chunk_max_bytes
+    if store.largest_object_bytes is None or 2 * most <= store.largest_object_bytes:
+        return least, mean, most
+    most = max(8 * KIB, store.largest_object_bytes // 2 // KIB * KIB)      # the formats' least
+    return max(KIB, most // 16 // 2 * 2), max(4 * KIB, most // 4 // 2 * 2), most
+
+
+def _unpadded(size: int) -> int:
+    """Padmé makes of nothing up to this more than `size` (it adds at most a sixteenth to what is larger than 256 bytes)."""
+    return size - size // 16

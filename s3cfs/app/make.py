@@ -10,7 +10,7 @@ from s3cfs.config import Secret, Settings
 from s3cfs.doors import SystemClock, SystemRandomness
 from s3cfs.errors import Exists, FilesystemExists, StoreError
 from s3cfs.formats import superblock
-from s3cfs.limits import DEFAULTS
+from s3cfs.limits import chunk_sizes
 
 from .store import FIRST_TIMEOUT_S, impatient, open_store
 
@@ -37,8 +37,8 @@ def mkfs(settings: Settings, *, label: str, plain: bool, passphrase: Secret | No
         if any(True for _ in backend.list("log/")):
             raise FilesystemExists(f"{backend.location} holds the log of a filesystem whose superblock is gone: choose another place")
         made, _, recovery_key = superblock.create(
-            label, SystemRandomness(), plain, DEFAULTS.chunk_min_bytes, DEFAULTS.chunk_avg_bytes, DEFAULTS.chunk_max_bytes,
-            passphrase.reveal() if passphrase else None, now_ns=SystemClock().time_ns())
+            label, SystemRandomness(), plain, *chunk_sizes(backend.capabilities), passphrase.reveal() if passphrase else None,
+            now_ns=SystemClock().time_ns())
         result = MkfsResult(made.fs_id.hex(), recovery_key, backend.location)
         create_only = backend.probe_create_only(rounds=1)
         show(result)

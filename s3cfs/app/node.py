@@ -170,6 +170,7 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
                     progress: Progress = lambda what, done, total: None) -> AsyncIterator[Node]:
     """A running filesystem; see the module's text. S3cfsError when it cannot be opened; nothing is lost then."""
     doors.disk.makedirs("journal")
+    doors = replace(doors, limits=limits.fitted(doors.limits, backend.capabilities, superblock.chunk_max))
     remote = Remote(backend, doors.threads, doors.clock, doors.limits.uploads_at_once, doors.limits.downloads_at_once)
     retreat = options.retreat
     meta, replica, tip = await load_meta(doors, remote, keyring, progress, retreat)

@@ -28,10 +28,9 @@ from s3cfs.blocks.cache import PackCache
 from s3cfs.doors import Clock
 from s3cfs.errors import Damaged, S3cfsError, StoreError, Temporary
 from s3cfs.ids import PackName, pack_key
-from s3cfs.limits import DEFAULTS, KIB, Limits
+from s3cfs.limits import DEFAULTS, Limits
 from s3cfs.remote import Remote
 
-GAP_BYTES = 256 * KIB              # wants this near each other are one GET: less than a round trip's worth of transfer
 RESERVED_SLOTS = 2                 # of the downloads at once, never taken by read-ahead
 NEIGHBOUR_S = 30.0                 # "soon after"
 RECENT_PACKS = 1024
@@ -81,7 +80,7 @@ class Fetcher:
     def __init__(self, remote: Remote, cache: PackCache, clock: Clock, stats: ReadStats, bounds: Limits = DEFAULTS,
                  downloads: int | None = None) -> None:
         self._remote, self._cache, self._clock, self._stats, self._limits = remote, cache, clock, stats, bounds
-        self._align = bounds.fetch_align_bytes
+        self._align, self._gap = bounds.fetch_align_bytes, bounds.fetch_gap_bytes
         downloads = bounds.downloads_at_once if downloads is None else downloads
         self._slots = downloads
         self._ahead_slots = max(1, downloads - RESERVED_SLOTS)
@@ -241,7 +240,7 @@ class Fetcher:
             for want in list(others):
                 low, high = min(start, want.start), max(end, want.end)
                 most = self._limits.fetch_max_bytes if want.urgent or not first.urgent else self._limits.neighbourhood_bytes
-                if want.start <= end + GAP_BYTES and start <= want.end + GAP_BYTES and (high - low <= most or (low, high) == (start, end)):
+                if want.start <= end + self._gap and start <= want.end + self._gap and (high - low <= most or (low, high) == (start, end)):
                     start, end, grown = low, high, True
                     group.append(want)
                     others.remove(want)

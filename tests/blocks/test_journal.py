@@ -42,8 +42,8 @@ def test_a_full_pack_is_handed_out_and_the_next_one_begins(tmp_path: Path) -> No
     house = House(disk_in(tmp_path))
 
     async def test() -> None:
-        rows = await house.write([noise(1 << 20, seed) for seed in range(20)])
-        assert [row.pack for row in rows] == [1] * 16 + [2] * 4
+        rows = await house.write([noise(1 << 20, seed) for seed in range(12)])
+        assert [row.pack for row in rows] == [1] * 8 + [2] * 4
         assert house.journal.take_closed() == [] == house.journal.pending()         # not synced yet
         await house.journal.sync()
         [full] = house.journal.take_closed()
@@ -111,7 +111,7 @@ def test_a_pack_that_fills_beside_a_sync_waits_for_the_next_one() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(house.journal.sync)
             await until(lambda: disk.fsyncs == 1)
-            await house.write([noise(1 << 20, seed) for seed in range(16)])
+            await house.write([noise(1 << 20, seed) for seed in range(8)])
             disk.fsync_gate.set()
         assert house.journal.current is None and house.journal.take_closed() == []
         await house.journal.sync()
