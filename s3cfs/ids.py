@@ -15,7 +15,8 @@ ZERO_HASH = ObjectHash(bytes(32))         # "the record before" of the first rec
 
 _SUPER_KEY = re.compile(r"super/(\d{1,19})(?:\.(\d{1,9}))?")
 _PACK_NAME = re.compile(r"(\d{1,10})-([0-9a-f]{64})")
-_LOG_KEY = re.compile(r"log/([a-z0-9._-]+)/(\d{1,10})-([0-9a-f]{16})/(\d{1,20})")
+_LOG_KEY = re.compile(r"log/([a-z0-9._-]+)/\d{1,10}/(\d{1,10})-([0-9a-f]{16})/\d{1,20}/\d{1,20}/(\d{1,20})")
+_CHECKPOINT_KEY = re.compile(r"checkpoint/([a-z0-9._-]+)/\d{1,20}/\d{1,20}/(\d{1,20})/(manifest-[0-9a-f]{16}|[0-9a-f]{16}-\d{1,10})")
 
 
 def super_key(n: int, copy: int = 1) -> str:
@@ -53,20 +54,36 @@ def log_prefix(branch: str = BRANCH) -> str:
 
 
 def epoch_prefix(epoch: int, nonce: str, branch: str = BRANCH) -> str:
-    """Folder of one writer's records; `nonce` is 16 hex digits drawn by that writer."""
-    return f"log/{branch}/{epoch}-{nonce}/"
+    """Folder of one writer's records; `nonce` is 16 hex digits drawn by that writer. A thousand epochs share one above it."""
+    return f"log/{branch}/{epoch // 1000}/{epoch}-{nonce}/"
+
+
+def in_ranges(n: int) -> str:
+    """How numbered things lie in their folder: a million below one, a thousand below the next, so no listing grows with age."""
+    return f"{n // 10**6}/{n // 1000}/{n}"
+
+
+def record_key(folder: str, n: int) -> str:
+    """Record n in a writer's folder."""
+    return folder + in_ranges(n)
 
 
 def log_key(epoch: int, nonce: str, n: int, branch: str = BRANCH) -> str:
-    return f"{epoch_prefix(epoch, nonce, branch)}{n}"
+    return record_key(epoch_prefix(epoch, nonce, branch), n)
 
 
 def parse_log_key(key: str) -> tuple[str, int, str, int]:
     """(branch, epoch, nonce, n); ValueError when it is no log record's key."""
     found = _LOG_KEY.fullmatch(key)
-    if not found:
+    if not found or key != log_key(int(found[2]), found[3], int(found[4]), found[1]):
         raise ValueError(f"not a log record's key: {key}")
     return found[1], int(found[2]), found[3], int(found[4])
+
+
+def folder_of(key: str) -> str:
+    """The writer's folder that a record lies in. ValueError."""
+    branch, epoch, nonce, _ = parse_log_key(key)
+    return epoch_prefix(epoch, nonce, branch)
 
 
 def claim_prefix(branch: str = BRANCH) -> str:
@@ -83,4 +100,12 @@ def checkpoint_prefix(branch: str = BRANCH) -> str:
 
 def checkpoint_key(commit: int, part: str, branch: str = BRANCH) -> str:
     """`part` is "manifest-<16 hex>" or "<16 hex>-<number>": the nonce keeps two attempts at one commit apart."""
-    return f"checkpoint/{branch}/{commit}/{part}"
+    return f"checkpoint/{branch}/{in_ranges(commit)}/{part}"
+
+
+def parse_checkpoint_key(key: str) -> tuple[int, str]:
+    """(commit, part) of an object of a checkpoint; ValueError when the key is none."""
+    found = _CHECKPOINT_KEY.fullmatch(key)
+    if not found or key != checkpoint_key(int(found[2]), found[3], found[1]):
+        raise ValueError(f"not a checkpoint's key: {key}")
+    return int(found[2]), found[3]

@@ -31,7 +31,7 @@ from s3cfs.formats.superblock import Superblock
 from s3cfs.history.commits import Commits
 from s3cfs.history.commits import Options as CommitOptions
 from s3cfs.history.health import State
-from s3cfs.history.log import Host, Tip, list_log
+from s3cfs.history.log import Host, Tip, find_record
 from s3cfs.history.office import Takeover, Writer
 from s3cfs.history.presence import promised_s
 from s3cfs.history.replica import Progress, Replica, StartOver
@@ -125,14 +125,14 @@ class Node:
         await self.cache.drop_all()
 
 
-async def _check_expected(remote: Remote, tip: Tip, options: NodeOptions) -> None:
+async def _check_expected(remote: Remote, keyring: KeyRing, tip: Tip, options: NodeOptions) -> None:
     """Without local state nothing here knows what the store should hold; its owner may. RolledBack."""
     n = options.min_commit
     if tip.n < n:
         raise RolledBack(f"the store ends at commit {tip.n}, not {n} or later as expected: it was rolled back or is another copy")
     if options.expect_hash:
-        keys = [records[n] for records in (await list_log(remote)).values() if n in records]
-        if not any([record_hash(await remote.get(key)).hex().startswith(options.expect_hash) for key in keys]):
+        key = await find_record(remote, keyring.sealer("record", 0), tip, n)
+        if not key or not record_hash(await remote.get(key)).hex().startswith(options.expect_hash):
             raise RolledBack(f"commit {n} of the store is not the expected one, or its record is gone: another history")
 
 
@@ -175,7 +175,7 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
     retreat = options.retreat
     meta, replica, tip = await load_meta(doors, remote, keyring, progress, retreat)
     try:
-        await _check_expected(remote, tip, options)
+        await _check_expected(remote, keyring, tip, options)
         writer: Writer | None = None
         epoch = tip.epoch
         if options.read_only and meta.outbox()[0]:

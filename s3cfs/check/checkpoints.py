@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import AsyncGenerator
 
 import trio
@@ -20,7 +19,6 @@ from s3cfs.meta import Meta
 
 NAME = "checkpoints"
 SCRATCH = "checkpoint.db"
-_KEY = re.compile(r"checkpoint/[a-z0-9._-]+/(\d{1,19})/(?:manifest-([0-9a-f]{16})|([0-9a-f]{16})-\d{1,10})")
 
 
 async def checkpoints(ctx: Context) -> AsyncGenerator[Problem, None]:
@@ -28,15 +26,17 @@ async def checkpoints(ctx: Context) -> AsyncGenerator[Problem, None]:
     manifests: list[tuple[int, str, str]] = []               # commit, key, nonce
     parts: dict[tuple[int, str], list[str]] = {}
     for info in await ctx.remote.list(ids.checkpoint_prefix()):
-        found = _KEY.fullmatch(info.key)
-        if found is None:
+        try:
+            commit, part = ids.parse_checkpoint_key(info.key)
+        except ValueError:
             yield Problem(NAME, f"{info.key}: nothing of s3cfs has such a name", Severity.NOTE, info.key)
             continue
         sizes[info.key] = info.size
-        if found[2]:
-            manifests.append((int(found[1]), info.key, found[2]))
+        kind, _, rest = part.partition("-")
+        if kind == "manifest":
+            manifests.append((commit, info.key, rest))
         else:
-            parts.setdefault((int(found[1]), found[3]), []).append(info.key)
+            parts.setdefault((commit, kind), []).append(info.key)
     manifests.sort(key=lambda one: (-one[0], one[1]))
     for number, (commit, key, nonce) in enumerate(manifests):
         ctx.progress("reading checkpoints", number, len(manifests), "checkpoints")
@@ -53,9 +53,9 @@ async def checkpoints(ctx: Context) -> AsyncGenerator[Problem, None]:
         ctx.count("objects", len(manifest.parts))
         thorough = ctx.full or not ctx.checkpoints           # "the newest must load", however quick
         whole = True
-        for part, trouble in await _troubles(ctx, manifest, sizes, thorough):
+        for piece, trouble in await _troubles(ctx, manifest, sizes, thorough):
             whole = False
-            yield ctx.object_problem(NAME, part.key, f"checkpoint part {part.key}: {trouble}", Supersede(part.key, commit))
+            yield ctx.object_problem(NAME, piece.key, f"checkpoint part {piece.key}: {trouble}", Supersede(piece.key, commit))
         if whole and ctx.full and not ctx.checkpoints:
             trouble = await _load(ctx, manifest)
             if trouble:

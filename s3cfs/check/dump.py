@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -13,11 +14,10 @@ from s3cfs.errors import Damaged, UsageError
 from s3cfs.formats import chunk, pack, record, superblock
 from s3cfs.formats.checkpoint import decode_manifest, decode_part
 from s3cfs.formats.keys import KeyRing
-from s3cfs.ids import parse_log_key, parse_pack_key
+from s3cfs.ids import parse_checkpoint_key, parse_log_key, parse_pack_key
 
 _SUPER = re.compile(r"super/(\d{1,19})(?:\.\d{1,9})?")
 _CLAIM = re.compile(r"claim/[a-z0-9._-]+/(\d{1,10})-([0-9a-f]{16})")
-_CHECKPOINT = re.compile(r"checkpoint/[a-z0-9._-]+/(\d{1,19})/(manifest-[0-9a-f]{16}|[0-9a-f]{16}-\d{1,10})")
 _OPERATIONS = {apsw.SQLITE_INSERT: "insert", apsw.SQLITE_UPDATE: "update", apsw.SQLITE_DELETE: "delete"}
 
 
@@ -31,7 +31,7 @@ def dump(backend: Backend, key: str, keyring: KeyRing | None, *, rows: bool = Fa
     if found := _CLAIM.fullmatch(key):
         text = backend.get(key)[:80].decode("ascii", "replace")
         return {"key": key, "kind": "claim", "epoch": int(found[1]), "writer": found[2], "text": text}
-    reader = next((read for matches, read in _READERS if matches(key)), None)
+    reader = next((read for parse, read in _READERS if _is_one(parse, key)), None)
     if reader is None:
         raise UsageError(f"{key}: no object of s3cfs has such a name")
     if keyring is None:
@@ -40,17 +40,9 @@ def dump(backend: Backend, key: str, keyring: KeyRing | None, *, rows: bool = Fa
     return {"key": key, "size": len(data), **reader(key, data, keyring, rows)}
 
 
-def _is_pack(key: str) -> bool:
+def _is_one(parse: Callable[[str], Any], key: str) -> bool:
     try:
-        parse_pack_key(key)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_log(key: str) -> bool:
-    try:
-        parse_log_key(key)
+        parse(key)
     except ValueError:
         return False
     return True
@@ -90,8 +82,8 @@ def _record(key: str, data: bytes, keyring: KeyRing, rows: bool) -> dict[str, An
 
 
 def _checkpoint(key: str, data: bytes, keyring: KeyRing, rows: bool) -> dict[str, Any]:
-    commit, sealer = int(key.split("/")[2]), keyring.sealer("checkpoint", 0)
-    if key.split("/")[3].startswith("manifest-"):
+    (commit, part), sealer = parse_checkpoint_key(key), keyring.sealer("checkpoint", 0)
+    if part.startswith("manifest-"):
         return {"kind": "manifest", **asdict(decode_manifest(data, sealer, commit))}
     found = decode_part(data, commit, sealer)
     return {"kind": "part", "commit": commit, "changesets": [len(one) for one in found], **_changes(found, rows)}
@@ -121,8 +113,5 @@ def _values(row: Any) -> list[Any] | None:
     return ["-" if value is apsw.no_change else {"hex": value.hex()} if isinstance(value, bytes) else value for value in row]
 
 
-_READERS = (
-    (_is_pack, _pack),
-    (_is_log, _record),
-    (lambda key: bool(_CHECKPOINT.fullmatch(key)), _checkpoint),
-)
+_READERS: tuple[tuple[Callable[[str], Any], Callable[[str, bytes, KeyRing, bool], dict[str, Any]]], ...] = (
+    (parse_pack_key, _pack), (parse_log_key, _record), (parse_checkpoint_key, _checkpoint))

@@ -1,13 +1,18 @@
 """The log of records in the store, as whoever reads it sees it.
 
 Every record has a number n; numbers run on over all writers. A writer's records lie in a folder of its own,
-`log/<branch>/<epoch>-<nonce>/<n>`, and each names the one before by key and hash, so the history is what a walk backwards from
-the tip finds.
-The tip is the highest n in the folder of the highest epoch that holds a record.
+`log/<branch>/<epoch // 1000>/<epoch>-<nonce>/`, in ranges of a thousand below ranges of a million, and each names the one before by key
+and hash, so the history is what a walk backwards from the tip finds.
+The tip is the highest n in the folder of the highest epoch that holds a record. It is found from above, by six requests whatever the
+age of the filesystem: no listing has more than some thousand names, but for `list_whole_log`, which fsck alone uses.
+
+A *run* is an unbroken row of numbers in one folder, each naming the one before. Every record says where its run begins and what came
+before that (`info["run"]`), so that the keys from the tip back to any record are known after one request for each run (plan.py).
 """
 from __future__ import annotations
 
 import datetime
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +24,8 @@ from s3cfs.formats.seal import Seals
 from s3cfs.ids import ObjectHash
 from s3cfs.remote import Remote
 
+LEVELS = 4                                  # of folders between the log and its records: a thousand epochs, one, a million, a thousand
+_FOLDER = re.compile(r"(\d{1,20})(?:-([0-9a-f]{16}))?")
 GENESIS = ids.epoch_prefix(0, "0" * 16)     # the current folder of a filesystem that never had a writer
 
 
@@ -53,7 +60,13 @@ class Tip:
             return self.current
         if self.kind is Kind.SEAL:
             return str(self.info["next"])
-        return self.key.rpartition("/")[0] + "/" if self.key else GENESIS
+        return ids.folder_of(self.key) if self.key else GENESIS
+
+    def run_of_next(self, key: str) -> tuple[int, str]:
+        """First number of the run of the record that follows as `key`, and the key of the record before that run."""
+        n = number_of(key)
+        goes_on = n > 1 and self.key == ids.record_key(ids.folder_of(key), n - 1)
+        return (_run(self.n, self.info) if goes_on else None) or (n, self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +127,11 @@ async def read_record(remote: Remote, key: str, sealer: Seals) -> tuple[Record, 
     return found, data
 
 
-async def list_log(remote: Remote) -> dict[tuple[int, str], dict[int, str]]:
-    """Keys of all records: {(epoch, nonce): {n: key}}. Foreign names are ignored."""
+async def list_whole_log(remote: Remote) -> dict[tuple[int, str], dict[int, str]]:
+    """Keys of all records there ever were: {(epoch, nonce): {n: key}}. For fsck and repairs: it takes longer every day.
+
+    Foreign names are ignored.
+    """
     found: dict[tuple[int, str], dict[int, str]] = {}
     for info in await remote.list(ids.log_prefix()):
         try:
@@ -126,15 +142,72 @@ async def list_log(remote: Remote) -> dict[tuple[int, str], dict[int, str]]:
     return found
 
 
+async def newest_key(remote: Remote) -> str:
+    """Key of the highest number in the folder of the highest epoch; "" when there is no record."""
+    return await _newest_below(remote, ids.log_prefix(), LEVELS)
+
+
+async def _newest_below(remote: Remote, prefix: str, levels: int) -> str:
+    """The highest folder that holds no record gives way to the next (foreign names)."""
+    if not levels:
+        keys = [info.key for info in await remote.list(prefix) if _is_record(info.key)]
+        return max(keys, key=number_of, default="")
+    for name in await folders_newest_first(remote, prefix):
+        if found := await _newest_below(remote, f"{prefix}{name}/", levels - 1):
+            return found
+    return ""
+
+
+async def folders_newest_first(remote: Remote, prefix: str) -> list[str]:
+    """Of the folders that are named by a number, or by an epoch and a writer. One request."""
+    found = [(int(match[1]), match[2] or "", match[0]) for name in await remote.folders(prefix) if (match := _FOLDER.fullmatch(name))]
+    return [name for *_, name in sorted(found, reverse=True)]
+
+
+async def newest_epoch(remote: Remote) -> int:
+    """Of all writers' folders; 0: there is none."""
+    for thousand in await folders_newest_first(remote, ids.log_prefix()):
+        for name in await folders_newest_first(remote, f"{ids.log_prefix()}{thousand}/"):
+            return int(name.partition("-")[0])
+    return 0
+
+
 async def find_tip(remote: Remote, sealer: Seals) -> Tip:
     """The newest record of the history (see the module's text)."""
-    folders = await list_log(remote)
-    if not folders:
+    key = await newest_key(remote)
+    if not key:
         return Tip()
-    records = folders[max(folders)]
-    key = records[max(records)]
     found, data = await read_record(remote, key, sealer)
     return tip_of(key, data, found)
+
+
+async def find_record(remote: Remote, sealer: Seals, tip: Tip, n: int) -> str:
+    """Key of record n of the history that ends at `tip`; "" when it has none. One request for each run since. ObjectMissing, Damaged."""
+    key = tip.key
+    while number_of(key) > n:
+        first, before = run_of((await read_record(remote, key, sealer))[0])
+        key = ids.record_key(ids.folder_of(key), n) if n >= first else before
+    return key if n and number_of(key) == n else ""
+
+
+def run_of(found: Record) -> tuple[int, str]:
+    """First number of the record's run, and the key of the one before that. It is a hint; hashes decide."""
+    return _run(found.n, found.info) or (found.n, str(found.info.get("prev_key", "")))
+
+
+def _run(n: int, info: dict[str, Any]) -> tuple[int, str] | None:
+    match info.get("run"):
+        case [int(first), str(before)] if 0 < first <= n:
+            return first, before
+    return None
+
+
+def _is_record(key: str) -> bool:
+    try:
+        ids.parse_log_key(key)
+    except ValueError:
+        return False
+    return True
 
 
 def number_of(key: str) -> int:

@@ -46,13 +46,14 @@ from s3cfs.errors import AlreadyMounted, Damaged, Deposed, Exists, NotFound, Sto
 from s3cfs.formats import record
 from s3cfs.formats.record import Kind, Record
 from s3cfs.formats.seal import Seals
-from s3cfs.history.log import Host, Tip, described, epoch_of, find_tip, list_log, moment, number_of, read_record, tip_of
+from s3cfs.history.log import Host, Tip, described, epoch_of, find_tip, moment, newest_epoch, number_of, read_record, tip_of
 from s3cfs.remote import Remote
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 RETRY_FIRST_S, RETRY_LONGEST_S = 0.5, 15.0
+LOOK_EVERY_S = 3.0                         # at the log, while waiting for silence
 CLAIM_LOOKS_S = (0.5, 1.0, 2.0, 4.0)       # between looks at a claim that may be withdrawn
 THREAD_MIN_BYTES = 64 << 10                # a changeset is encoded in a thread from this size
 
@@ -154,13 +155,27 @@ class Writer:
         silence_s = self._doors.limits.takeover_silence_s + float(tip.info.get("every", 0))
         on_wait(f"the last writer, {described(tip)}, did not sign off; waiting {silence_s:.0f} s to see whether it lives")
         while self._doors.clock.monotonic() - quiet_since < silence_s:
-            await self._doors.clock.sleep(3.0)
+            await self._doors.clock.sleep(LOOK_EVERY_S)
+            over = self._doors.clock.monotonic() - quiet_since >= silence_s
+            if not (over or await self._has_follower(tip)):
+                continue
             now = await self._newest()
             if (now.key, now.hash) != (tip.key, tip.hash):
                 if now.signed_off and self._may_follow(now, takeover):
                     return now
                 raise self._lives(now)
         return tip
+
+    async def _has_follower(self, tip: Tip) -> bool:
+        """Whether something may have come after `tip`: with one request, or two. `_newest` knows for certain, with six.
+
+        The next record can only lie behind `tip` in its folder, SEALs too; a CLAIM's writer has put its claim before.
+        """
+        try:
+            await self._remote.get(ids.record_key(tip.folder, tip.n + 1))
+        except NotFound:
+            return self.tier is not Tier.T1 and max(await self._claims(), default=(0, "")) > (tip.epoch, tip.writer)
+        return True
 
     async def _newest(self) -> Tip:
         return await self._look()
@@ -182,8 +197,9 @@ class Writer:
         while True:
             epoch = max(tip.epoch, epoch_of(tip.folder)) + 1
             own = ids.epoch_prefix(epoch, self.nonce)
-            key = f"{tip.folder}{tip.n + 1}"
-            data = record.encode(self._record(Kind.SEAL, tip, epoch, {"next": own}), self._sealer_for(epoch))
+            key = ids.record_key(tip.folder, tip.n + 1)
+            seal = self._record(Kind.SEAL, tip, epoch, {"next": own}, key)
+            data = record.encode(seal, self._sealer_for(epoch))
             if await self._put_until_answered(key, data) is None:
                 break
             found, there = await read_record(self._remote, key, self._sealer_for(epoch))
@@ -195,13 +211,12 @@ class Writer:
             self._refuse_if_alive(tip, now, takeover)
             tip = now
         self.epoch = epoch
-        self.tip = Tip(tip.n + 1, key, record.record_hash(data), epoch, Kind.SEAL, {"next": own}, self.nonce)
+        self.tip = tip_of(key, data, seal)
 
     async def _claim_by_listing(self, before: Tip, takeover: Takeover, *, restating: bool = False) -> None:
-        epochs = [epoch for epoch, _ in await list_log(self._remote)] + [epoch for epoch, _ in await self._claims()]
-        epoch = max(epochs, default=0) + 1
+        epoch = max([await newest_epoch(self._remote), *(epoch for epoch, _ in await self._claims())]) + 1
         mine = (epoch, self.nonce)
-        say = record.encode(self._record(Kind.CLAIM, Tip(), epoch, {}), self._sealer_for(epoch))
+        say = record.encode(self._record(Kind.CLAIM, Tip(), epoch, {}, ""), self._sealer_for(epoch))
         await self._put_overwriting(ids.claim_key(*mine), say)
         if max(await self._claims()) > mine:
             await self._tidy(mine)
@@ -218,7 +233,7 @@ class Writer:
             await self._claim_by_seal(tip, takeover)
             return
         key = ids.log_key(epoch, self.nonce, tip.n + 1)
-        claim = self._record(Kind.CLAIM, tip, epoch, {})
+        claim = self._record(Kind.CLAIM, tip, epoch, {}, key)
         data = record.encode(claim, self._sealer_for(epoch))
         await self._put_overwriting(key, data)
         if await self._outranked(mine):
@@ -235,7 +250,7 @@ class Writer:
             highest = max(await self._until_answered(self._claims), default=(0, ""))
             if highest <= mine:
                 return None
-            records = await self._until_answered(partial(self._remote.list, ids.epoch_prefix(*highest)))
+            records = await self._until_answered(partial(self._remote.folders, ids.epoch_prefix(*highest)))
             if records or pause_s is None:
                 return highest
             await self._doors.clock.sleep(pause_s)
@@ -264,10 +279,11 @@ class Writer:
 
     # ---------------------------------------------------------------- appending
 
-    def _record(self, kind: Kind, tip: Tip, epoch: int, info: dict[str, Any], changeset: bytes = b"") -> Record:
+    def _record(self, kind: Kind, tip: Tip, epoch: int, info: dict[str, Any], key: str, changeset: bytes = b"") -> Record:
+        """What follows `tip` as `key`; a claim, which has none, is in no run."""
         left_out = tip.n - number_of(tip.key)
         info = {"by": self._host.to_info(), "tier": str(self.tier), "prev_key": tip.key, **({"skips": left_out} if left_out else {}),
-                **info}
+                **({"run": list(tip.run_of_next(key))} if key else {}), **info}
         if every_s := max(self._every_s, info.get("every", 0.0)):
             info["every"] = every_s
         return Record(kind, tip.n + 1, epoch, self.nonce, tip.hash, self._doors.clock.time_ns(), info, changeset)
@@ -281,19 +297,19 @@ class Writer:
         """
         if not self.epoch:
             raise Deposed("not the writer")
-        made = self._record(kind, self.tip, self.epoch, info, changeset)
+        n = self.tip.n + 1
+        key = ids.record_key(self.tip.folder, n) if self.tier is Tier.T1 else ids.log_key(self.epoch, self.nonce, n)
+        made = self._record(kind, self.tip, self.epoch, info, key, changeset)
         sealer = self._sealer_for(self.epoch)
         data = (await self._doors.threads.run(record.encode, made, sealer) if len(changeset) >= THREAD_MIN_BYTES
                 else record.encode(made, sealer))
         if keep is not None:
             await keep(made.n, data)
         if self.tier is Tier.T1:
-            key = f"{self.tip.folder}{made.n}"
             there = await self._put_until_answered(key, data)
             if there is not None:
                 raise self._deposed(there, made.n)
         else:
-            key = ids.log_key(self.epoch, self.nonce, made.n)
             await self._put_overwriting(key, data)
             while (above := await self._outranked((self.epoch, self.nonce))) is not None:
                 claim = await self._until_answered(partial(self._claim_of, above))

@@ -8,9 +8,11 @@ INVARIANT R2: records of others are never applied over local changes that are in
 """
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,7 +25,7 @@ from s3cfs.formats import checkpoint, record
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.record import Kind, Record
 from s3cfs.formats.seal import Seals
-from s3cfs.history.log import Tip, find_tip, list_log, number_of, read_record
+from s3cfs.history.log import Tip, find_tip, folders_newest_first, list_whole_log, number_of, read_record
 from s3cfs.ids import ObjectHash
 from s3cfs.meta import Meta
 from s3cfs.remote import Remote
@@ -153,7 +155,7 @@ class Replica:
     async def _chain(self, tip: Tip, local: LocalTip) -> list[_Step]:
         """Records after `local` up to `tip`, oldest first. ObjectMissing when the log does not reach back so far."""
         base = local.n
-        folders = await list_log(self._remote)
+        folders = await list_whole_log(self._remote)
         wanted = [key for folder in folders.values() for n, key in folder.items() if base < n <= tip.n]
         fetched: dict[str, Read | Exception] = {}
 
@@ -251,22 +253,27 @@ class Replica:
 
     async def _restore_checkpoint(self, tip: Tip) -> int:
         """Fill the empty database from the newest checkpoint that verifies; its commit, 0 when there is none: the log has everything."""
-        for key, commit in await self.manifests():
-            if commit > tip.n or key in self._unusable:
-                continue
-            try:
-                await self._load_checkpoint(key)
-            except (Damaged, Diverged, ObjectMissing, NotFound) as exc:
-                log.error("checkpoint %d cannot be used: %s", commit, exc)
-                raise StartOver(key) from exc
-            self._restored = key
-            return commit
+        async with aclosing(self.manifests()) as newest_first:
+            async for key, commit in newest_first:
+                if commit > tip.n or key in self._unusable:
+                    continue
+                try:
+                    await self._load_checkpoint(key)
+                except (Damaged, Diverged, ObjectMissing, NotFound) as exc:
+                    log.error("checkpoint %d cannot be used: %s", commit, exc)
+                    raise StartOver(key) from exc
+                self._restored = key
+                return commit
         return 0
 
     async def _can_start_over(self, tip: Tip, local: LocalTip) -> bool:
         """Whether a newer checkpoint and the log after it are whole: else what is here may be the last whole copy, and is kept."""
-        for key, commit in await self.manifests():
-            if local.n < commit <= tip.n:
+        async with aclosing(self.manifests()) as newest_first:
+            async for key, commit in newest_first:
+                if commit <= local.n:
+                    break
+                if commit > tip.n:
+                    continue
                 try:
                     manifest = await self.read_manifest(key)
                     for part in manifest.parts:
@@ -277,19 +284,22 @@ class Replica:
                     log.error("checkpoint %d cannot be used: %s", commit, exc)
         return False
 
-    async def manifests(self) -> list[tuple[str, int]]:
-        """(key, commit) of every checkpoint manifest, newest first."""
-        found = []
-        for info in await self._remote.list(ids.checkpoint_prefix()):
-            commit, _, part = info.key.removeprefix(ids.checkpoint_prefix()).partition("/")
-            if part.startswith("manifest-") and "/" not in part and commit.isdigit():
-                found.append((info.key, int(commit)))
-        return sorted(found, key=lambda pair: (-pair[1], pair[0]))
+    async def manifests(self) -> AsyncGenerator[tuple[str, int], None]:
+        """(key, commit) of every checkpoint manifest, newest first; four requests for the first, however many there are."""
+        prefix = ids.checkpoint_prefix()
+        for million in await folders_newest_first(self._remote, prefix):
+            for thousand in await folders_newest_first(self._remote, f"{prefix}{million}/"):
+                for commit in await folders_newest_first(self._remote, f"{prefix}{million}/{thousand}/"):
+                    for info in sorted(await self._remote.list(f"{prefix}{million}/{thousand}/{commit}/"), key=lambda info: info.key):
+                        with contextlib.suppress(ValueError):
+                            n, part = ids.parse_checkpoint_key(info.key)
+                            if part.startswith("manifest-"):
+                                yield info.key, n
 
     async def read_manifest(self, key: str) -> checkpoint.Manifest:
         data = await self._remote.get(key)
         try:
-            return checkpoint.decode_manifest(data, self._keyring.sealer("checkpoint", 0), int(key.split("/")[2]))
+            return checkpoint.decode_manifest(data, self._keyring.sealer("checkpoint", 0), ids.parse_checkpoint_key(key)[0])
         except Damaged as exc:
             raise Damaged(f"checkpoint {key} is damaged: {exc}") from None
 

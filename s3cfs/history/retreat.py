@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,9 +28,9 @@ from s3cfs.errors import AlreadyMounted, Damaged, Diverged, NewerFormat, NotFoun
 from s3cfs.formats import envelope, record
 from s3cfs.formats.record import Kind, Record
 from s3cfs.formats.seal import Seals
-from s3cfs.history.log import Tip, list_log, number_of, read_record
+from s3cfs.history.log import Tip, list_whole_log, newest_key, number_of, read_record
 from s3cfs.history.replica import LocalTip, Read, Replica
-from s3cfs.ids import ZERO_HASH, ObjectHash
+from s3cfs.ids import ZERO_HASH, ObjectHash, folder_of
 from s3cfs.meta import describe
 from s3cfs.remote import Remote
 
@@ -80,8 +81,7 @@ class Retreat:
     def newest(self, remote: Remote) -> Callable[[], Awaitable[Tip]]:
         """For the writer: the tip as long as nothing was put since."""
         async def look() -> Tip:
-            folders = await list_log(remote)
-            if _top(folders) != self.top:
+            if await newest_key(remote) != self.top:
                 raise AlreadyMounted("this filesystem is mounted elsewhere and being written to")
             return self.tip
         return look
@@ -92,7 +92,7 @@ async def find_retreat(doors: Doors, remote: Remote, replica: Replica, sealer: S
 
     `local`: what the database at hand holds, if it may be used.
     """
-    folders = await list_log(remote)
+    folders = await list_whole_log(remote)
     if not folders:
         return None
     seen = await _read_all(doors, remote, sealer, folders)
@@ -183,19 +183,15 @@ def _bridge_seals(seen: dict[str, Seen], way: list[str]) -> None:
         above, here, below = seen.get(above_key), seen.get(key), seen.get(below_key)
         if above is None or above.found is None:
             continue
-        if number_of(key) > 1 and (above.found.kind is Kind.CLAIM or _folder(key) == _folder(above_key)):
+        if number_of(key) > 1 and (above.found.kind is Kind.CLAIM or folder_of(key) == folder_of(above_key)):
             continue
         if (here is not None and here.found is not None) or (below_key and (below is None or below.found is None)):
             continue
         digest = below.hash if below is not None else ZERO_HASH
         seal = Record(Kind.SEAL, number_of(key), above.place[0], above.place[1], digest, 0,
-                      {"prev_key": below_key, "next": _folder(above_key), "tier": "T1"})
+                      {"prev_key": below_key, "next": folder_of(above_key), "tier": "T1"})
         lost = here or Seen(key, seal.n, ids.parse_log_key(key)[1:3], trouble="missing")
         seen[key] = replace(lost, found=seal, hash=above.before[1])
-
-
-def _folder(key: str) -> str:
-    return key.rpartition("/")[0] + "/"
 
 
 def _way(seen: dict[str, Seen], top: str) -> list[str]:
@@ -234,15 +230,16 @@ def _reach(seen: dict[str, Seen], way: list[str], key: str, digest: ObjectHash) 
 
 async def _whole_checkpoint(replica: Replica, way: list[str]) -> tuple[str, ObjectHash] | None:
     """Key and hash of the record that the newest whole checkpoint of this history was made at."""
-    for key, _ in await replica.manifests():
-        try:
-            manifest = await replica.read_manifest(key)
-            if manifest.record_key in way:
-                for part in manifest.parts:
-                    await replica.read_part(manifest, part)
-                return manifest.record_key, ObjectHash(bytes.fromhex(manifest.record_hash))
-        except (Damaged, Diverged, NewerFormat, NotFound, ObjectMissing):
-            continue
+    async with aclosing(replica.manifests()) as newest_first:
+        async for key, _ in newest_first:
+            try:
+                manifest = await replica.read_manifest(key)
+                if manifest.record_key in way:
+                    for part in manifest.parts:
+                        await replica.read_part(manifest, part)
+                    return manifest.record_key, ObjectHash(bytes.fromhex(manifest.record_hash))
+            except (Damaged, Diverged, NewerFormat, NotFound, ObjectMissing):
+                continue
     return None
 
 
@@ -268,7 +265,7 @@ def _resume(seen: dict[str, Seen], folders: dict[tuple[int, str], dict[int, str]
     if top.found is not None:
         folder = _tip(seen, top.key, top.hash).folder
     else:
-        folder, epoch = _folder(top.key), epoch + 1                         # it may have been the SEAL of a taker
+        folder, epoch = folder_of(top.key), epoch + 1                         # it may have been the SEAL of a taker
     return Tip(top.n, base.key, base.hash, epoch, None, info, top.place[1], time_ns, folder)
 
 

@@ -382,7 +382,7 @@ def checkpointed(small: World) -> World:
 
 def newest(world: World, kind: str) -> str:
     keys = [key for key in world.keys("checkpoint/") if ("manifest" in key) == (kind == "manifest")]
-    return max(keys, key=lambda key: int(key.split("/")[2]))
+    return max(keys, key=lambda key: ids.parse_checkpoint_key(key)[0])
 
 
 def test_whole_checkpoints(checkpointed: World) -> None:
@@ -397,7 +397,7 @@ def test_checkpoint(checkpointed: World, kind: str, how: str, which: str) -> Non
     key = newest(world, kind)
     if which == "oldest":
         keys = [one for one in world.keys("checkpoint/") if ("manifest" in one) == (kind == "manifest")]
-        key = min(keys, key=lambda one: int(one.split("/")[2]))
+        key = min(keys, key=lambda one: ids.parse_checkpoint_key(one)[0])
     damage(world, key, how, 100)
     full = world.fsck(full=True)
     assert world.read_everything() == world.content                     # the log has everything
@@ -419,7 +419,7 @@ def test_checkpoint(checkpointed: World, kind: str, how: str, which: str) -> Non
 def test_a_checkpoint_after_the_old_log_went(checkpointed: World, kind: str, how: str) -> None:
     world = checkpointed
     key = newest(world, kind)
-    commit = int(key.split("/")[2])
+    commit = ids.parse_checkpoint_key(key)[0]
     for old in world.log()[:commit]:
         world.backend.delete(old)
     whole = world.fsck(full=True)

@@ -60,6 +60,10 @@ class Line:
     async def delete(self, key: str) -> None:
         await Call("delete", key)
 
+    async def folders(self, prefix: str) -> list[str]:
+        found = await Call("list", prefix)
+        return sorted({info.key[len(prefix):].partition("/")[0] for info in found if "/" in info.key[len(prefix):]})
+
     async def list(self, prefix: str) -> list[ObjectInfo]:
         return await Call("list", prefix)  # type: ignore[no-any-return]
 
@@ -86,7 +90,10 @@ class Store:
     def run(self, task: Awaitable[Any]) -> Any:
         """A coroutine with the store to itself."""
         steps = task.__await__()
-        call = next(steps)
+        try:
+            call = next(steps)
+        except StopIteration as done:
+            return done.value
         while True:
             try:
                 try:

@@ -19,10 +19,10 @@ def seal_now(bucket: Bucket) -> None:
     if last.kind is Kind.SEAL:
         prefix = str(last.info["next"])
     else:
-        prefix = key.rpartition("/")[0] + "/"
+        prefix = ids.folder_of(key)
     epoch = last.epoch + 1
     made = Record(Kind.SEAL, n + 1, epoch, NONCE, record.record_hash(data), 0, {"prev_key": key, "next": ids.epoch_prefix(epoch, NONCE)})
-    assert bucket.put(f"{prefix}{n + 1}", record.encode(made, KEYRING.sealer("record", epoch)), True)
+    assert bucket.put(ids.record_key(prefix, n + 1), record.encode(made, KEYRING.sealer("record", epoch)), True)
 
 
 def claim_over_last(bucket: Bucket) -> None:

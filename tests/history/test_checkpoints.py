@@ -16,7 +16,7 @@ OFTEN = Limits(checkpoint_max_segments=4, checkpoint_part_bytes=400)
 
 
 def manifests(site: Site) -> dict[int, str]:
-    return {int(key.split("/")[2]): key for key in site.bucket.objects if "/manifest-" in key}
+    return {ids.parse_checkpoint_key(key)[0]: key for key in site.bucket.objects if "/manifest-" in key}
 
 
 def only(site: Site, machine: str, keep: str, upto: int) -> tuple[dict[bytes, bytes], bytes]:
@@ -27,7 +27,7 @@ def only(site: Site, machine: str, keep: str, upto: int) -> tuple[dict[bytes, by
             n = ids.parse_log_key(key)[3]
             if n > upto or (keep == "checkpoint" and n < upto):
                 bucket.delete(key)
-        elif key.startswith("checkpoint/") and (keep == "log" or int(key.split("/")[2]) != upto):
+        elif key.startswith("checkpoint/") and (keep == "log" or ids.parse_checkpoint_key(key)[0] != upto):
             bucket.delete(key)
     found = Site(bucket).live(look, machine)
     assert found is not None and found[2] == upto

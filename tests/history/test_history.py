@@ -18,7 +18,7 @@ OFTEN = Limits(checkpoint_max_segments=4, checkpoint_part_bytes=1024)       # a 
 
 
 def manifests(site: Site) -> list[str]:
-    return sorted((key for key in site.bucket.objects if "/manifest-" in key), key=lambda key: int(key.split("/")[2]))
+    return sorted((key for key in site.bucket.objects if "/manifest-" in key), key=lambda key: ids.parse_checkpoint_key(key)[0])
 
 
 def prune(site: Site, upto: int) -> None:
@@ -38,7 +38,7 @@ def many(site: Site) -> None:
 def test_a_new_machine_starts_from_the_newest_checkpoint() -> None:
     site = Site(limits=OFTEN)
     many(site)
-    newest = int(manifests(site)[-1].split("/")[2])
+    newest = ids.parse_checkpoint_key(manifests(site)[-1])[0]
 
     async def starts(life: Life) -> None:
         async with life.node(READ_ONLY) as node:
@@ -70,7 +70,7 @@ def test_behind_a_pruned_log() -> None:
         await fill(life, "fghijklm")
 
     site.live(more)
-    newest = int(manifests(site)[-1].split("/")[2])
+    newest = ids.parse_checkpoint_key(manifests(site)[-1])[0]
     prune(site, newest)
     expected = site.live(look)
     assert expected is not None and expected[0] == filled("abcdefghijklm")
@@ -87,7 +87,7 @@ def test_behind_a_pruned_log_with_changes_of_its_own() -> None:
         await fill(life, "fghijklm")
 
     site.live(more, "elsewhere")
-    prune(site, int(manifests(site)[-1].split("/")[2]))
+    prune(site, ids.parse_checkpoint_key(manifests(site)[-1])[0])
     for _ in range(2):
         with pytest.raises(Diverged):
             site.live(look)
@@ -102,7 +102,7 @@ def test_a_damaged_newest_checkpoint(what: str, pruned: bool) -> None:
     expected = site.live(look)
     found = manifests(site)
     if pruned:
-        prune(site, int(found[0].split("/")[2]))
+        prune(site, ids.parse_checkpoint_key(found[0])[0])
     newest = found[-1].rpartition("/")[0] + "/"
     objects = site.bucket.objects
     for key in [key for key in list(objects) if key.startswith("checkpoint/" if what == "all" else newest)]:
@@ -132,9 +132,9 @@ def test_a_checkpoint_of_another_history_is_passed_over(caplog: pytest.LogCaptur
     other.live(others, "elsewhere")
     expected = site.live(look)
     tip = expected[2] if expected else 0
-    newest = int(manifests(site)[-1].split("/")[2])
+    newest = ids.parse_checkpoint_key(manifests(site)[-1])[0]
     foreign = {key: data for key, data in other.bucket.objects.items()
-               if key.startswith("checkpoint/") and newest < int(key.split("/")[2]) <= tip}
+               if key.startswith("checkpoint/") and newest < ids.parse_checkpoint_key(key)[0] <= tip}
     if not foreign:
         foreign = {key: data for key, data in other.bucket.objects.items() if key.startswith("checkpoint/")}
         for key in manifests(site):
@@ -194,7 +194,7 @@ def test_a_death_while_catching_up(kind: str) -> None:
     start = site.drives["old"].copy()
     for pruned in (False, True):
         if pruned:
-            prune(site, int(manifests(site)[-1].split("/")[2]))
+            prune(site, ids.parse_checkpoint_key(manifests(site)[-1])[0])
         for where in range(1, 60, 2 if kind != "write" else 5):
             site.drives["old"] = start.copy()
             finished = site.live(look, "old", plan=Plan(kind, where))
@@ -216,7 +216,7 @@ def test_the_last_whole_copy_is_not_thrown_away(damage: str) -> None:
         await fill(life, "fghijklm")
 
     site.live(more)
-    newest = int(manifests(site)[-1].split("/")[2])
+    newest = ids.parse_checkpoint_key(manifests(site)[-1])[0]
     objects = dict(site.bucket.objects)
     prune(site, newest + (damage == "log after it"))
     if damage == "checkpoint":

@@ -336,7 +336,8 @@ def _drain(task: Awaitable[None]) -> None:
 def test_foreign_names_in_the_log_are_ignored() -> None:
     world = Timed()
     in_office(world, "A", Tier.T1, 1, host=THERE)
-    world.store.objects |= {"log/main/9-nonsense/1": b"", "log/main/notes.txt": b"", "claim/main/x": b"",
-                                "log/other/7-0000000000000000/99": b""}
+    world.store.objects |= {"log/main/9-nonsense/1": b"", "log/main/0/9-0000000000000000/1": b"", "log/main/7/x": b"",
+                                "log/main/notes.txt": b"", "claim/main/x": b"",
+                                "log/other/0/7-0000000000000000/0/0/99": b"", "log/main/0/8-0000000000000000/0/1/99": b""}
     assert world.claim("B", Tier.T1, HERE, takeover=Takeover.YES) == "done"
     assert world.claim("C", Tier.T1, HERE, takeover=Takeover.YES) == "done"

@@ -14,7 +14,7 @@ from s3cfs.errors import AlreadyMounted
 from s3cfs.formats import record
 from s3cfs.formats.record import Kind
 from s3cfs.history import office
-from s3cfs.history.log import Tip, find_tip, list_log, tip_of
+from s3cfs.history.log import Tip, find_tip, newest_epoch, tip_of
 from s3cfs.history.office import Takeover, Tier, Writer
 
 from .explore import SEALER, Line, Story, World, career, exhaustively, in_office, randomly, work
@@ -220,12 +220,13 @@ class TipBeforeClaim(Writer):
         return await super().claim(tip, takeover=takeover, on_wait=on_wait)
 
     async def _claim_by_listing(self, before: Tip, takeover: Takeover, *, restating: bool = False) -> None:
-        epoch = max((epoch for epoch, _ in [*await list_log(self._remote), *await self._claims()]), default=0) + 1
+        epoch = max([await newest_epoch(self._remote), *(epoch for epoch, _ in await self._claims())]) + 1
         await self._put_overwriting(ids.claim_key(epoch, self.nonce), b"claim")
         if max(await self._claims()) > (epoch, self.nonce):
             raise AlreadyMounted("another")
-        made = self._record(Kind.CLAIM, self.known, epoch, {})
-        data, key = record.encode(made, self._sealer_for(epoch)), ids.log_key(epoch, self.nonce, made.n)
+        key = ids.log_key(epoch, self.nonce, self.known.n + 1)
+        made = self._record(Kind.CLAIM, self.known, epoch, {}, key)
+        data = record.encode(made, self._sealer_for(epoch))
         await self._put_overwriting(key, data)
         if max(await self._claims()) > (epoch, self.nonce):
             raise AlreadyMounted("another")
