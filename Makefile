@@ -5,7 +5,7 @@
 # make soak     the tests that take minutes, those of properties from random seeds, then random work on a real mount     [MINUTES=30 SEED=…]
 # make pjdfstest PJDFSTEST=folder   the POSIX tests of that name, from their sources, on a real mount (as root)  [ONLY=chmod,rename]
 # make sim      the simulator: N stories from SEED on                           [SEED=1 N=500 JOBS=2]
-# make golden   make the golden filesystem of the current format (existing ones are never changed)
+# make golden   make the golden stores of the current format (existing ones are never changed)
 # make install  links in $(PREFIX)/bin and /sbin, so that mount(8), fstab and umount(8) know s3cfs (as root)
 SHELL := /bin/sh
 PY := .venv/bin/python
@@ -51,7 +51,7 @@ sim: setup
 
 golden: setup
 	@v=$$($(PY) -c 'from s3cfs.ids import FORMAT_VERSION; print(FORMAT_VERSION)'); folder=tests/golden/v$$v; \
-	if [ -e $$folder ]; then echo "$$folder is there, and is never changed"; else $(PY) -m tests.golden.make $$folder && $(PY) -m tests.golden.filesystem $$folder/filesystem; fi
+	if [ -e $$folder ]; then echo "$$folder is there, and is never changed"; else $(PY) -m tests.golden.make $$folder && $(PY) -m tests.golden.filesystem $$folder; fi
 
 install: setup
 	@for c in s3cfs mkfs.s3cfs mount.s3cfs umount.s3cfs fsck.s3cfs; do ln -sfn "$(CURDIR)/.venv/bin/$$c" "$(PREFIX)/bin/$$c"; done

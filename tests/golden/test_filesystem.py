@@ -14,16 +14,16 @@ from s3cfs.app.node import NodeOptions, open_node
 from s3cfs.backends.registry import open_backend
 from s3cfs.doors import SystemRandomness
 from s3cfs.formats import superblock
-from tests.golden.filesystem import doors, tree
+from tests.golden.lives import doors, tree
 
-FOLDERS = sorted(Path(__file__).parent.glob("v*/filesystem"))
-
-
-def test_there_is_one_of_the_first_version() -> None:
-    assert Path(__file__).parent / "v0/filesystem" in FOLDERS
+FOLDERS = sorted(Path(__file__).parent.glob("v*/filesystem*"))
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.parent.name))
+def test_there_are_those_of_the_first_version() -> None:
+    assert {f"v0/{name}" for name in ("filesystem", "filesystem-plain")} <= {f"{one.parent.name}/{one.name}" for one in FOLDERS}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: f"{folder.parent.name}-{folder.name}")
 @pytest.mark.parametrize("secret", ["passphrase", "recovery_key"])
 @pytest.mark.parametrize("read_only", [True, False], ids=["read-only", "writable"])
 def test_the_tree_comes_out(folder: Path, secret: str, read_only: bool, tmp_path: Path) -> None:
@@ -32,8 +32,7 @@ def test_the_tree_comes_out(folder: Path, secret: str, read_only: bool, tmp_path
     backend = open_backend(f"local://{tmp_path}/store")
     found = superblock.decode(backend.get(ids.super_key(1)), 1)
     random = SystemRandomness()
-    keyring = superblock.unlock(found, passphrase=expected["passphrase"], random=random) if secret == "passphrase" else \
-        superblock.unlock(found, recovery_key=expected["recovery_key"], random=random)
+    keyring = superblock.unlock(found, random=random, **{secret: expected[secret]})
 
     async def look() -> dict[str, Any]:
         async with open_node(doors(tmp_path / "local"), backend, keyring, found, NodeOptions(read_only=read_only)) as node:

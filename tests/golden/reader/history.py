@@ -1,0 +1,213 @@
+"""Records and checkpoints: from the store and the keys to the rows of the newest commit."""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from blake3 import blake3
+
+from .sealed import HEADER, LARGEST, Keys, bounded, fields, from_hex, header, integer, parse, unpack
+from .store import Store, Wrong
+from .tables import Tables
+
+BRANCH = "main"
+
+
+@dataclass(frozen=True)
+class Rider:
+    """A pack that lies in a record's object."""
+
+    pack: int                      # its row
+    name: str
+    key: str                       # of the record
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Record:
+    key: str
+    hash: str                      # of its head
+    kind: str
+    n: int
+    epoch: int
+    writer: str
+    prev: str
+    info: dict[str, Any]
+    changeset: bytes
+    riders: list[Rider]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    key: str
+    commit: int
+    record_key: str
+    record_hash: str
+    counters: dict[str, int]
+    parts: list[dict[str, Any]]
+
+
+class History:
+    """The newest record, and the chain back from it."""
+
+    def __init__(self, store: Store, keys: Keys) -> None:
+        self._store, self._keys = store, keys
+        self.tip = self._find_tip()
+
+    def _find_tip(self) -> Record | None:
+        """None: nobody ever wrote."""
+        places = [(place, key) for key in self._store.keys(f"log/{BRANCH}/") if (place := parse_key(key))]
+        return self.record(max(places)[1]) if places else None
+
+    def record(self, key: str) -> Record:
+        place = parse_key(key)
+        if place is None:
+            raise Wrong(key, "no key of a record")
+        epoch_there, writer_there, n = place
+        data = self._store.get(key)
+        epoch = header(key, data, "L")
+        head = HEADER + 4 + integer(data, HEADER, 4)
+        if head > len(data):
+            raise Wrong(key, "it is cut off")
+        inner = self._keys.open(key, "record", data[HEADER + 4:head], data[:HEADER] + b"record" + n.to_bytes(8, "little"))
+        text_end = 8 + integer(inner, 0, 4)
+        end = text_end + integer(inner, 4, 4)
+        if len(inner) < 8 or end > len(inner) or any(inner[end:]):
+            raise Wrong(key, "its lengths contradict each other")
+        found = fields(key, parse(key, inner[8:text_end]), kind=str, n=int, epoch=int, writer=str, prev=str, time_ns=int, changeset=int,
+                       info=dict, riders=list)
+        length = bounded(key, found["changeset"], 0, LARGEST)
+        from_hex(key, found["writer"], 8)
+        from_hex(key, found["prev"], 32)
+        if found["kind"] not in ("commit", "claim", "release", "seal") or (found["n"], found["epoch"]) != (n, epoch):
+            raise Wrong(key, "it says it is another record")
+        if found["kind"] != "seal" and (epoch, found["writer"]) != (epoch_there, writer_there):
+            raise Wrong(key, "it was written for another place")
+        if (length > 0) != (end > text_end) or (length and found["kind"] != "commit"):
+            raise Wrong(key, "changes where none can be")
+        riders = list(_riders(key, head, found["riders"]))
+        if len(data) > sum((rider.size for rider in riders), head) or (riders and found["kind"] != "commit") or len(riders) > 1024:
+            raise Wrong(key, "there is more in it than can be")
+        return Record(key, blake3(data[:head]).hexdigest(), found["kind"], n, epoch, found["writer"], found["prev"], found["info"],
+                      unpack(key, inner[text_end:end], length) if length else b"", riders)
+
+    def back(self) -> Iterator[Record]:
+        """All records of the history, the newest first. Ends at the first, or with Wrong where one is missing or is not the one that the
+        record after it names."""
+        here = self.tip
+        while here is not None:
+            yield here
+            prev_key = here.info.get("prev_key")
+            if type(prev_key) is not str:
+                raise Wrong(here.key, "it names no record before it")
+            if not prev_key:
+                if here.prev != "0" * 64 or here.n != 1 + here.info.get("skips", 0):
+                    raise Wrong(here.key, "it is not the first, and names none before it")
+                return
+            before = self.record(prev_key)
+            if before.hash != here.prev:
+                raise Wrong(before.key, "it is not the record that the one after it names")
+            if before.n + 1 + here.info.get("skips", 0) != here.n or before.epoch > here.epoch:
+                raise Wrong(here.key, "its number or epoch is not that of the next record")
+            here = before
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def manifests(self) -> list[str]:
+        """Keys, newest first."""
+        found = [(int(match[1]), key) for key in self._store.keys(f"checkpoint/{BRANCH}/") if (match := _MANIFEST.fullmatch(key))]
+        return [key for _, key in sorted(found, reverse=True)]
+
+    def manifest(self, key: str) -> Manifest:
+        data = self._store.get(key)
+        header(key, data, "M")
+        inner = self._keys.open(key, "checkpoint", data[HEADER:], data[:HEADER] + b"checkpoint manifest")
+        end = 4 + integer(inner, 0, 4)
+        if len(inner) < 4 or end > len(inner) or any(inner[end:]):
+            raise Wrong(key, "its lengths contradict each other")
+        found = fields(key, parse(key, inner[4:end]), commit=int, epoch=int, record_hash=str, record_key=str, time_ns=int, counters=dict,
+                       parts=list)
+        match = _MANIFEST.fullmatch(key)
+        if match is None or int(match[1]) != found["commit"]:
+            raise Wrong(key, "it says it is of another commit")
+        for part in found["parts"]:
+            fields(key, part, key=str, size=int, hash=str)
+        return Manifest(key, found["commit"], found["record_key"], found["record_hash"], found["counters"], found["parts"])
+
+    def load(self, manifest: Manifest) -> Tables:
+        """The rows at its commit."""
+        tables = Tables()
+        for part in manifest.parts:
+            for changeset in self.part(manifest, part):
+                tables.apply(part["key"], changeset)
+        if {name: tables.value(name) for name in manifest.counters} != manifest.counters:
+            raise Wrong(manifest.key, "its counters are not those of its parts")
+        return tables
+
+    def part(self, manifest: Manifest, part: dict[str, Any]) -> Iterator[bytes]:
+        key, data = part["key"], self._store.get(part["key"])
+        if len(data) != part["size"] or blake3(data).hexdigest() != part["hash"]:
+            raise Wrong(key, "it is not the part that the manifest names")
+        header(key, data, "C")
+        inner = self._keys.open(key, "checkpoint", data[HEADER:],
+                                data[:HEADER] + b"checkpoint part" + manifest.commit.to_bytes(8, "little"))
+        end = 8 + integer(inner, 0, 4)
+        if len(inner) < 8 or end > len(inner) or any(inner[end:]):
+            raise Wrong(key, "its lengths contradict each other")
+        raw, at = unpack(key, inner[8:end], bounded(key, integer(inner, 4, 4), 0, LARGEST)), 0
+        while at < len(raw):
+            start, at = at + 4, at + 4 + integer(raw, at, 4)
+            if at > len(raw):
+                raise Wrong(key, "a changeset is cut off")
+            yield raw[start:at]
+
+    # ---------------------------------------------------------------- the rows
+
+    def tables(self, *, checkpoints: bool = True) -> Tables:
+        """The rows at the tip, from the newest whole checkpoint that lies on the chain and the records after it, or from all records."""
+        manifests = self.manifests() if checkpoints else []
+        tables, after = Tables(), []
+        for record in self.back():
+            found = next((found for key in manifests if (found := self._at(record, key)) is not None), None)
+            if found is not None:
+                tables = found
+                break
+            after.append(record)
+        for record in reversed(after):
+            tables.apply(record.key, record.changeset)
+        return tables
+
+    def _at(self, record: Record, key: str) -> Tables | None:
+        """What the checkpoint holds, if it is whole and one of this record."""
+        if not key.startswith(f"checkpoint/{BRANCH}/{record.n}/"):
+            return None
+        try:
+            manifest = self.manifest(key)
+            return self.load(manifest) if (manifest.record_key, manifest.record_hash) == (record.key, record.hash) else None
+        except Wrong:
+            return None
+
+
+_MANIFEST = re.compile(rf"checkpoint/{BRANCH}/(\d{{1,19}})/manifest-[0-9a-f]{{16}}")
+_RECORD = re.compile(rf"log/{BRANCH}/(\d{{1,10}})-([0-9a-f]{{16}})/(\d{{1,20}})")
+
+
+def parse_key(key: str) -> tuple[int, str, int] | None:
+    """(epoch, writer, n) of the place that a record's key names."""
+    found = _RECORD.fullmatch(key)
+    return (int(found[1]), found[2], int(found[3])) if found else None
+
+
+def _riders(key: str, at: int, listed: list[Any]) -> Iterator[Rider]:
+    """`at`: where the head ends."""
+    for one in listed:
+        if type(one) is not list or [type(value) for value in one] != [int, str, int]:
+            raise Wrong(key, "a rider is not described as it must be")
+        pack, name, size = one
+        bounded(key, pack, 1)
+        bounded(key, size, 1, 2**32 - 1)
+        yield Rider(pack, name, key, at, size)
+        at += size

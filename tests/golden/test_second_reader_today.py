@@ -1,0 +1,91 @@
+"""The second reader in stores that today's program makes: with a bit of everything, and as the simulator's deaths leave them."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from s3cfs import ids
+from s3cfs.app.node import Node, NodeOptions, open_node
+from s3cfs.backends.memory import MemoryBackend
+from s3cfs.doors import SystemRandomness
+from s3cfs.formats import superblock
+from s3cfs.vfs.types import ROOT_CALLER
+from tests.golden.lives import LIVES, PASSPHRASE, doors, live, new_superblock, noise, rivals, tree, write
+from tests.golden.reader.listing import extract, listing
+from tests.golden.reader.store import Objects
+from tests.golden.reader.superblock import current, unlock
+from tests.golden.reader.tables import problems
+from tests.golden.reader.tree import Filesystem, open_filesystem
+from tests.sim.assembly import S3cfs
+from tests.sim.driver import Story, Teller
+from tests.sim.nature import Families
+
+
+def store_of(backend: MemoryBackend) -> Objects:
+    return Objects({info.key: backend.get(info.key) for info in backend.list("")})
+
+
+def read(backend: MemoryBackend, passphrase: str) -> Filesystem:
+    """Sound, or it is an error."""
+    filesystem = open_filesystem(store_of(backend), passphrase=passphrase)
+    assert not list(problems(filesystem.tables))
+    return filesystem
+
+
+async def large(node: Node) -> None:
+    """A file of many chunks in several packs, and more names than one step of a checkpoint takes."""
+    await write(node, 1, b"large", {0: noise(20, 3_000_000), 3_500_000: noise(20, 1_000_000)})
+    folder = (await node.vfs.mkdir(1, b"a thousand", 0o755, ROOT_CALLER)).ino
+    for number in range(1000):
+        await write(node, folder, b"%04d" % number, {0: b"%d" % number})
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["sealed-T1", "plain-T2"])
+def test_what_each_life_leaves(plain: bool, tmp_path: Path):
+    backend = MemoryBackend(create_only=not plain)
+    block, keyring, recovery_key = new_superblock(plain)
+    backend.put(ids.super_key(1), superblock.encode(block))
+    passphrase = "" if plain else PASSPHRASE
+    contents: dict[bytes, bytes] = {b"/noise": noise(7, 200_000), b"/empty": b"", b"/noise again": b"shifted" + noise(7, 200_000)}
+    for life in (*LIVES, large):
+        left = trio.run(live, life, backend, keyring, block)
+        filesystem = read(backend, passphrase)
+        if left:
+            assert listing(filesystem) == left, life
+        if contents:
+            assert {node.path: filesystem.content(node.ino) for node in filesystem.walk() if node.path in contents} == contents
+        contents = {}
+    left = trio.run(rivals, backend, keyring, block)
+    filesystem = read(backend, passphrase)
+    assert listing(filesystem) == left and "/too late" not in left and "/of the second" in left
+    extract(filesystem, tmp_path / "out")
+    assert (tmp_path / "out/large").read_bytes() == noise(20, 3_000_000) + bytes(500_000) + noise(20, 1_000_000)
+    assert (tmp_path / "out/text").read_bytes()[40_959:40_971] == (b"gold does not tarnish. " * 2000)[40_959:40_960] + b"overlaid ov"
+    assert (tmp_path / "out/renamed").read_bytes() == b"a file of A FILEtes lives in its row\n"
+    assert (tmp_path / "out/Ordner für später/link").readlink() == Path("../text")
+    if recovery_key:
+        assert unlock(current(store_of(backend)), recovery_key=recovery_key).fs_id == block.fs_id
+
+
+async def real_tree(backend: MemoryBackend, folder: Path) -> dict[str, Any]:
+    """What today's program reads there."""
+    found = superblock.decode(backend.get(ids.super_key(1)), 1)
+    keyring = superblock.unlock(found, passphrase="pass", random=SystemRandomness())
+    async with open_node(doors(folder), backend, keyring, found, NodeOptions(read_only=True)) as node:
+        return await tree(node)
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_what_the_simulator_leaves(seed: int, tmp_path: Path):
+    """At the end of a story, and at moments in it: each is a store that somebody may have to read (I4)."""
+    teller = Teller(Story(seed, S3cfs(), None, Families()))
+    teller.tell()
+    changes = len(teller.bucket.history)
+    for number, moment in enumerate((changes, changes // 2, changes // 3)):
+        backend = MemoryBackend()
+        for key, data in teller.bucket.at(moment).objects.items():
+            backend.put(key, data)
+        assert listing(read(backend, "pass")) == trio.run(real_tree, backend, tmp_path / str(number))
