@@ -74,8 +74,11 @@ def test_every_commit_is_sound_and_every_checkpoint_is_the_state_of_its_commit(f
     """... and between them they have a row of every table, a change of every kind, records of every kind."""
     found, _ = read(Objects(objects(folder / "store")), secret)
     checkpoints = {(one.record_key, one.record_hash): found.load(one).rows for one in map(found.manifest, found.manifests())}
-    state, kinds, seen = tables.Tables(), Counter[str](), Counter[tuple[str, str]]()
+    state, kinds, seen, keys = tables.Tables(), Counter[str](), Counter[tuple[str, str]](), [""]
     for record in reversed(list(found.back())):
+        first, before = record.info["run"]                            # the hint is true
+        assert keys[-1 - record.n + first] == before and record.info["prev_key"] == keys[-1]
+        keys.append(record.key)
         kinds[record.kind] += 1
         seen.update((change.table, change.operation) for change in changes(record.changeset))
         state.apply(record.key, record.changeset)

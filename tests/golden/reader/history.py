@@ -118,7 +118,7 @@ class History:
 
     def manifests(self) -> list[str]:
         """Keys, newest first."""
-        found = [(int(match[1]), key) for key in self._store.keys(f"checkpoint/{BRANCH}/") if (match := _MANIFEST.fullmatch(key))]
+        found = [(commit, key) for key in self._store.keys(f"checkpoint/{BRANCH}/") if (commit := parse_manifest_key(key)) is not None]
         return [key for _, key in sorted(found, reverse=True)]
 
     def manifest(self, key: str) -> Manifest:
@@ -130,8 +130,7 @@ class History:
             raise Wrong(key, "its lengths contradict each other")
         found = fields(key, parse(key, inner[4:end]), commit=int, epoch=int, record_hash=str, record_key=str, time_ns=int, counters=dict,
                        parts=list)
-        match = _MANIFEST.fullmatch(key)
-        if match is None or int(match[1]) != found["commit"]:
+        if parse_manifest_key(key) != found["commit"]:
             raise Wrong(key, "it says it is of another commit")
         for part in found["parts"]:
             fields(key, part, key=str, size=int, hash=str)
@@ -182,7 +181,7 @@ class History:
 
     def _at(self, record: Record, key: str) -> Tables | None:
         """What the checkpoint holds, if it is whole and one of this record."""
-        if not key.startswith(f"checkpoint/{BRANCH}/{record.n}/"):
+        if parse_manifest_key(key) != record.n:
             return None
         try:
             manifest = self.manifest(key)
@@ -191,14 +190,27 @@ class History:
             return None
 
 
-_MANIFEST = re.compile(rf"checkpoint/{BRANCH}/(\d{{1,19}})/manifest-[0-9a-f]{{16}}")
-_RECORD = re.compile(rf"log/{BRANCH}/(\d{{1,10}})-([0-9a-f]{{16}})/(\d{{1,20}})")
+_NUMBER = r"(0|[1-9]\d{0,19})"
+_RECORD = re.compile(rf"log/{BRANCH}/{_NUMBER}/{_NUMBER}-([0-9a-f]{{16}})/{_NUMBER}/{_NUMBER}/{_NUMBER}")
+_MANIFEST = re.compile(rf"checkpoint/{BRANCH}/{_NUMBER}/{_NUMBER}/{_NUMBER}/manifest-[0-9a-f]{{16}}")
 
 
 def parse_key(key: str) -> tuple[int, str, int] | None:
-    """(epoch, writer, n) of the place that a record's key names."""
+    """(epoch, writer, n) of the place that a record's key names; None: it is no record's."""
     found = _RECORD.fullmatch(key)
-    return (int(found[1]), found[2], int(found[3])) if found else None
+    if found is None:
+        return None
+    thousand, epoch, million, thousands, n = [int(found[at]) for at in (1, 2, 4, 5, 6)]
+    return (epoch, found[3], n) if (thousand, million, thousands) == (epoch // 1000, n // 10**6, n // 1000) else None
+
+
+def parse_manifest_key(key: str) -> int | None:
+    """The commit; None: it is no manifest's."""
+    found = _MANIFEST.fullmatch(key)
+    if found is None:
+        return None
+    million, thousand, commit = [int(found[at]) for at in (1, 2, 3)]
+    return commit if (million, thousand) == (commit // 10**6, commit // 1000) else None
 
 
 def _riders(key: str, at: int, listed: list[Any]) -> Iterator[Rider]:
