@@ -76,8 +76,8 @@ class Limits:
     outbox_max_bytes: int = 128 * MIB        # uncompressed changesets waiting for the store; beyond it writers wait
     wal_copy_pages: int = 1024               # of SQLite's log; copying them is not worth its syncs below this (4 MiB)
     wal_restart_pages: int = 8192            # 32 MiB: start it anew when next it can be
-    wal_rest_pages: int = 2048               # what the end of a transaction may copy itself for that
-    wal_anyhow_pages: int = 65536            # 256 MiB: and when no thread comes to help, everything
+    wal_rest_pages: int = 2048               # changes wait while so much is copied for that (8 MiB), not for more
+    wal_anyhow_pages: int = 65536            # but when it is 256 MiB long for whatever is left
     checkpoint_min_log_bytes: int = 1 * MIB  # a checkpoint is not worth it below this
     checkpoint_log_ratio: float = 0.25       # of the size of the last checkpoint
     checkpoint_max_segments: int = 500

@@ -144,11 +144,14 @@ async def load_meta(doors: Doors, remote: Remote, keyring: KeyRing, progress: Pr
     """
     unusable: frozenset[str] = frozenset()
     while True:
-        meta = Meta.open(doors, DATABASE, keyring.database_key())
+        meta = await doors.threads.run(Meta.open, doors, DATABASE, keyring.database_key())     # a long log of SQLite's is read, too
         try:
             known = meta.local_get("fs_id")
             if known is not None and known != keyring.fs_id:
                 raise Diverged("the local state belongs to another filesystem")
+            if meta.missing_indexes():
+                progress("building an index of the local metadata", 0, 0)
+                await doors.threads.run(meta.build_indexes)
             meta.local_set("fs_id", keyring.fs_id)
             replica = Replica(doors, remote, keyring, meta, progress, unusable, retreat.known if retreat is not None else None)
             tip = retreat.base if retreat is not None else await replica.find_tip()

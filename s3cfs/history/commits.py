@@ -147,8 +147,8 @@ class Commits:
         """Until cancelled. Errors end writing (`fail`), not the mount."""
         async with trio.open_nursery() as nursery:
             if self.writing is not None:
-                for loop in (self.admission.run, self.local.run, self.writing.pipeline.run, self.uploads.run, self.writing.checkpoints.run,
-                             self.writing.presence.run):
+                for loop in (self.admission.run, self.local.run, self.local.tidy, self.writing.pipeline.run, self.uploads.run,
+                             self.writing.checkpoints.run, self.writing.presence.run):
                     nursery.start_soon(self._guarded, loop)
             task_status.started()
             await trio.sleep_forever()

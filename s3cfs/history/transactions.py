@@ -15,6 +15,7 @@ INVARIANT C5: a changeset is bounded (`transaction_max_bytes` and what one opera
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -30,6 +31,8 @@ from s3cfs.history.options import Options
 from s3cfs.history.signal import Signal
 from s3cfs.history.uploads import Uploads
 from s3cfs.meta import Meta
+
+RESTART_TRIES = 5
 
 
 class Content(Protocol):
@@ -48,7 +51,7 @@ class Content(Protocol):
 
 
 class Transactions:
-    """`durable` is the barrier; `close` with `lock` held ends the open transaction; `run` does so every second."""
+    """`durable` is the barrier; `close` with `lock` held ends the open transaction; `run` does so every second. `tidy`: SQLite's log."""
 
     def __init__(self, doors: Doors, meta: Meta, journal: Journal, content: Content, apply_lock: trio.Lock, options: Options,
                  health: Health, admission: Admission, backlog: Backlog, uploads: Uploads, logbook: Logbook | None,
@@ -65,6 +68,7 @@ class Transactions:
         self._durable = 0                         # of them, the newest that ended well
         self._incomplete_bytes = 0                # in the outbox since a transaction that closed its packs
         self._hurry = Signal()
+        self._much_log = Signal()
         self.count = 0
 
     def note_change(self) -> None:
@@ -133,15 +137,21 @@ class Transactions:
                 if self._content.dirty:
                     self.dirty_since = now                # open files that were left out
                 noted = self._logbook.noted() if self._logbook is not None else []
-                made = self._meta.commit()
-                if made is not None:
-                    self._backlog.add(made.id, since if since is not None else now, made.changeset_bytes)
-                    self._incomplete_bytes = 0 if made.complete else self._incomplete_bytes + made.changeset_bytes
-                    self._on_row()
+                self._commit(since if since is not None else now)
         self.count += 1
+        if self._meta.wal_is_long or self._meta.wal_rest >= self._doors.limits.wal_copy_pages:
+            self._much_log.pulse()
         await self._syncs.run(self._meta.sync_wal)
         if self._logbook is not None:
             self._logbook.let_go(noted)
+
+    def _commit(self, since: float) -> None:
+        """COMMIT, and the next BEGIN. `since`: monotonic, of the oldest change."""
+        made = self._meta.commit()
+        if made is not None:
+            self._backlog.add(made.id, since, made.changeset_bytes)
+            self._incomplete_bytes = 0 if made.complete else self._incomplete_bytes + made.changeset_bytes
+            self._on_row()
 
     async def _name(self, packs: list[ClosedPack]) -> None:
         """Finished packs get their names into their rows; from now on they may be uploaded."""
@@ -164,4 +174,30 @@ class Transactions:
             async with self.lock:
                 if self.uncommitted():
                     await self.close(grace=True)
-                    await self._doors.threads.run(self._meta.checkpoint_wal)
+
+    # ---------------------------------------------------------------- SQLite's own log (meta/wal.py)
+
+    async def tidy(self) -> None:
+        """Its own clock: after a transaction that made the log long enough. Copying goes on beside the next ones, in a thread."""
+        limits = self._doors.limits
+        while True:
+            await self._much_log.wait()
+            rest = math.inf
+            while self._meta.wal_rest < rest:             # the next pass has less to do, or there is no point in it
+                rest = self._meta.wal_rest
+                await self._doors.threads.run(self._meta.checkpoint_wal)
+                if self._meta.wal_is_long and (self._meta.wal_rest <= limits.wal_rest_pages or self._meta.wal_pages >= limits.wal_anyhow_pages):
+                    await self._restart_log()
+                    break
+
+    async def _restart_log(self) -> None:
+        """No change begins while a thread copies what is left; then the log can begin anew. A few rows that pass no gate (forgotten inodes,
+        notes of records) may come in between: then once more."""
+        async with self.lock:
+            with self._admission.closed():
+                async with self._apply_lock:
+                    for _ in range(RESTART_TRIES):
+                        await self._doors.threads.run(self._meta.checkpoint_wal)
+                        if not self._meta.wal_is_long or self._meta.restart_wal() or not self._health.writable:
+                            return
+                        self._commit(self._doors.clock.monotonic())

@@ -8,7 +8,8 @@ import apsw
 
 from s3cfs.errors import Damaged, Diverged
 from s3cfs.meta import schema
-from s3cfs.meta.engine import Engine, translate
+from s3cfs.meta.database import translate
+from s3cfs.meta.engine import Engine
 from s3cfs.meta.types import OutboxSlice
 
 STREAM_BYTES = 64 << 10

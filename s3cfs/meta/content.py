@@ -277,7 +277,7 @@ class Content:
             raise ChunkGone(id)
 
     async def chunks_of(self, pack: int) -> list[Chunk]:
-        """In the order of the pack. Reads all chunks: for recovery and fsck."""
+        """In the order of the pack."""
         return [Chunk(*row) for row in self._all(f"{_CHUNK} WHERE pack = ? ORDER BY off", (pack,))]
 
     async def users_of(self, chunk: int, limit: int = 1000) -> list[tuple[int, Extent]]:

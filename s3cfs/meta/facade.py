@@ -1,7 +1,7 @@
 """Meta: the one door to the metadata. Its methods are those of its parts; nothing outside this folder speaks SQL.
 
 Methods about files are `async`, since another engine may have to wait; this one never suspends. Everything is called on the
-event-loop thread, but for `sync_wal`, `checkpoint_wal` and `Snapshot.changesets`, which are for a thread.
+event-loop thread, but for `sync_wal`, `checkpoint_wal`, `build_indexes` and `Snapshot.changesets`, which are for a thread.
 """
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ class Meta:
         self.local_get, self.local_set, self.local_delete = local.local_get, local.local_set, local.local_delete
         self.note_unsent, self.unsent, self.forget_unsent = local.note_unsent, local.unsent, local.forget_unsent
 
-        self.sync_wal, self.checkpoint_wal, self.close = engine.sync_wal, engine.checkpoint_wal, engine.close
+        self.missing_indexes, self.build_indexes = engine.missing_indexes, engine.build_indexes
+        self.sync_wal, self.checkpoint_wal, self.restart_wal, self.close = (engine.sync_wal, engine.checkpoint_wal, engine.restart_wal,
+                                                                            engine.close)
 
     @property
     def dirty(self) -> bool:
@@ -77,6 +79,21 @@ class Meta:
     def open_bytes(self) -> int:
         """Upper bound of the changeset that commit() would make now; cheap."""
         return self._engine.open_bytes
+
+    @property
+    def wal_pages(self) -> int:
+        """Length of SQLite's log, in pages of 4 KiB."""
+        return self._engine.wal.pages
+
+    @property
+    def wal_rest(self) -> int:
+        """Of them, those that are not copied into the database."""
+        return self._engine.wal.rest
+
+    @property
+    def wal_is_long(self) -> bool:
+        """Whether the log should begin anew, and could: restart_wal()."""
+        return self._engine.wal.is_long and not self._engine.snapshots
 
     @property
     def has_trash(self) -> bool:

@@ -1,4 +1,4 @@
-"""Looking things up against the grain: who uses these chunks, how these inodes are called, what lies in these packs.
+"""Looking things up against the grain: who uses these chunks, how these inodes are called.
 
 No index serves such questions (they would cost every create), so each is one pass over a table, whatever the number of things asked
 about: ask for many at once. For messages, fsck and repairs.

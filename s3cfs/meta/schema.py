@@ -80,7 +80,9 @@ LOCAL_SQL = (
 
 INDEX_SQL = (
     "CREATE INDEX chunk_by_hash ON chunk (hash)",
+    "CREATE INDEX chunk_by_pack ON chunk (pack, off)",                    # rows come in this order: each goes to the right edge
     "CREATE INDEX dentry_by_place ON dentry (parent, place(name))",       # the order of listings; places.py
+    "CREATE INDEX pack_open ON pack (id) WHERE state = 'open'",
 )
 
 INITIAL: tuple[tuple[str, tuple[Any, ...]], ...] = (

@@ -15,7 +15,8 @@ import apsw
 
 from s3cfs.errors import CacheUnusable
 from s3cfs.meta import schema
-from s3cfs.meta.engine import Engine, connect, translate
+from s3cfs.meta.database import connect, translate
+from s3cfs.meta.engine import Engine
 from s3cfs.meta.schema import Table
 from s3cfs.meta.types import Counters, Totals
 

@@ -12,7 +12,7 @@ from s3cfs.app.host import this_host
 from s3cfs.app.node import Node
 from s3cfs.backends.memory import MemoryBackend
 from s3cfs.history.office import Takeover
-from s3cfs.meta.engine import connect
+from s3cfs.meta.database import connect
 from tests.check.kit import KIB, World, doors
 
 

@@ -9,8 +9,9 @@ import apsw
 import pytest
 
 from s3cfs.errors import CacheFull, CacheUnusable, Damaged, NewerFormat
-from s3cfs.meta import Meta, engine
+from s3cfs.meta import Meta, database
 from s3cfs.meta.schema import REPLICATED, REPLICATED_SQL
+from tests.loopmeter import SqlMeter
 
 from .kit import KEY, Vfs, VfsFile, add_file, doors, names, open_meta, populate, run, sql
 
@@ -44,8 +45,8 @@ def test_nothing_on_disk_is_plaintext(tmp_path: Path) -> None:
 
 def test_the_check_for_plaintext_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Were the cipher ignored in silence, creation would stop and leave nothing under the real name."""
-    real = engine.connect
-    monkeypatch.setattr(engine, "connect", lambda doors, path, key, **more: real(doors, path, None, **more))
+    real = database.connect
+    monkeypatch.setattr(database, "connect", lambda doors, path, key, **more: real(doors, path, None, **more))
     with pytest.raises(Damaged, match="plaintext"):
         open_meta(tmp_path)
     assert "meta.db" not in names(tmp_path)
@@ -237,7 +238,7 @@ def test_a_failed_sync_ends_everything(tmp_path: Path, monkeypatch: pytest.Monke
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr(meta._engine, "wal_file", Broken())
+    monkeypatch.setattr(meta._engine.wal, "_file", Broken())
     with pytest.raises(CacheUnusable, match="synced"):
         meta.sync_wal()
     assert meta.failed
@@ -247,15 +248,17 @@ def test_a_failed_sync_ends_everything(tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_wal_starts_anew(tmp_path: Path) -> None:
     """It would grow for ever: SQLite restarts it only for a BEGIN that finds everything copied."""
     meta = open_meta(tmp_path)
-    largest = 0
+    largest = begun = 0
     for round in range(60):
         run(populate(meta, 150, b"r%d-" % round))
         for number in range(40):
             meta.local_set(f"k{number}", bytes([round]) * 80000)
         meta.commit()
         meta.checkpoint_wal()
+        if meta.restart_wal():
+            begun += 1
         largest = max(largest, (tmp_path / "meta.db-wal").stat().st_size)
-    assert 30 << 20 < largest < 50 << 20                    # some 200 MiB went through it
+    assert 30 << 20 < largest < 50 << 20 and 3 < begun < 9     # some 200 MiB went through it
     meta.close()
 
 
@@ -278,3 +281,27 @@ def test_on_a_vfs_of_ones_own(tmp_path: Path) -> None:
     system = Meta.open(doors(tmp_path), "meta.db", KEY)     # and the same file under the system's VFS
     assert system.fingerprint() == before
     system.close()
+
+
+def test_a_database_of_an_earlier_version_gets_the_indexes_it_lacks(tmp_path: Path) -> None:
+    meta = open_meta(tmp_path)
+    run(populate(meta, 300))
+    meta.commit()
+    assert meta.missing_indexes() == []
+    before = meta.fingerprint()
+    for name in ("chunk_by_pack", "pack_open"):
+        sql(meta, f"DROP INDEX {name}")
+    meta.local_set("k", b"v")
+    meta.commit()
+    meta.close()
+    meta = open_meta(tmp_path)
+    assert len(meta.missing_indexes()) == 2
+    meta.build_indexes()
+    assert meta.missing_indexes() == [] and meta.fingerprint() == before and not meta.dirty
+    other = open_meta(crash(tmp_path, tmp_path / "b"))                # they are in the file, not in the open transaction
+    assert other.missing_indexes() == []
+    with SqlMeter(meta) as steps:
+        assert len(run(meta.chunks_of(7))) == 1 and run(meta.open_packs()) == []
+        assert steps.most_steps < 40 and not steps.scanned
+    other.close()
+    meta.close()

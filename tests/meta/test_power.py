@@ -31,6 +31,7 @@ class Life:
         self.rng = random.Random(seed)
         self.done = self.synced = self.found = -1
         self.failed = False
+        self.restarts = 0
         self.states: dict[int, bytes] = {}
 
     def run(self, begin: int) -> None:
@@ -65,6 +66,7 @@ class Life:
             self.synced = number
         if self.rng.random() < 0.5:
             meta.checkpoint_wal()
+            self.restarts += meta.restart_wal()
 
 
 def found_in(drive: SimDrive) -> tuple[int, bytes, int]:
@@ -82,7 +84,7 @@ def found_in(drive: SimDrive) -> tuple[int, bytes, int]:
 
 def lives(seeds: range) -> tuple[int, int, int]:
     """(died, lost a transaction that was not synced, lost one that was)"""
-    died = lost = broken = 0
+    died = lost = broken = restarts = 0
     for seed in seeds:
         rng = random.Random(seed)
         drive = SimDrive()
@@ -93,12 +95,14 @@ def lives(seeds: range) -> tuple[int, int, int]:
             life.run(last + 1)
             states.update(life.states)
             died += bool(life.incarnation.died_at)
+            restarts += life.restarts
             drive.power_cut(rng)
             last, state, rows = found_in(drive)
             assert rows == last + 1                         # the outbox is as long as what it is the log of
             assert last == -1 or state == states[last], f"seed {seed}, died {life.incarnation.died_at}"
             broken += last < life.synced
             lost += last < life.done
+    assert restarts > len(seeds) // 4                       # of the log: what is synced must survive those as well
     return died, lost, broken
 
 

@@ -15,7 +15,7 @@ from s3cfs.history.office import Writer
 from s3cfs.history.pipeline import Pipeline
 from s3cfs.history.presence import Presence
 from s3cfs.history.uploads import Uploads
-from s3cfs.meta import engine
+from s3cfs.meta import database
 from s3cfs.meta.engine import Engine
 from s3cfs.vfs.core import Vfs
 from s3cfs.vfs.dirty import DirtyMap
@@ -129,7 +129,7 @@ MUTANTS: dict[str, Mutant] = {
     "an idle writer does not ask before it relies on its office": Mutant(Presence, "confirm", _nothing_soon, OFFICE, first=1046),
     "orphans of a crash stay": Mutant(Vfs, "recover_orphans", _zero_soon),
     "fsync waits for the store for ever": Mutant(Commits, "durable", _durable_for_ever, AWAY, Synced, first=1040),
-    "the WAL of an earlier process is trusted": Mutant(engine, "_rewrite_wal", _nothing, DISK, first=1297),
+    "the WAL of an earlier process is trusted": Mutant(database, "rewrite_wal", _nothing, DISK, first=1297),
     "a failed statement is nothing": Mutant(Engine, "blame", lambda self, error: error, first=1194),
 }
 
