@@ -1,5 +1,5 @@
-"""A disk below SQLite that says which thread touched it, and can be slow: the first read of each page of the database takes a while, as from
-a disk whose pages the system does not hold yet; so does every sync."""
+"""A disk below SQLite that says which thread touched it, and can be slow: the first read of each page of the database takes a while, as
+from a disk whose pages the system does not hold yet; so does every sync."""
 from __future__ import annotations
 
 import threading

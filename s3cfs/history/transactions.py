@@ -186,7 +186,8 @@ class Transactions:
             while self._meta.wal_rest < rest:             # the next pass has less to do, or there is no point in it
                 rest = self._meta.wal_rest
                 await self._doors.threads.run(self._meta.checkpoint_wal)
-                if self._meta.wal_is_long and (self._meta.wal_rest <= limits.wal_rest_pages or self._meta.wal_pages >= limits.wal_anyhow_pages):
+                enough = self._meta.wal_rest <= limits.wal_rest_pages or self._meta.wal_pages >= limits.wal_anyhow_pages
+                if enough and self._meta.wal_is_long:
                     await self._restart_log()
                     break
 
