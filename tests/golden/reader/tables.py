@@ -97,56 +97,109 @@ def _key(table: str, row: tuple[Any, ...]) -> Row:
 
 def problems(tables: Tables) -> Iterator[str]:
     """What the document says of the rows of every commit, and is not true of these."""
-    inodes = {row["ino"]: row for row in tables.named("inode")}
-    chunks = {row["id"]: row for row in tables.named("chunk")}
-    packs = {row["id"]: row for row in tables.named("pack")}
-    extents, trash, dentries = list(tables.named("extent")), list(tables.named("trash")), list(tables.named("dentry"))
-    orphans = {row["ino"] for row in tables.named("orphan")}
-    folders = {ino for ino, row in inodes.items() if stat.S_ISDIR(row["mode"])}
     if tables.rows["fsmeta"].get(("schema",)) != ("schema", b"0"):
         yield "another schema"
+    yield from _names(tables)
+    yield from _inodes(tables)
+    yield from _extents(tables)
+    yield from _chunks(tables)
+    yield from _dangling(tables)
+    yield from _counters(tables)
+
+
+def _by_key(tables: Tables, table: str) -> dict[int, dict[str, Any]]:
+    return {next(iter(row.values())): row for row in tables.named(table)}
+
+
+def _names(tables: Tables) -> Iterator[str]:
+    inodes, dentries = _by_key(tables, "inode"), list(tables.named("dentry"))
+    orphans = _by_key(tables, "orphan")
+    folders = {ino for ino, row in inodes.items() if stat.S_ISDIR(row["mode"])}
     names = Counter(row["ino"] for row in dentries)
     below = Counter(row["parent"] for row in dentries if row["ino"] in folders)
     for row in dentries:
-        if row["ino"] not in inodes or row["parent"] not in folders:
-            yield f"the entry {row['name']!r} of {row['parent']} is of nothing, or in no folder"
-        elif row["ino"] in folders and inodes[row["ino"]]["parent"] != row["parent"]:
-            yield f"folder {row['ino']} names another parent"
-    held, alloc, reach = Counter[int](), Counter[int](), dict[int, int]()
-    for row in extents:
-        gone = any(t["ino"] == row["ino"] and t["off"] <= row["off"] and t["stop"] >= row["off"] + row["len"] for t in trash)
-        part = any(t["ino"] == row["ino"] and t["off"] < row["off"] + row["len"] and t["stop"] > row["off"] for t in trash)
-        held[row["chunk"]] += 1
-        alloc[row["ino"]] += row["len"]
-        chunk, inode = chunks.get(row["chunk"]), inodes.get(row["ino"])
-        if chunk is None or row["len"] < 1 or row["coff"] < 0 or row["coff"] + row["len"] > chunk["len"]:
-            yield f"an extent of inode {row['ino']} is not in its chunk"
-        if row["off"] < reach.get(row["ino"], 0) or part != gone:
-            yield f"extents of inode {row['ino']} overlap, or lie across a border of its trash"
-        if not gone and (inode is None or inode["data"] is not None or row["off"] + row["len"] > inode["size"]):
-            yield f"an extent of inode {row['ino']} is of no file, or beyond its size, or beside inline data"
-        reach[row["ino"]] = row["off"] + row["len"]
+        name, ino, parent = row["name"], row["ino"], row["parent"]
+        if ino not in inodes or parent not in folders:
+            yield f"the entry {name!r} of {parent} is of nothing, or in no folder"
+        if not 1 <= len(name) <= 255 or name in (b".", b"..") or b"/" in name or b"\0" in name:
+            yield f"the name {name!r}"
+        if ino in folders and inodes[ino]["parent"] != parent:
+            yield f"folder {ino} names another parent"
+    for ino in folders - orphans.keys():
+        seen = {ino}
+        while (ino := inodes.get(ino, {}).get("parent", 1)) != 1:
+            if ino in seen:
+                yield f"folder {ino} cannot be reached"
+                break
+            seen.add(ino)
     for ino, row in inodes.items():
         named = ino == 1 or names[ino] > 0
         links = (2 + below[ino] if named else 0) if ino in folders else names[ino]
-        if row["nlink"] != links or named == (ino in orphans) or (ino in folders and names[ino] != (ino != 1)):
+        if row["nlink"] != links or named == (ino in orphans) or (ino in folders and names[ino] != (ino != 1) and named):
             yield f"inode {ino} has {row['nlink']} links and {names[ino]} names"
-        if row["alloc"] != alloc[ino] + len(row["data"] or b"") or len(row["data"] or b"") > row["size"]:
-            yield f"inode {ino} counts {row['alloc']} bytes"
-    for id, row in chunks.items():
+
+
+def _inodes(tables: Tables) -> Iterator[str]:
+    for ino, row in _by_key(tables, "inode").items():
+        kind = stat.S_IFMT(row["mode"])
+        if kind not in (stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK):
+            yield f"inode {ino} is of no kind"
+        if (row["target"] is not None) != (kind == stat.S_IFLNK) or (row["data"] is not None and kind != stat.S_IFREG):
+            yield f"inode {ino} has a target or data that it cannot have"
+        if row["rdev"] and kind not in (stat.S_IFCHR, stat.S_IFBLK):
+            yield f"inode {ino} is no device"
+        if row["size"] != len(row["target"] or b"") and kind != stat.S_IFREG:
+            yield f"inode {ino} has the size {row['size']}"
+        if (row["parent"] != 0) != (kind == stat.S_IFDIR):
+            yield f"inode {ino} has the parent {row['parent']}"
+
+
+def _extents(tables: Tables) -> Iterator[str]:
+    inodes, chunks = _by_key(tables, "inode"), _by_key(tables, "chunk")
+    trash = list(tables.named("trash"))
+    alloc, reach = Counter[int](), dict[int, int]()
+    for row in tables.named("extent"):
+        ino, start, stop = row["ino"], row["off"], row["off"] + row["len"]
+        gone = any(t["ino"] == ino and t["off"] <= start and t["stop"] >= stop for t in trash)
+        part = any(t["ino"] == ino and t["off"] < stop and t["stop"] > start for t in trash)
+        alloc[ino] += row["len"]
+        chunk, inode = chunks.get(row["chunk"]), inodes.get(ino)
+        if chunk is None or row["len"] < 1 or row["coff"] < 0 or row["coff"] + row["len"] > chunk["len"]:
+            yield f"an extent of inode {ino} is not in its chunk"
+        if start < reach.get(ino, 0) or part != gone:
+            yield f"extents of inode {ino} overlap, or lie across a border of its trash"
+        if not gone and (inode is None or inode["data"] is not None or stop > inode["size"]):
+            yield f"an extent of inode {ino} is of no file, or beyond its size, or beside inline data"
+        reach[ino] = stop
+    for ino, inode in inodes.items():
+        data = inode["data"] or b""
+        if inode["alloc"] != alloc[ino] + len(data) or len(data) > inode["size"]:
+            yield f"inode {ino} counts {inode['alloc']} bytes"
+
+
+def _chunks(tables: Tables) -> Iterator[str]:
+    packs, held = _by_key(tables, "pack"), Counter(row["chunk"] for row in tables.named("extent"))
+    for id, row in _by_key(tables, "chunk").items():
         pack = packs.get(row["pack"])
-        if row["refs"] != held[id] or (row["refs"] and (pack is None or pack["name"] is None or pack["state"] != "closed")):
+        if row["refs"] != held[id] or (row["refs"] and pack is None):
             yield f"chunk {id} has {held[id]} references, or no pack"
-        if pack is not None and row["off"] + row["clen"] > pack["size"]:
-            yield f"chunk {id} lies outside its pack"
-    yield from (f"{one} is of nothing" for one in _dangling(tables, inodes.keys(), chunks.keys()))
+        if len(row["hash"]) != 32 or row["off"] < 32 or (pack is not None and row["off"] + row["clen"] > pack["size"]):
+            yield f"chunk {id} lies where none can"
+    for id, pack in packs.items():
+        if pack["state"] != "closed" or int(str(pack["name"]).partition("-")[0]) < pack["epoch"]:
+            yield f"pack {id}, {pack['name']}, is {pack['state']}"
+
+
+def _dangling(tables: Tables) -> Iterator[str]:
+    inodes, chunks = _by_key(tables, "inode"), _by_key(tables, "chunk")
+    yield from (f"an attribute of inode {row['ino']} is of nothing" for row in tables.named("xattr") if row["ino"] not in inodes)
+    yield from (f"orphan {row['ino']} is nothing" for row in tables.named("orphan") if row["ino"] not in inodes)
+    yield from (f"the mark of chunk {row['id']} is of nothing" for row in tables.named("bad_chunk") if row["id"] not in chunks)
+
+
+def _counters(tables: Tables) -> Iterator[str]:
+    inodes = _by_key(tables, "inode")
     sums = {"inodes": len(inodes), "used_bytes": sum(row["alloc"] for row in inodes.values())}
+    highest = {"next_ino": inodes, "next_chunk": _by_key(tables, "chunk"), "next_pack": _by_key(tables, "pack")}
     yield from (f"the counter {name} is {tables.value(name)}, not {value}" for name, value in sums.items() if tables.value(name) != value)
-    highest = {"next_ino": inodes, "next_chunk": chunks, "next_pack": packs}
     yield from (f"the counter {name} is used" for name, rows in highest.items() if tables.value(name) <= max(rows, default=0))
-
-
-def _dangling(tables: Tables, inodes: Any, chunks: Any) -> Iterator[str]:
-    yield from (f"an attribute of inode {row['ino']}" for row in tables.named("xattr") if row["ino"] not in inodes)
-    yield from (f"orphan {row['ino']}" for row in tables.named("orphan") if row["ino"] not in inodes)
-    yield from (f"the mark of chunk {row['id']}" for row in tables.named("bad_chunk") if row["id"] not in chunks)
