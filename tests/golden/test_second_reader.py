@@ -141,17 +141,11 @@ def needed_for(store: Objects, secret: dict[str, Any]) -> set[str]:
     asked: set[str] = set()
 
     class Watched(Objects):
-        def __init__(self) -> None:
-            pass
-
-        def keys(self, prefix: str) -> list[str]:
-            return store.keys(prefix)
-
-        def get(self, key: str) -> bytes:
+        def raw(self, key: str) -> bytes:
             asked.add(key)
-            return store.get(key)
+            return super().raw(key)
 
-    listing(open_filesystem(Watched(), **secret))
+    listing(open_filesystem(Watched({key: store.raw(key) for key in store.names()}), **secret))
     return asked
 
 

@@ -1,6 +1,7 @@
 """The second reader in stores that today's program makes: with a bit of everything, and as the simulator's deaths leave them."""
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,21 @@ import trio
 from s3cfs import ids
 from s3cfs.app.node import Node, NodeOptions, open_node
 from s3cfs.backends.memory import MemoryBackend
+from s3cfs.backends.pieces import Head
 from s3cfs.doors import SystemRandomness
 from s3cfs.formats import superblock
 from s3cfs.vfs.types import ROOT_CALLER
 from tests.golden.lives import LIVES, PASSPHRASE, doors, live, new_superblock, noise, rivals, tree, write
 from tests.golden.reader.listing import extract, listing
-from tests.golden.reader.store import Objects
+from tests.golden.reader.store import Objects, Wrong
 from tests.golden.reader.superblock import current, unlock
 from tests.golden.reader.tables import problems
 from tests.golden.reader.tree import Filesystem, open_filesystem
 from tests.sim.assembly import S3cfs
 from tests.sim.driver import Story, Teller
 from tests.sim.nature import Families
+
+GOLDEN = Path(__file__).parent / f"v{ids.FORMAT_VERSION}" / "filesystem/store"
 
 
 def store_of(backend: MemoryBackend) -> Objects:
@@ -76,6 +80,24 @@ async def real_tree(backend: MemoryBackend, folder: Path) -> dict[str, Any]:
     keyring = superblock.unlock(found, passphrase="pass", random=SystemRandomness())
     async with open_node(doors(folder), backend, keyring, found, NodeOptions(read_only=True)) as node:
         return await tree(node)
+
+
+def test_objects_in_pieces():
+    """As a store has them whose largest object is small."""
+    whole = {path.relative_to(GOLDEN).as_posix(): path.read_bytes() for path in GOLDEN.rglob("*") if path.is_file()}
+    torn: dict[str, bytes] = {}
+    for number, (key, data) in enumerate(whole.items()):
+        made = Head(len(data), 700, f"{number:032x}")
+        torn |= {made.key(at): data[at * 700:(at + 1) * 700] for at in range(made.count)} if len(data) > 700 else {}
+        torn[key] = made.encode() if len(data) > 700 else data
+    assert listing(open_filesystem(Objects(torn), passphrase=PASSPHRASE)) == listing(open_filesystem(Objects(whole), passphrase=PASSPHRASE))
+    pack = next(key for key in whole if key.startswith("pack/") and len(whole[key]) > 100_000)
+    head = Head.decode(torn[pack])
+    assert head is not None
+    for wrong in (None, torn[head.key(3)][:-1], bytes(700)):
+        damaged = {key: data for key, data in torn.items() if key != head.key(3)} | ({head.key(3): wrong} if wrong else {})
+        with pytest.raises(Wrong, match=re.escape(pack)):
+            listing(open_filesystem(Objects(damaged), passphrase=PASSPHRASE))
 
 
 @pytest.mark.parametrize("seed", range(1, 9))
