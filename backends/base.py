@@ -103,6 +103,9 @@ class Backend(abc.ABC):
     def assume_create_only(self, holds: bool) -> None:  # noqa: B027 - where puts do not depend on it
         """Take it as known, from an earlier probe that the filesystem remembers: `capabilities` say so from now on."""
 
+    def assume_linearizable(self, holds: bool) -> None:  # noqa: B027 - most know it
+        """The same of S2 and S3, where `capabilities.linearizable` was None."""
+
     @property
     def keeps_state(self) -> bool:
         """Whether it wants a folder of its own on the local disk (see `start`)."""

@@ -47,7 +47,7 @@ class LocalBackend(Backend):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(create_only=self._create_only)
+        return Capabilities(create_only=self._create_only, linearizable=True)
 
     @property
     def location(self) -> str:

@@ -38,6 +38,8 @@ EXPECT_MIN_BYTES = 1 * MIB         # larger bodies wait for "100 Continue": a re
 READ_BACK_MAX_BYTES = 1 * MIB      # a create-only put that broke off is sent again up to this size; a taken key is then read back
 DEFAULT_REGION = "us-east-1"
 
+CONSISTENCY = {"linearizable": True, "eventual": False, "unknown": None}
+
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d{1,2}")
 _LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -52,6 +54,7 @@ _COMMON: dict[str, str] = {
     "sse": "server-side encryption of new objects: AES256, aws:kms or aws:kms:KEY-ID",
     "addressing": "auto, path (host/bucket) or virtual (bucket.host)",
     "payload-signing": "auto (plain HTTP only, not on loopback), on or off",
+    "consistency": "linearizable, eventual or unknown (then it is tried out where it matters): whether answers may be old",
     "upload-checksum": "auto, md5, crc32 or none: what the store checks uploads against",
 }
 
@@ -107,6 +110,7 @@ class S3Backend(Backend):
         self._signed = signing == "on" or (signing == "auto" and plain and not _LOOPBACK.fullmatch(url.host))
         self._checksum = options.choice("upload-checksum", CHECKSUMS)
         self._create_only: bool | None = None
+        self._linearizable = CONSISTENCY[options.choice("consistency", ("linearizable" if self.AWS else "unknown", *CONSISTENCY))]
         self._batch_delete = BATCH_DELETE          # 1 once the server has said that it cannot
         self._ranged_reads = True                  # False once it has answered a range with everything
         self._ca = ca_bundle(options.text("ssl-ca-path"))
@@ -139,7 +143,7 @@ class S3Backend(Backend):
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(
-            create_only=self._create_only, linearizable=True if self.AWS else None, batch_delete=self._batch_delete,
+            create_only=self._create_only, linearizable=self._linearizable, batch_delete=self._batch_delete,
             ranged_reads=self._ranged_reads, parallel_reads=PARALLEL, parallel_writes=PARALLEL, ideal_object_bytes=16 * MIB,
             largest_object_bytes=LARGEST_PUT_BYTES)
 
@@ -320,6 +324,9 @@ class S3Backend(Backend):
     def probe_create_only(self, rounds: int = PROBE_ROUNDS) -> bool:
         self._create_only = probe(lambda key, data: self._put(key, data, True), self.get, self.delete, secrets.token_hex(8), rounds)
         return self._create_only
+
+    def assume_linearizable(self, holds: bool) -> None:
+        self._linearizable = holds
 
     def assume_create_only(self, holds: bool) -> None:
         self._create_only = holds

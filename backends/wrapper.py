@@ -61,6 +61,9 @@ class Wrapper(Backend):
     def assume_create_only(self, holds: bool) -> None:
         self.inner.assume_create_only(holds)
 
+    def assume_linearizable(self, holds: bool) -> None:
+        self.inner.assume_linearizable(holds)
+
     def create(self) -> None:
         self.inner.create()
 

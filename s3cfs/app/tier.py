@@ -13,7 +13,8 @@ CHECK_ATTEMPTS = 5
 async def choose_tier(doors: Doors, remote: Remote, tip: Tip, sole_writer: bool) -> Tier:
     """Under which tier this filesystem is. The first mount finds out by trying; then the log says so, and all machines go by it.
 
-    Whether the store still keeps its promise is looked at each time, with one put. Unsupported when it does not.
+    Whether the store still keeps its promise is looked at each time, with one put. Unsupported when it does not, and where a store can
+    neither refuse to overwrite nor be believed, unless `sole_writer`: its owner vouches that nobody else writes.
     """
     if tip.n == 0:
         create_only = await remote.probe_create_only()
@@ -24,7 +25,19 @@ async def choose_tier(doors: Doors, remote: Remote, tip: Tip, sole_writer: bool)
             await _check_create_only(doors, remote, tip)
     if create_only:
         return Tier.T1
-    return Tier.SOLE if sole_writer else Tier.T2
+    holds = remote.capabilities.linearizable
+    if sole_writer:
+        if holds is None:
+            remote.backend.assume_linearizable(False)          # nobody has tried: what it does not show yet may be there
+        return Tier.SOLE
+    if holds is None:
+        holds = tip.info.get("tier") == Tier.T2 or await remote.probe_linearizable()
+        remote.backend.assume_linearizable(holds)
+    if not holds:
+        raise Unsupported("claim", "", f"{remote.location} can neither refuse to overwrite nor be relied on to show what was written last, "
+                          "so two machines that write would not notice one another. If this is the only one that ever does, mount with "
+                          "--sole-writer (docs/backends.md says what that means); reading needs --read-only")
+    return Tier.T2
 
 
 async def _check_create_only(doors: Doors, remote: Remote, tip: Tip) -> None:

@@ -97,6 +97,9 @@ def _rows(s: Mapping[str, Any], style: Style) -> Iterator[tuple[str, str]]:
     if store.get("last_error") and state in ("waiting", "store-away", "failed"):
         yield "last error", style.bad(one_line(str(store["last_error"])))
     yield from _by_kind(store.get("by_kind") or {})
+    for name, told in (store.get("layers") or {}).items():
+        shown = [f"{word.replace('_', ' ')} {_value(value)}" for word, value in told.items()]
+        yield one_line(f"layer {name}"), one_line(", ".join(shown))
 
 
 def _line(s: Mapping[str, Any], name: str) -> str:
@@ -115,6 +118,10 @@ def _by_kind(by_kind: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 rows.setdefault(kind, []).append(f"{_size(size)} {way}")
     for kind in sorted(rows):
         yield f"  {kind}", ", ".join(rows[kind])
+
+
+def _value(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _size(value: Any) -> str:

@@ -206,6 +206,9 @@ def test_ctl_and_umount(below: Below, capsys: pytest.CaptureFixture[str]):
     below.answer = {}
     for argv, op, args in ((["ctl", "flush", "/m"], "flush", {}), (["ctl", "drop-cache", "/m"], "drop-cache", {}),
                            (["ctl", "log-level", "/m", "debug"], "log-level", {"level": "debug"}),
+                           (["ctl", "layer", "/m"], "layer", {"layer": None, "changes": {}}),
+                           (["ctl", "layer", "/m", "lock", "a=1", "b=x=y", "c="], "layer",
+                            {"layer": "lock", "changes": {"a": "1", "b": "x=y", "c": ""}}),
                            (["umount", "/m"], "wait", {})):
         assert cli.main(argv) == 0
         assert below.asked[-1][:3] == ("/m.sock", op, args)
@@ -214,6 +217,22 @@ def test_ctl_and_umount(below: Below, capsys: pytest.CaptureFixture[str]):
     below.answer = KeyboardInterrupt()
     assert cli.main(["umount", "/m"]) == 8 == cli.umount_main(["/m"])
     assert "nothing is lost" in capsys.readouterr().err
+
+
+def test_ctl_layer_shows_the_settings(below: Below, capsys: pytest.CaptureFixture[str]):
+    below.answer = {"layers": {"lock": {"wait": "5", "mode": "strict"}, "shards": {}}}
+    assert cli.main(["ctl", "layer", "/m"]) == 0
+    assert capsys.readouterr().out == "lock: wait=5, mode=strict\nshards: no settings\n"
+    assert cli.main(["ctl", "layer", "--json", "/m", "lock", "wait=5"]) == 0
+    assert json.loads(capsys.readouterr().out) == below.answer
+    below.answer = {"layers": {}}
+    assert cli.main(["ctl", "layer", "/m"]) == 0
+    assert capsys.readouterr().out == "this store has no layers\n"
+    asked = len(below.asked)
+    for change in ("wait", "=5", ""):
+        assert cli.main(["ctl", "layer", "/m", "lock", change]) == ExitCode.USAGE
+        assert "SETTING=VALUE" in capsys.readouterr().err
+    assert len(below.asked) == asked
 
 
 def test_nothing_mounted(capsys: pytest.CaptureFixture[str], tmp_path: Path):
