@@ -63,12 +63,12 @@ def unlock(found: Superblock, settings: Settings, random: Randomness | None = No
             raise wrong from None
 
 
-def dump(settings: Settings, key: str) -> Mapping[str, Any]:
+def dump(settings: Settings, key: str, *, rows: bool = False) -> Mapping[str, Any]:
     """What one object says, for `s3cfs debug dump`. Superblocks need no key."""
     backend = impatient(open_store(settings, timeout_s=FIRST_TIMEOUT_S))
     try:
         backend.check()
         keyring = None if key.startswith("super/") else unlock(read_superblock(backend), settings)
-        return dump_object(backend, key, keyring)
+        return dump_object(backend, key, keyring, rows=rows)
     finally:
         backend.close()

@@ -10,34 +10,42 @@ from typing import Any
 import apsw
 
 from s3cfs.backends.base import Backend
+from s3cfs.backends.pieces import Head
 from s3cfs.errors import Damaged, UsageError
 from s3cfs.formats import chunk, pack, record, superblock
 from s3cfs.formats.checkpoint import decode_manifest, decode_part
 from s3cfs.formats.keys import KeyRing
-from s3cfs.ids import parse_checkpoint_key, parse_log_key, parse_pack_key
+from s3cfs.ids import parse_checkpoint_key, parse_log_key, parse_pack_key, parse_super_key
 
-_SUPER = re.compile(r"super/(\d{1,19})(?:\.\d{1,9})?")
-_CLAIM = re.compile(r"claim/[a-z0-9._-]+/(\d{1,10})-([0-9a-f]{16})")
+_CLAIM = re.compile(r"claim/[a-z0-9._-]+/\d{1,10}-[0-9a-f]{16}")
 _OPERATIONS = {apsw.SQLITE_INSERT: "insert", apsw.SQLITE_UPDATE: "update", apsw.SQLITE_DELETE: "delete"}
 
 
 def dump(backend: Backend, key: str, keyring: KeyRing | None, *, rows: bool = False) -> dict[str, Any]:
-    """What the object `key` holds, JSON-able. Superblocks and claims can be read without a key ring.
+    """What the object `key` holds, JSON-able. Superblocks can be read without a key ring.
 
     `rows`: every row of a changeset, not only how many of each table. NotFound, Damaged, NewerFormat; UsageError for a key that is none.
     """
-    if found := _SUPER.fullmatch(key):
-        return {"kind": "superblock", **_superblock(key, backend.get(key), int(found[1]))}
-    if found := _CLAIM.fullmatch(key):
-        text = backend.get(key)[:80].decode("ascii", "replace")
-        return {"key": key, "kind": "claim", "epoch": int(found[1]), "writer": found[2], "text": text}
+    if _is_one(parse_super_key, key):
+        data, pieces = _whole(backend, key)
+        return {"key": key, "size": len(data), **pieces, "kind": "superblock", **_superblock(key, data)}
     reader = next((read for parse, read in _READERS if _is_one(parse, key)), None)
     if reader is None:
         raise UsageError(f"{key}: no object of s3cfs has such a name")
     if keyring is None:
         raise UsageError(f"{key}: it is sealed, its keys are needed")
+    data, pieces = _whole(backend, key)
+    return {"key": key, "size": len(data), **pieces, **reader(key, data, keyring, rows)}
+
+
+def _whole(backend: Backend, key: str) -> tuple[bytes, dict[str, Any]]:
+    """The object, and where its pieces are if the store could not take it in one."""
     data = backend.get(key)
-    return {"key": key, "size": len(data), **reader(key, data, keyring, rows)}
+    head = Head.decode(data)
+    if head is None:
+        return data, {}
+    keys = [head.key(number) for number in range(head.count)]
+    return b"".join(map(backend.get, keys)), {"pieces": keys}
 
 
 def _is_one(parse: Callable[[str], Any], key: str) -> bool:
@@ -48,11 +56,11 @@ def _is_one(parse: Callable[[str], Any], key: str) -> bool:
     return True
 
 
-def _superblock(key: str, data: bytes, n: int) -> dict[str, Any]:
-    sb = superblock.decode(data, n)
+def _superblock(key: str, data: bytes) -> dict[str, Any]:
+    sb = superblock.decode(data, parse_super_key(key)[0])
     slots = [{"id": slot.id, "kind": slot.kind, "created_ns": slot.created_ns, "argon2": asdict(slot.argon2) if slot.argon2 else None}
              for slot in sb.slots]
-    return {"key": key, "size": len(data), "format": sb.version, "n": sb.n, "fs_id": sb.fs_id.hex(), "label": sb.label,
+    return {"format": sb.version, "n": sb.n, "fs_id": sb.fs_id.hex(), "label": sb.label,
             "plain": sb.plain, "chunk_min": sb.chunk_min, "chunk_avg": sb.chunk_avg, "chunk_max": sb.chunk_max,
             "created_ns": sb.created_ns, "slots": slots}
 
@@ -74,8 +82,22 @@ def _pack(key: str, data: bytes, keyring: KeyRing, _rows: bool) -> dict[str, Any
             "chunks": entries}
 
 
+def _parse_claim_key(key: str) -> None:
+    if not _CLAIM.fullmatch(key):
+        raise ValueError
+
+
+def _claim(_key: str, data: bytes, keyring: KeyRing, rows: bool) -> dict[str, Any]:
+    """It is a record that is in no history, of number 1."""
+    return {**_as_record(data, 1, keyring, rows), "kind": "claim"}
+
+
 def _record(key: str, data: bytes, keyring: KeyRing, rows: bool) -> dict[str, Any]:
-    found = record.decode(data, parse_log_key(key)[3], keyring.sealer("record", 0))
+    return _as_record(data, parse_log_key(key)[3], keyring, rows)
+
+
+def _as_record(data: bytes, n: int, keyring: KeyRing, rows: bool) -> dict[str, Any]:
+    found = record.decode(data, n, keyring.sealer("record", 0))
     return {"kind": "record", "hash": record.record_hash(data).hex(), "record": found.kind.value, "n": found.n, "epoch": found.epoch,
             "writer": found.writer, "prev": found.prev.hex(), "time_ns": found.time_ns, "info": found.info,
             "changeset_bytes": len(found.changeset), **_changes([found.changeset], rows)}
@@ -114,4 +136,4 @@ def _values(row: Any) -> list[Any] | None:
 
 
 _READERS: tuple[tuple[Callable[[str], Any], Callable[[str, bytes, KeyRing, bool], dict[str, Any]]], ...] = (
-    (parse_pack_key, _pack), (parse_log_key, _record), (parse_checkpoint_key, _checkpoint))
+    (parse_pack_key, _pack), (parse_log_key, _record), (parse_checkpoint_key, _checkpoint), (_parse_claim_key, _claim))

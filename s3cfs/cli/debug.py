@@ -29,6 +29,7 @@ def parser(prog: str) -> arguments.Parser:
     dump = actions.add_parser("dump", help="show one object, whatever its kind", description="Show one object, whatever its kind.")
     dump.add_argument("place", nargs="+", metavar="[URL] OBJECT", help="where the filesystem is, and the object's key")
     arguments.add_store(dump)
+    dump.add_argument("--rows", action="store_true", help="every row that a log record or a part of a checkpoint changes")
     dump.add_argument("--json", action="store_true", help="as JSON")
     return made
 
@@ -37,7 +38,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     args = parser(prog).parse(argv)
     url, key = locate(args.place)
     settings, _ = load(url, arguments.given(args), ask=arguments.asker())
-    shown = seam.app().dump(settings, key)
+    shown = seam.app().dump(settings, key, rows=args.rows)
     if args.json:
         print(json.dumps(shown, default=_text, indent=2))
     else:

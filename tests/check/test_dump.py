@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from s3cfs import ids
+from s3cfs.backends.pieces import Head
 from s3cfs.check.dump import dump
 from s3cfs.errors import Damaged, NotFound, UsageError
-from s3cfs.formats import superblock
+from s3cfs.formats import record, superblock
 from s3cfs.formats.keys import KeyRing
 from tests.formats.kit import DictStore, FixedRandomness, both_modes
 from tests.golden import make
@@ -61,8 +62,11 @@ def test_a_damaged_chunk_is_shown_not_hidden() -> None:
 def test_claims_and_what_is_none() -> None:
     objects, ring, expected = store()
     key = ids.claim_key(5, "0123456789abcdef")
-    objects.put(key, b"s3cfs claim\n")
-    assert dump(objects, key, None) == {"key": key, "kind": "claim", "epoch": 5, "writer": "0123456789abcdef", "text": "s3cfs claim\n"}
+    info = {"by": {"host": "somewhere"}}
+    made = record.Record(record.Kind.CLAIM, 1, 5, "0123456789abcdef", ids.ZERO_HASH, 7, info)
+    objects.put(key, record.encode(made, ring.sealer("record", 5)))
+    shown = dump(objects, key, ring)
+    assert (shown["kind"], shown["record"], shown["epoch"], shown["writer"], shown["info"]) == ("claim", "claim", 5, made.writer, info)
     for wrong in ("", "super/x", "pack/00/1-00", "log/main/1", "other/1", "checkpoint/main/1/x"):
         with pytest.raises(UsageError, match="no object"):
             dump(objects, wrong, ring)
@@ -70,6 +74,17 @@ def test_claims_and_what_is_none() -> None:
         dump(objects, "super/2", None)
     with pytest.raises(UsageError, match="keys are needed"):
         dump(objects, expected["pack"]["key"], None)
+
+
+def test_an_object_in_pieces_is_shown_as_one() -> None:
+    objects, ring, expected = store()
+    whole = {key: dump(objects, key, ring) for key in (expected["pack"]["key"], "super/1")}
+    for number, (key, shown) in enumerate(whole.items()):
+        data, head = objects.objects[key], Head(shown["size"], 100, f"{number:032x}")
+        objects.objects[key] = head.encode()
+        objects.objects |= {head.key(at): data[at * 100:(at + 1) * 100] for at in range(head.count)}
+        found = dump(objects, key, ring)
+        assert found.pop("pieces") == [head.key(at) for at in range(head.count)] and found == shown
 
 
 def test_objects_under_one_anothers_names() -> None:

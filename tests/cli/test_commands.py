@@ -273,12 +273,12 @@ def test_stat(below: Below, capsys: pytest.CaptureFixture[str]):
 def test_dump(below: Below, capsys: pytest.CaptureFixture[str]):
     below.answer = {"kind": "pack", "entries": [{"id": b"\x01\x02", "name": "a\x1b[2Jb"}], "empty": []}
     assert cli.main(["debug", "dump", "s3c://h/bucket/log/x/super/1"]) == 0
-    settings, key = below.asked[-1]
-    assert (settings.url, key) == ("s3c://h/bucket/log/x", "super/1")
+    settings, key, rows = below.asked[-1]
+    assert (settings.url, key, rows) == ("s3c://h/bucket/log/x", "super/1", {"rows": False})
     out = capsys.readouterr().out
     assert "id: 0102" in out and "\x1b" not in out
-    assert cli.main(["debug", "dump", "--json", URL, "pack/aa/1-bb"]) == 0
-    assert json.loads(capsys.readouterr().out)["kind"] == "pack" and below.asked[-1][1] == "pack/aa/1-bb"
+    assert cli.main(["debug", "dump", "--json", "--rows", URL, "pack/aa/1-bb"]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "pack" and below.asked[-1][1:] == ("pack/aa/1-bb", {"rows": True})
 
 
 @pytest.mark.parametrize("name", commands.COMMANDS)
