@@ -13,6 +13,7 @@ Event-loop thread only, but for decoding: sealed pieces above INLINE_BYTES are r
 """
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,7 +22,7 @@ from typing import Any, Protocol
 import trio
 
 from s3cfs.blocks.cache import PackCache
-from s3cfs.blocks.fetch import Fetcher, ReadStats
+from s3cfs.blocks.fetch import Fetcher, ReadStats, Source
 from s3cfs.blocks.handles import PAUSE_S, TRIES, Handle, read_fully
 from s3cfs.blocks.journal import ClosedPack, Journal
 from s3cfs.doors import DiskFile, Doors
@@ -90,7 +91,7 @@ class BlockStore:
         self._decoded_limit = bounds.decoded_cache_bytes if decoded_bytes is None else decoded_bytes
         self.decoded_bytes = 0
         self._flights: dict[int, _Flight] = {}
-        self._packs: OrderedDict[int, tuple[PackName, int]] = OrderedDict()      # names never change once they are given
+        self._packs: OrderedDict[int, Source] = OrderedDict()                 # where packs lie in the store: that never changes
         self._ahead: dict[int, None] = {}                                        # chunks read-ahead is at
         self._ahead_limit = bounds.readahead_max_bytes if readahead_bytes is None else readahead_bytes
         self._ahead_bytes = 0
@@ -188,7 +189,7 @@ class BlockStore:
                 sealed: bytes | None = self._journal.read(chunk.pack, chunk.off, chunk.clen)
             else:
                 known = self._packs.get(chunk.pack)      # of a pack not met yet the long way asks for the name, once
-                sealed = self._cache.read(known[0], chunk.off, chunk.clen) if known else None
+                sealed = self._cache.read(known.name, chunk.off, chunk.clen) if known else None
             if sealed is None:
                 return None
             data = self._codec.decode(chunk.hash, sealed, chunk.len)
@@ -215,7 +216,7 @@ class BlockStore:
                 flight.urgent = True
                 known = self._packs.get(chunk.pack)
                 if known is not None:
-                    self._fetcher.promote(known[0], chunk.off, chunk.clen)
+                    self._fetcher.promote(known.name, chunk.off, chunk.clen)
             await flight.done.wait()
             if flight.data is not None:
                 self.stats.hits += urgent and not first
@@ -248,8 +249,9 @@ class BlockStore:
                     data = await self._local(place, self._journal.lease(place.pack), self._journal.give_back, flight)
                     self._finds.whole(place)
                 else:
-                    name, size = await self._name(place)
-                    data = await self._stored(place, name, size, flight, fresh)
+                    source = await self._source(place)
+                    name = source.name
+                    data = await self._stored(place, source, flight, fresh)
                 if problem is not None:
                     self.stats.healed += 1
                     log.warning("%s: %s; whole at the second try", _what(place, name), problem)
@@ -281,11 +283,11 @@ class BlockStore:
                 how = "store unreachable" if error.retryable else "the store refuses"
                 raise DataError(f"{_what(place, name)}: {how}: {error}") from error
 
-    async def _stored(self, chunk: Chunk, name: PackName, size: int, flight: _Flight, fresh: bool) -> bytes:
-        handle = None if fresh else self._cache.lease(name, chunk.off, chunk.clen)
+    async def _stored(self, chunk: Chunk, source: Source, flight: _Flight, fresh: bool) -> bytes:
+        handle = None if fresh else self._cache.lease(source.name, chunk.off, chunk.clen)
         if handle is not None:
             return await self._local(chunk, handle, self._cache.give_back, flight)
-        sealed = await self._fetcher.get(name, size, chunk.off, chunk.clen, flight.asked, urgent=flight.urgent, fresh=fresh)
+        sealed = await self._fetcher.get(source, chunk.off, chunk.clen, flight.asked, urgent=flight.urgent, fresh=fresh)
         self.stats.misses += flight.urgent
         if chunk.clen <= INLINE_BYTES and chunk.len <= INLINE_PLAIN_BYTES:
             data = self._codec.decode(chunk.hash, sealed, chunk.len)
@@ -306,17 +308,20 @@ class BlockStore:
     def _open_in_thread(self, file: DiskFile, chunk: Chunk) -> bytes:
         return self._codec.decode(chunk.hash, read_fully(file, chunk.clen, chunk.off), chunk.len)
 
-    async def _name(self, chunk: Chunk) -> tuple[PackName, int]:
+    async def _source(self, chunk: Chunk) -> Source:
         known = self._packs.get(chunk.pack)
-        if known is None:
+        if known is not None:
+            return known
+        try:
             pack = await self._pack_of(chunk.pack)
-            if pack is None or pack.name is None:
-                raise NotFound("get", f"pack {chunk.pack}", "it is not in the journal, and was never given a name")
-            known = self._remember(pack.id, pack.name, pack.size)
-        return known
+        except Damaged as error:                         # its row may have gone, when its chunks moved
+            raise NotFound("get", f"pack {chunk.pack}", str(error)) from None
+        if pack is None or pack.name is None:
+            raise NotFound("get", f"pack {chunk.pack}", "it is not in the journal, and was never given a name")
+        return self._remember(pack, pack.name)
 
-    def _remember(self, pack_id: int, name: PackName, size: int) -> tuple[PackName, int]:
-        known = self._packs[pack_id] = (name, size)
+    def _remember(self, pack: Pack, name: PackName) -> Source:
+        known = self._packs[pack.id] = Source(name, pack.size, pack.key, pack.base)
         if len(self._packs) > NAMES_MAX:
             self._packs.popitem(last=False)
         return known
@@ -371,10 +376,10 @@ class BlockStore:
             if decode:
                 await self._fly(chunk, urgent=False)
             elif not self._journal.has(chunk.pack):
-                name, size = await self._name(chunk)
-                if not self._cache.covers(name, chunk.off, chunk.clen):
+                source = await self._source(chunk)
+                if not self._cache.covers(source.name, chunk.off, chunk.clen):
                     with self._fetcher.asking() as asked:
-                        await self._fetcher.get(name, size, chunk.off, chunk.clen, asked, urgent=False)
+                        await self._fetcher.get(source, chunk.off, chunk.clen, asked, urgent=False)
         except (S3cfsError, OSError) as error:
             log.debug("read-ahead of chunk %s: %s", chunk.id, error)
         finally:
@@ -386,9 +391,12 @@ class BlockStore:
     async def uploaded(self, pack: ClosedPack) -> None:
         """The pack is in the store and its commit too, and the database says so: its file becomes part of the cache."""
         if self._journal.has(pack.pack_id):
-            self._remember(pack.pack_id, pack.name, pack.size)
             self._cache.adopt(pack.name, self._journal.path(pack.pack_id), pack.size)
             self._journal.forget(pack.pack_id)
+            with contextlib.suppress(Damaged):           # its row went with the last of its chunks
+                row = await self._pack_of(pack.pack_id)
+                if row is not None:
+                    self._remember(row, pack.name)
             await self._cache.trim()
 
 

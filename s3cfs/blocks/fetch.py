@@ -1,4 +1,4 @@
-"""Ranged GETs of packs: aligned, merged, a few at a time, urgent ones first.
+"""Ranged GETs of packs, be they objects or riders in a record's: aligned, merged, a few at a time, urgent ones first.
 
 A reader asks for a range with `get`. The range becomes a want in one queue; whenever a slot is free the oldest urgent want (else the oldest
 of read-ahead) is taken together with the wants near it in the same pack, as one GET of at most `fetch_max_bytes`. Wants join a GET under
@@ -27,7 +27,7 @@ import trio
 from s3cfs.blocks.cache import PackCache
 from s3cfs.doors import Clock
 from s3cfs.errors import Damaged, S3cfsError, StoreError, Temporary
-from s3cfs.ids import PackName, pack_key
+from s3cfs.ids import PackName
 from s3cfs.limits import DEFAULTS, Limits
 from s3cfs.remote import Remote
 
@@ -52,9 +52,19 @@ class ReadStats:
     bad: int = 0                   # damaged or missing in the store
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A pack in the store: an object of its own, or `size` bytes from `base` of a record's."""
+
+    name: PackName
+    size: int
+    key: str
+    base: int
+
+
 @dataclass(slots=True, eq=False)
 class _Fetch:
-    name: PackName
+    pack: Source
     start: int
     end: int
     done: trio.Event = field(default_factory=trio.Event)
@@ -65,8 +75,7 @@ class _Fetch:
 
 @dataclass(slots=True, eq=False)
 class _Want:
-    name: PackName
-    pack_size: int
+    pack: Source
     start: int
     end: int
     urgent: bool
@@ -103,7 +112,7 @@ class Fetcher:
         """Nothing is fetched any more; who waits gets an error."""
         self._nursery = None
         for want in self._queue:
-            want.fetch = _Fetch(want.name, want.start, want.end, error=_stopped(want.name))
+            want.fetch = _Fetch(want.pack, want.start, want.end, error=_stopped(want.pack))
             want.fetch.done.set()
             want.started.set()
         self._queue.clear()
@@ -131,31 +140,31 @@ class Fetcher:
     def busy(self) -> int:
         return self._busy + len(self._queue)
 
-    async def get(self, name: PackName, pack_size: int, offset: int, size: int, asked: float, *, urgent: bool = True,
+    async def get(self, pack: Source, offset: int, size: int, asked: float, *, urgent: bool = True,
                   fresh: bool = False) -> memoryview:
         """These sealed bytes of the pack, from the store. `fresh`: from a request begun after this call, whatever is under way. `asked`:
         see `asking`.
 
         Raises what Remote raises, and Damaged when the object is shorter than it should be.
         """
-        joined = None if fresh else self._covering(name, offset, offset + size)
-        fetch = joined or await self._started(self._want(name, pack_size, offset, size, urgent, fresh), asked)
-        await self._wait(fetch.done, name, asked)
+        joined = None if fresh else self._covering(pack.name, offset, offset + size)
+        fetch = joined or await self._started(self._want(pack, offset, size, urgent, fresh), asked)
+        await self._wait(fetch.done, pack, asked)
         if joined and isinstance(joined.error, StoreError) and joined.error.retryable:        # its patience is not ours
-            fetch = await self._started(self._want(name, pack_size, offset, size, urgent, fresh), asked)
-            await self._wait(fetch.done, name, asked)
+            fetch = await self._started(self._want(pack, offset, size, urgent, fresh), asked)
+            await self._wait(fetch.done, pack, asked)
         if fetch.error is not None:
             raise copy.copy(fetch.error)                 # each waiter its own: a traceback is not to be shared
         assert fetch.data is not None
         data = fetch.data[offset - fetch.start:offset - fetch.start + size]
         if len(data) != size:
-            raise Damaged(f"{pack_key(name)} ends before byte {offset + size}")
+            raise Damaged(f"{pack.key} ends before byte {pack.base + offset + size}")
         return data
 
     async def _started(self, want: _Want, asked: float) -> _Fetch:
         want.waiters += 1
         try:
-            await self._wait(want.started, want.name, asked)
+            await self._wait(want.started, want.pack, asked)
         finally:
             want.waiters -= 1
             if want.waiters == 0 and want.fetch is None:
@@ -163,12 +172,12 @@ class Fetcher:
         assert want.fetch is not None
         return want.fetch
 
-    async def _wait(self, event: trio.Event, name: PackName, asked: float) -> None:
+    async def _wait(self, event: trio.Event, pack: Source, asked: float) -> None:
         while not event.is_set():
             since = max(asked, self._answered)
             left = since + self._deadline_s - self._now()
             if left <= 0 and max(self._failed, self._remote.last_retry) >= since:
-                raise Temporary("get", pack_key(name), f"the store has not answered for {self._deadline_s:.0f} s")
+                raise Temporary("get", pack.key, f"the store has not answered for {self._deadline_s:.0f} s")
             with trio.move_on_after(min(left, LOOK_S) if left > 0 else LOOK_S) as scope:
                 await event.wait()
             if scope.cancelled_caught:
@@ -177,7 +186,7 @@ class Fetcher:
     def promote(self, name: PackName, offset: int, size: int) -> None:
         """Somebody waits now for what was wanted for later."""
         for want in self._queue:
-            if want.name == name and want.start <= offset and offset + size <= want.end and not want.urgent:
+            if want.pack.name == name and want.start <= offset and offset + size <= want.end and not want.urgent:
                 want.urgent = True
                 self._pump_soon()
 
@@ -189,18 +198,18 @@ class Fetcher:
                 return fetch
         return None
 
-    def _want(self, name: PackName, pack_size: int, offset: int, size: int, urgent: bool, fresh: bool) -> _Want:
+    def _want(self, pack: Source, offset: int, size: int, urgent: bool, fresh: bool) -> _Want:
         if self._nursery is None:
-            raise _stopped(name)
+            raise _stopped(pack)
         start = offset - offset % self._align
-        end = min(-(-(offset + size) // self._align) * self._align, max(pack_size, offset + size))
+        end = min(-(-(offset + size) // self._align) * self._align, max(pack.size, offset + size))
         for want in self._queue:
-            if want.name == name and want.start <= start and end <= want.end:      # also if fresh: it has not begun
+            if want.pack == pack and want.start <= start and end <= want.end:      # also if fresh: it has not begun
                 if urgent and not want.urgent:
                     want.urgent = True
                     self._pump_soon()                    # slots that are kept from read-ahead may be free
                 return want
-        want = _Want(name, pack_size, start, end, urgent, fresh)
+        want = _Want(pack, start, end, urgent, fresh)
         self._queue.append(want)
         self._pump_soon()
         return want
@@ -226,14 +235,14 @@ class Fetcher:
                 self._queue.remove(want)
                 want.fetch = fetch
                 want.started.set()
-            self._running.setdefault(fetch.name, []).append(fetch)
+            self._running.setdefault(fetch.pack.name, []).append(fetch)
             self._busy += 1
             self._nursery.start_soon(self._run, fetch)
 
     def _merge(self, first: _Want) -> tuple[_Fetch, list[_Want]]:
         """`first` and what lies near it in its pack. What is not urgent does not make an urgent one much longer."""
         start, end, group = first.start, first.end, [first]
-        others = [want for want in self._queue if want.name == first.name and want is not first]
+        others = [want for want in self._queue if want.pack == first.pack and want is not first]
         grown = True
         while grown and others:
             grown = False
@@ -246,33 +255,33 @@ class Fetcher:
                     others.remove(want)
         if first.urgent:
             start, end = self._neighbourhood(first, start, end)
-        return _Fetch(first.name, start, end), group
+        return _Fetch(first.pack, start, end), group
 
     def _neighbourhood(self, first: _Want, start: int, end: int) -> tuple[int, int]:
         now = self._clock.monotonic()
-        before = self._recent.pop(first.name, None)
-        self._recent[first.name] = now
+        before = self._recent.pop(first.pack.name, None)
+        self._recent[first.pack.name] = now
         if len(self._recent) > RECENT_PACKS:
             self._recent.popitem(last=False)
         if before is None or now - before > NEIGHBOUR_S or end - start >= self._limits.neighbourhood_bytes:
             return start, end
         spare = self._limits.neighbourhood_bytes - (end - start)
         low = max(0, start - spare // 4 // self._align * self._align)      # mostly forward: that is how files are read
-        high = max(end, min(low + self._limits.neighbourhood_bytes, first.pack_size))
-        while low < start and self._cache.covers(first.name, low, self._align):
+        high = max(end, min(low + self._limits.neighbourhood_bytes, first.pack.size))
+        while low < start and self._cache.covers(first.pack.name, low, self._align):
             low += self._align
         while high > end:
             block = (high - 1) // self._align * self._align
-            if block < end or not self._cache.covers(first.name, block, high - block):
+            if block < end or not self._cache.covers(first.pack.name, block, high - block):
                 break
             high = block
         return low, high
 
     async def _run(self, fetch: _Fetch) -> None:
-        running = self._running[fetch.name]
+        running = self._running[fetch.pack.name]
         try:
             try:
-                data = await self._remote.get(pack_key(fetch.name), fetch.start, fetch.end - fetch.start)
+                data = await self._remote.get(fetch.pack.key, fetch.pack.base + fetch.start, fetch.end - fetch.start)
                 fetch.data = memoryview(data)
                 self._stats.fetches += 1
                 self._stats.fetched_bytes += len(data)
@@ -284,19 +293,19 @@ class Fetcher:
                 else:
                     self._answered = self._now()
                 if fetch.data is None:
-                    fetch.error = fetch.error or _stopped(fetch.name)
+                    fetch.error = fetch.error or _stopped(fetch.pack)
                     running.remove(fetch)                # whoever asks next tries anew
                 fetch.done.set()
             if fetch.data:
-                await self._cache.store(fetch.name, fetch.start, fetch.data)
+                await self._cache.store(fetch.pack.name, fetch.start, fetch.data)
         finally:
             if fetch in running:
                 running.remove(fetch)
-            if not running and self._running.get(fetch.name) is running:
-                del self._running[fetch.name]
+            if not running and self._running.get(fetch.pack.name) is running:
+                del self._running[fetch.pack.name]
             self._busy -= 1
             self._pump()
 
 
-def _stopped(name: PackName) -> StoreError:
-    return StoreError("get", pack_key(name), "the mount is ending")
+def _stopped(pack: Source) -> StoreError:
+    return StoreError("get", pack.key, "the mount is ending")

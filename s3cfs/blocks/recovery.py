@@ -20,7 +20,7 @@ from s3cfs.formats import pack as packs
 from s3cfs.formats.chunk import ChunkCodec
 from s3cfs.formats.pack import HEADER_BYTES, RANDOM_BYTES, PackEntry, PackHasher
 from s3cfs.formats.seal import Sealer
-from s3cfs.ids import PackName, pack_key, pack_name
+from s3cfs.ids import PackName, pack_name
 from s3cfs.meta import Meta
 from s3cfs.remote import Remote
 
@@ -71,7 +71,7 @@ async def recover(doors: Doors, meta: Meta, journal: Journal, remote: Remote, co
     for number in found.missing:
         name = closed[number][0]
         try:
-            await remote.stat(pack_key(name))
+            await remote.stat(rows[number].key)
         except NotFound:
             log.error("pack %s is neither in the journal nor in the store", name)
             for chunk in await meta.chunks_of(number):

@@ -4,12 +4,14 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from s3cfs.check.problems import Problem, Repair, Severity
 from s3cfs.doors import Disk, Doors
 from s3cfs.errors import S3cfsError
 from s3cfs.formats.checkpoint import Manifest
 from s3cfs.formats.keys import KeyRing
+from s3cfs.ids import PackName
 from s3cfs.meta import Meta
 from s3cfs.remote import Remote
 
@@ -18,6 +20,15 @@ Progress = Callable[[str, int, int | None, str], None]        # what, done, of h
 GIVEN_UP = "fsck/given-up"                                    # in fsmeta: keys of damaged objects that are not needed any more
 GIVEN_UP_MAX = 1000
 RANGES_MAX = 20_000                                           # of files that are hit, named in one run
+
+
+class Rider(NamedTuple):
+    """A pack in a record's object."""
+
+    name: PackName
+    key: str                           # of the record
+    base: int
+    size: int                          # bytes
 
 
 @dataclass(slots=True)
@@ -34,6 +45,8 @@ class Context:
     unreadable: S3cfsError | None = None                      # why `meta` is None
     # left by checks
     checkpoints: list[Manifest] = field(default_factory=list)     # those that are whole, newest first
+    records: dict[str, int] = field(default_factory=dict)         # key -> size of every object of the log
+    riders: list[Rider] = field(default_factory=list)             # packs in them
     counts: dict[str, int] = field(default_factory=dict)          # what was looked at
     ranges_left: int = field(default_factory=lambda: RANGES_MAX)
 

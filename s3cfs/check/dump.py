@@ -15,7 +15,7 @@ from s3cfs.errors import Damaged, UsageError
 from s3cfs.formats import chunk, pack, record, superblock
 from s3cfs.formats.checkpoint import decode_manifest, decode_part
 from s3cfs.formats.keys import KeyRing
-from s3cfs.ids import parse_checkpoint_key, parse_log_key, parse_pack_key, parse_super_key
+from s3cfs.ids import pack_key, parse_checkpoint_key, parse_log_key, parse_pack_key, parse_super_key
 
 _CLAIM = re.compile(r"claim/[a-z0-9._-]+/\d{1,10}-[0-9a-f]{16}")
 _OPERATIONS = {apsw.SQLITE_INSERT: "insert", apsw.SQLITE_UPDATE: "update", apsw.SQLITE_DELETE: "delete"}
@@ -100,7 +100,14 @@ def _as_record(data: bytes, n: int, keyring: KeyRing, rows: bool) -> dict[str, A
     found = record.decode(data, n, keyring.sealer("record", 0))
     return {"kind": "record", "hash": record.record_hash(data).hex(), "record": found.kind.value, "n": found.n, "epoch": found.epoch,
             "writer": found.writer, "prev": found.prev.hex(), "time_ns": found.time_ns, "info": found.info,
-            "changeset_bytes": len(found.changeset), **_changes([found.changeset], rows)}
+            "changeset_bytes": len(found.changeset),
+            "riders": [_rider(rider, base, data[base:base + rider.size]) for rider, base in found.bases()],
+            **_changes([found.changeset], rows)}
+
+
+def _rider(rider: record.Rider, base: int, data: bytes) -> dict[str, Any]:
+    return {"pack": rider.pack, "name": rider.name, "offset": base, "size": rider.size,
+            "name_matches": pack.verify_name(pack_key(rider.name), data)}
 
 
 def _checkpoint(key: str, data: bytes, keyring: KeyRing, rows: bool) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import trio
 
 from s3cfs import ids, limits
-from s3cfs.check.context import Context
+from s3cfs.check.context import Context, Rider
 from s3cfs.check.problems import Problem, Severity
 from s3cfs.check.repairs import Supersede
 from s3cfs.errors import Damaged, NewerFormat, ObjectMissing
@@ -45,6 +45,7 @@ class Link:
 async def history(ctx: Context) -> AsyncGenerator[Problem, None]:
     places: dict[str, tuple[int, str, int]] = {}
     for info in await ctx.remote.list(LOG):
+        ctx.records[info.key] = info.size
         try:
             branch, epoch, nonce, n = ids.parse_log_key(info.key)
         except ValueError:
@@ -88,6 +89,7 @@ async def _read(ctx: Context, places: dict[str, tuple[int, str, int]]) -> dict[s
                 found, data = await read_record(ctx.remote, key, sealer)
                 seen[key] = Seen(key, (epoch, nonce), n, record.record_hash(data), found.prev, str(found.info.get("prev_key", "")),
                                  int(found.info.get("skips", 0)))
+                ctx.riders += [Rider(rider.name, key, base, rider.size) for rider, base in found.bases()]
             except ObjectMissing:
                 pass                                                     # listed, and gone: the walk says so if it matters
             except (Damaged, NewerFormat) as error:

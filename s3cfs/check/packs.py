@@ -2,7 +2,8 @@
 
 Quick costs one listing (a request per 1,000 objects, where asking for each would be a request per object) and finds what is absent or
 of another size. Full downloads every pack, a few at a time, and opens every chunk. What seems wrong is looked at twice, since
-networks and listings err too. Packs that no row names are notes: a crash leaves them, and a later sweep removes them.
+networks and listings err too. A pack that rides in a record is looked at there. Packs that no row names are notes: a crash leaves
+them, and a later sweep removes them.
 """
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import trio
 
 from s3cfs import ids
 from s3cfs.blocks.handles import read_fully
-from s3cfs.check.context import Context
+from s3cfs.check.context import Context, Rider
 from s3cfs.check.examine import Findings, chunk_trouble, examine
 from s3cfs.check.problems import Problem, Range, Severity
 from s3cfs.check.repairs import RewritePack
@@ -70,7 +71,7 @@ async def packs(ctx: Context) -> AsyncGenerator[Problem, None]:
             for suspect in suspects:
                 for problem in _problems(ctx, suspect, where):
                     yield problem
-    known = {pack_key(pack.name) for pack in rows if pack.name is not None}
+    known = {pack.key for pack in rows if pack.name is not None}
     strays = sorted(stored.keys() - known)
     for key in strays[:ORPHANS_NAMED]:
         what = "no file needs it (a crash leaves such packs, and so do repairs)" if is_pack(key) else "nothing of s3cfs has such a name"
@@ -112,13 +113,14 @@ async def _look_at(ctx: Context, pack: Pack, rows: Sequence[Chunk], stored: dict
     ctx.count("chunks", len(rows))
     if pack.name is None:
         return await _look_at_open(ctx, pack, rows, journal)
-    key = pack_key(pack.name)
-    size = stored.get(key)
+    size = (stored if pack.record is None else ctx.records).get(pack.key)
     if size is None:
         try:
-            size = (await ctx.remote.stat(key)).size             # a listing may lag behind
+            size = (await ctx.remote.stat(pack.key)).size        # a listing may lag behind
         except NotFound:
             return await _look_at_unsent(ctx, pack, pack.name, rows, journal)
+    if pack.record is not None:
+        size = min(max(0, size - pack.base), pack.size)
     marked = [row for row in rows if ctx.meta is not None and row.id in ctx.meta.bad_chunks()]
     if not ctx.full:
         if size == pack.size:
@@ -128,9 +130,10 @@ async def _look_at(ctx: Context, pack: Pack, rows: Sequence[Chunk], stored: dict
         return Suspect(pack, "damaged", [f"it has {size} bytes, not {pack.size}"], beyond, rows)
     if size > TOO_LARGE_BYTES:
         return _all(pack, "damaged", f"it has {size} bytes, not {pack.size}", rows)
-    findings = await _download(ctx, pack.name, key, rows)
+    place = Rider(pack.name, pack.key, pack.base, pack.size) if pack.record is not None else None
+    findings = await _download(ctx, pack.name, place, rows)
     if findings is not None and not findings.clean:
-        findings = await _download(ctx, pack.name, key, rows)    # was it the store, or the way?
+        findings = await _download(ctx, pack.name, place, rows)  # was it the store, or the way?
     if findings is None:
         return _all(pack, "missing", "it is not in the store", rows)
     if findings.clean and marked:
@@ -138,13 +141,17 @@ async def _look_at(ctx: Context, pack: Pack, rows: Sequence[Chunk], stored: dict
     return None if findings.clean else Suspect(pack, "damaged", findings.object, findings.bad, rows)
 
 
-async def _download(ctx: Context, name: PackName, key: str, rows: Sequence[Chunk] | None) -> Findings | None:
+async def _download(ctx: Context, name: PackName, rider: Rider | None, rows: Sequence[Chunk] | None) -> Findings | None:
+    """`rider`: where it is, when it is no object."""
     try:
-        data = await ctx.remote.get(key)
+        if rider is None:
+            data = await ctx.remote.get(pack_key(name))
+        else:
+            data = await ctx.remote.get(rider.key, rider.base, rider.size)
     except NotFound:
         return None
     ctx.count("bytes", len(data))
-    return await ctx.doors.threads.run(examine, data, name, key, rows, ctx.keyring)
+    return await ctx.doors.threads.run(examine, data, name, pack_key(name), rows, ctx.keyring)
 
 
 async def _look_at_unsent(ctx: Context, pack: Pack, name: PackName, rows: Sequence[Chunk], journal: dict[int, int]) -> Suspect | None:
@@ -221,11 +228,12 @@ def _problems(ctx: Context, suspect: Suspect, where: dict[int, list[Hit]]) -> It
     """First the pack, then each range of each file that is hit, then chunks that no file uses."""
     pack = suspect.pack
     repair = RewritePack(pack.id)
-    place = pack_key(pack.name) if pack.name is not None else f"{JOURNAL}/{pack.id}.pack"
+    place = pack.key if pack.name is not None else f"{JOURNAL}/{pack.id}.pack"
+    called = place if pack.record is None or pack.name is None else f"{pack_key(pack.name)} in {pack.record}"
     short = pack.name[:pack.name.index("-") + 9] + "…" if pack.name is not None else str(pack.id)
     for text in suspect.object[:5]:
         rest = "" if suspect.bad else f"; its {len(suspect.rows)} chunks are whole, no file is hit" if suspect.rows else "; no file is hit"
-        yield Problem(NAME, f"pack {place}: {suspect.word}: {text}{rest}", object=place, repair=repair)
+        yield Problem(NAME, f"pack {called}: {suspect.word}: {text}{rest}", object=place, repair=repair)
     unused: list[str] = []
     unlisted = 0
     for row in sorted((row for row in suspect.rows if row.id in suspect.bad), key=lambda row: _first(where.get(row.id, []))):
@@ -252,24 +260,27 @@ def _first(found: Sequence[Hit]) -> tuple[str, int]:
 
 async def _without_rows(ctx: Context, stored: dict[str, int]) -> AsyncGenerator[Problem, None]:
     """The metadata cannot be read: what can be said of the packs alone."""
-    keys = sorted(key for key, size in stored.items() if is_pack(key) and size <= TOO_LARGE_BYTES)
     if not ctx.full:
         return
-    done = 0
-    for at in range(0, len(keys), WINDOW):
-        found: dict[str, Findings | None] = {}
+    where: dict[PackName, Rider | None] = {PackName(key.rpartition("/")[2]): None for key, size in sorted(stored.items())
+                                           if is_pack(key) and size <= TOO_LARGE_BYTES}
+    where.update((rider.name, rider) for rider in ctx.riders)
+    names = list(where)
+    for at in range(0, len(names), WINDOW):
+        found: dict[PackName, Findings | None] = {}
         limit = trio.CapacityLimiter(AT_ONCE)
 
-        async def one(key: str, found: dict[str, Findings | None] = found, limit: trio.CapacityLimiter = limit) -> None:
+        async def one(name: PackName, found: dict[PackName, Findings | None] = found, limit: trio.CapacityLimiter = limit) -> None:
             async with limit:
-                found[key] = await _download(ctx, PackName(key.rpartition("/")[2]), key, None)
+                found[name] = await _download(ctx, name, where[name], None)
 
         async with trio.open_nursery() as nursery:
-            for key in keys[at:at + WINDOW]:
-                nursery.start_soon(one, key)
-        done += sum(stored[key] for key in keys[at:at + WINDOW])
-        ctx.progress("reading packs", done, sum(stored.values()), "bytes")
-        for key, findings in sorted(found.items()):
+            for name in names[at:at + WINDOW]:
+                nursery.start_soon(one, name)
+        ctx.progress("reading packs", min(at + WINDOW, len(names)), len(names), "packs")
+        for name, findings in sorted(found.items()):
+            rider = where[name]
+            key = rider.key if rider is not None else pack_key(name)
             if findings is not None and not findings.clean:
                 yield Problem(NAME, f"pack {key}: damaged: {(findings.object or ['chunks in it'])[0]} ({findings.intact} chunks are whole, "
                               f"{len(findings.bad)} are not)", object=key)

@@ -115,7 +115,7 @@ async def _stored(shop: Workshop, pack: Pack) -> bytes:
     if pack.name is None:
         return b""
     try:
-        return await shop.remote.get(pack_key(pack.name), 0, pack.size)
+        return await shop.remote.get(pack.key, pack.base, pack.size)
     except NotFound:
         return b""
 
@@ -146,7 +146,7 @@ async def _is_whole(shop: Workshop, row: Chunk) -> bool:
         pack = await shop.meta.pack(row.pack)
         if await _local(shop, pack, row) is not None:
             return True
-        return pack.name is not None and await _opens(shop, await shop.remote.get(pack_key(pack.name), row.off, row.clen), row)
+        return pack.name is not None and await _opens(shop, await shop.remote.get(pack.key, pack.base + row.off, row.clen), row)
     except (Damaged, NotFound):
         return False
 

@@ -5,7 +5,8 @@
 
 aad = header | "checkpoint part" | commit u64, or header | "checkpoint manifest" (the commit is in the JSON).
 The manifest holds each part's hash, so order and set of parts are
-bound by it; and the hash of the log record that made the commit, so a checkpoint is tied to one history.
+bound by it; and the hash of the log record that made the commit, so a checkpoint is tied to one history. It says which packs ride in
+records (record.py), and where: no row does.
 """
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from s3cfs.formats.seal import Sealer, Seals
 
 LEVEL = 3
 PARTS_MAX = 1_000_000
+RIDING_MAX = 1_000_000
 _LENGTHS = struct.Struct("<II")
 _LENGTH = struct.Struct("<I")
 
@@ -40,6 +42,7 @@ class Manifest:
     parts: list[Part]
     time_ns: int
     counters: dict[str, int] = field(default_factory=dict)
+    riding: list[tuple[int, str, int]] = field(default_factory=list)      # packs in records' objects: row, key of the record, first byte
 
 
 def _seal(letter: str, name: bytes, inner: list[bytes], sealer: Sealer) -> bytes:
@@ -94,7 +97,8 @@ def encode_manifest(manifest: Manifest, sealer: Sealer) -> bytes:
     text = envelope.dump_json({
         "commit": manifest.commit, "epoch": manifest.epoch, "record_hash": manifest.record_hash, "record_key": manifest.record_key,
         "time_ns": manifest.time_ns, "counters": manifest.counters,
-        "parts": [{"key": part.key, "size": part.size, "hash": part.hash} for part in manifest.parts]})
+        "parts": [{"key": part.key, "size": part.size, "hash": part.hash} for part in manifest.parts],
+        "riding": [list(one) for one in manifest.riding]})
     return _seal(envelope.MANIFEST, b"checkpoint manifest", [_LENGTH.pack(len(text)), text], sealer)
 
 
@@ -112,11 +116,21 @@ def decode_manifest(data: Body, sealer: Seals, commit: int | None = None) -> Man
     if any(type(value) is not int for value in counters.values()):
         raise fields.wrong("counters")
     found = Manifest(fields.integer("commit"), fields.integer("epoch", 0, 2**32 - 1), fields.hex("record_hash", 32).hex(),
-                     fields.text("record_key"), parts, fields.integer("time_ns", -(2**63)), counters)
+                     fields.text("record_key"), parts, fields.integer("time_ns", -(2**63)), counters,
+                     [_riding(one, fields) for one in fields.items("riding", RIDING_MAX)])
     fields.done()
     if commit is not None and found.commit != commit:
         raise Damaged(f"{what}: it says it is of commit {found.commit}")
     return found
+
+
+def _riding(value: object, fields: Fields) -> tuple[int, str, int]:
+    if type(value) is not list or [type(one) for one in value] != [int, str, int]:
+        raise fields.wrong("riding")
+    pack, key, base = value
+    if pack < 1 or base < 1 or not 1 <= len(key) <= 1024:
+        raise fields.wrong("riding")
+    return pack, key, base
 
 
 def _part(value: object, what: str) -> Part:

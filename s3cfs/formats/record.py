@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -61,11 +61,16 @@ class Record:
     head_bytes: int = field(default=0, compare=False)      # of its object, where it was read: riders begin there
 
     def bases(self) -> Iterator[tuple[Rider, int]]:
-        """Each rider with the offset of its first byte in the object."""
-        at = self.head_bytes
-        for rider in self.riders:
-            yield rider, at
-            at += rider.size
+        """Where its riders lie."""
+        return bases(self.head_bytes, self.riders)
+
+
+def bases(head_bytes: int, riders: Iterable[Rider]) -> Iterator[tuple[Rider, int]]:
+    """Each rider with the offset of its first byte in an object with such a head."""
+    at = head_bytes
+    for rider in riders:
+        yield rider, at
+        at += rider.size
 
 
 def _aad(header: bytes, n: int) -> bytes:

@@ -7,7 +7,7 @@ checkpoint without its manifest does not exist. Nonces in the names keep two att
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from s3cfs import ids
@@ -20,7 +20,7 @@ from s3cfs.history.health import Health
 from s3cfs.history.log import Tip
 from s3cfs.history.replica import LocalTip
 from s3cfs.history.signal import Signal
-from s3cfs.meta import Meta, Snapshot
+from s3cfs.meta import Meta, Riding, Snapshot
 from s3cfs.remote import Remote
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Checkpoints:
     def __init__(self, doors: Doors, meta: Meta, remote: Remote, keyring: KeyRing, epoch: int, health: Health) -> None:
         self._doors, self._meta, self._remote, self._epoch, self._health = doors, meta, remote, epoch, health
         self._sealer = keyring.sealer("checkpoint", epoch)
-        self._job: tuple[Snapshot, Tip] | None = None      # the one that is being written
+        self._job: tuple[Snapshot, Tip, Sequence[Riding]] | None = None      # the one that is being written
         self._moved = Signal()
         health.on_change.append(self._moved.pulse)
         self.written = 0
@@ -53,9 +53,9 @@ class Checkpoints:
             log.warning("no checkpoint: %s", exc)
             return None
 
-    def want(self, snapshot: Snapshot, tip: Tip) -> None:
-        """`snapshot` is the state of `tip`; it is ours from now on."""
-        self._job = (snapshot, tip)
+    def want(self, snapshot: Snapshot, tip: Tip, ridden: Sequence[Riding] = ()) -> None:
+        """`snapshot` is the state of `tip`, and ours from now on; `ridden`: packs that it names, and that went in records since."""
+        self._job = (snapshot, tip, ridden)
         self._moved.pulse()
 
     async def run(self) -> None:
@@ -76,8 +76,8 @@ class Checkpoints:
         while self._job is not None and self._health.writable:
             await self._moved.wait()
 
-    async def write(self, snapshot: Snapshot, tip: Tip) -> None:
-        """A checkpoint that cannot be written now is made later: the log has everything."""
+    async def write(self, snapshot: Snapshot, tip: Tip, ridden: Sequence[Riding] = ()) -> None:
+        """See `want`. A checkpoint that cannot be written now is made later: the log has everything."""
         log_bytes = LocalTip.load(self._meta).log_bytes
         nonce = self._doors.random.bytes(8).hex()
         parts: list[checkpoint.Part] = []
@@ -91,7 +91,7 @@ class Checkpoints:
                 await self._remote.put(key, data)
                 parts.append(checkpoint.Part(key, len(data), object_hash(data).hex()))
             manifest = checkpoint.Manifest(tip.n, self._epoch, tip.hash.hex(), tip.key, parts, self._doors.clock.time_ns(),
-                                           asdict(snapshot.counters))
+                                           asdict(snapshot.counters), [*snapshot.riding(), *ridden])
             await self._remote.put(ids.checkpoint_key(tip.n, f"manifest-{nonce}"), checkpoint.encode_manifest(manifest, self._sealer))
         except StoreError as exc:
             log.warning("checkpoint at commit %d not written: %s", tip.n, exc)

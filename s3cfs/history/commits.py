@@ -4,6 +4,7 @@
     transactions.py   every second, and on fsync: a cut of what is there goes into the local database and its outbox
     pipeline.py       every few seconds, and on flush: the outbox becomes records in the log; only now commit n exists
     uploads.py        finished packs on their way to the store
+    riders.py         small ones, which go in the record itself
     presence.py       signs of life in the log, and signing off
     logbook.py        the end of the log: one append at a time, and what is noted of it
     checkpoints.py    all metadata at one commit, now and then
@@ -33,6 +34,7 @@ from s3cfs.history.office import Tier, Writer
 from s3cfs.history.options import Options
 from s3cfs.history.pipeline import Pipeline
 from s3cfs.history.presence import Presence, promised_s
+from s3cfs.history.riders import Riders
 from s3cfs.history.transactions import Content, Transactions
 from s3cfs.history.uploads import Uploads
 from s3cfs.meta import Meta
@@ -68,15 +70,16 @@ class Commits:
                                    lag_s=self.lag_s, make_room=make_room, on_full=self._look,
                                    store_silent=lambda: self.health.store_silent or remote.away_since is not None)
         self.uploads.on_arrival = self.admission.moved
+        riders = Riders(doors, journal, self.uploads)
         logbook = Logbook(doors, meta, writer, self.health, self.backlog) if writer is not None else None
         self.local = Transactions(doors, meta, journal, content, apply_lock, options, self.health, self.admission, self.backlog,
-                                  self.uploads, logbook, self._look)
+                                  riders, logbook, self._look)
         self.durable_here = self.local.durable    # the local barrier, whatever --sync=remote says
         self.writing: _Writing | None = None
         if writer is not None and logbook is not None:
             checkpoints = Checkpoints(doors, meta, remote, keyring, writer.epoch, self.health)
             pipeline = Pipeline(doors, meta, journal, blocks, content, options, self.health, self.admission, self.backlog, self.local,
-                                self.uploads, logbook, checkpoints, make_room)
+                                self.uploads, riders, logbook, checkpoints, make_room)
             every_s = promised_s(options.commit_interval_s, doors.limits.heartbeat_s)
             presence = Presence(doors, self.health, logbook, self._busy, every_s=every_s,
                                 release_after_idle_s=options.release_after_idle_s)
@@ -141,7 +144,11 @@ class Commits:
     def adopt(self, packs: list[ClosedPack]) -> None:
         """Packs that an earlier process closed and did not upload."""
         for pack in packs:
-            self.local.adopt(pack)
+            self._meta.note_unsent(pack.pack_id)
+            if self._meta.pack_of(pack.pack_id).record is not None:       # it went in a record whose answer was lost
+                self.uploads.arrive(pack)
+            else:
+                self.uploads.queue(pack)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled. Errors end writing (`fail`), not the mount."""

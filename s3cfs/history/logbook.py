@@ -9,16 +9,18 @@ no local disk and go out however slow it is.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import trio
 
 from s3cfs.doors import Doors
-from s3cfs.formats.record import Kind
+from s3cfs.formats.record import Kind, Rider, bases
 from s3cfs.history.backlog import Backlog
 from s3cfs.history.health import Health
 from s3cfs.history.log import Tip
 from s3cfs.history.office import Writer
 from s3cfs.history.replica import LocalTip, pending_name
+from s3cfs.history.riders import Passenger
 from s3cfs.meta import Meta
 
 log = logging.getLogger(__name__)
@@ -40,16 +42,17 @@ class Logbook:
     def tip(self) -> Tip:
         return self._writer.tip
 
-    async def commit(self, upto: int, count: int, changeset: bytes) -> Tip:
-        """A COMMIT with the rows of the outbox up to `upto`, `count` transactions. Returns when it is in the history and noted.
+    async def commit(self, upto: int, count: int, changeset: bytes, aboard: Sequence[Passenger] = ()) -> Tip:
+        """A COMMIT with the rows of the outbox up to `upto`, `count` transactions, and what rides in it. Returns when it is in the history
+        and noted.
 
         While it goes up nothing else can be appended: a large one is announced, so that on a slow line the silence is not taken for death.
         """
         async with self._turn:
-            silent_s = len(changeset) / self._doors.limits.slow_line_bytes_s
+            silent_s = (len(changeset) + sum(one.pack.size for one in aboard)) / self._doors.limits.slow_line_bytes_s
             if silent_s > self._doors.limits.heartbeat_s:
                 await self._append(Kind.COMMIT, {"outbox": 0, "transactions": 0, "every": silent_s})
-            return await self._append(Kind.COMMIT, {"outbox": upto, "transactions": count}, changeset, upto)
+            return await self._append(Kind.COMMIT, {"outbox": upto, "transactions": count}, changeset, upto, aboard)
 
     async def sign_of_life(self) -> None:
         """An empty COMMIT."""
@@ -62,24 +65,28 @@ class Logbook:
             self.signed_off = True
             await self._append(Kind.RELEASE, {"final": final})
 
-    async def _append(self, kind: Kind, info: dict[str, object], changeset: bytes = b"", upto: int = 0) -> Tip:
+    async def _append(self, kind: Kind, info: dict[str, object], changeset: bytes = b"", upto: int = 0,
+                      aboard: Sequence[Passenger] = ()) -> Tip:
+        riders = [one.rider for one in aboard]
         try:
-            tip = await self._writer.append(kind, info, changeset, keep=self._keep if upto else None)
+            tip = await self._writer.append(kind, info, changeset, riders, [one.data for one in aboard], keep=self._keep if upto else None)
         except Exception as exc:
             self._health.fail(exc)
             raise
         self.last_append = self._doors.clock.monotonic()
         self.signed_off = kind is Kind.RELEASE
-        self._note(tip, upto)
+        self._note(tip, upto, riders)
         self._health.back("log")
         return tip
 
-    def _note(self, tip: Tip, upto: int) -> None:
-        """C3."""
+    def _note(self, tip: Tip, upto: int, riders: Sequence[Rider]) -> None:
+        """C3, and where riders lie: from now on rows of the history name them."""
         LocalTip.load(self._meta).advanced(tip, self._writer.last_size).save(self._meta)
         if upto:
             self._meta.drop_outbox(upto)
             self._backlog.drop(upto)
+        for rider, base in bases(self._writer.last_size, riders):
+            self._meta.note_riding(rider.pack, tip.key, base)
 
     # ---------------------------------------------------------------- F2
 

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -44,7 +44,7 @@ from s3cfs import ids
 from s3cfs.doors import Doors
 from s3cfs.errors import AlreadyMounted, Damaged, Deposed, Exists, NotFound, StoreError, Unsupported
 from s3cfs.formats import record
-from s3cfs.formats.record import Kind, Record
+from s3cfs.formats.record import Kind, Record, Rider
 from s3cfs.formats.seal import Seals
 from s3cfs.history.log import Host, Tip, described, epoch_of, find_tip, moment, newest_epoch, number_of, read_record, tip_of
 from s3cfs.remote import Remote
@@ -92,7 +92,7 @@ class Writer:
         self.nonce = doors.random.bytes(8).hex()
         self.epoch = 0                       # 0: not claimed
         self.tip = Tip()
-        self.last_size = 0                   # bytes of the last record appended
+        self.last_size = 0                   # bytes of the last record appended, without riders
         self.away_since: float | None = None  # monotonic; set while the store does not answer an append
         self.away_cause = ""
         self.took_over: str | None = None     # from whom, when it had not signed off for good
@@ -279,30 +279,32 @@ class Writer:
 
     # ---------------------------------------------------------------- appending
 
-    def _record(self, kind: Kind, tip: Tip, epoch: int, info: dict[str, Any], key: str, changeset: bytes = b"") -> Record:
+    def _record(self, kind: Kind, tip: Tip, epoch: int, info: dict[str, Any], key: str, changeset: bytes = b"",
+                riders: Sequence[Rider] = ()) -> Record:
         """What follows `tip` as `key`; a claim, which has none, is in no run."""
         left_out = tip.n - number_of(tip.key)
         info = {"by": self._host.to_info(), "tier": str(self.tier), "prev_key": tip.key, **({"skips": left_out} if left_out else {}),
                 **({"run": list(tip.run_of_next(key))} if key else {}), **info}
         if every_s := max(self._every_s, info.get("every", 0.0)):
             info["every"] = every_s
-        return Record(kind, tip.n + 1, epoch, self.nonce, tip.hash, self._doors.clock.time_ns(), info, changeset)
+        return Record(kind, tip.n + 1, epoch, self.nonce, tip.hash, self._doors.clock.time_ns(), info, changeset,
+                      tuple(riders))
 
-    async def append(self, kind: Kind, info: dict[str, Any], changeset: bytes = b"", *,
-                     keep: Callable[[int, bytes], Awaitable[None]] | None = None) -> Tip:
+    async def append(self, kind: Kind, info: dict[str, Any], changeset: bytes = b"", riders: Sequence[Rider] = (),
+                     cargo: Sequence[bytes] = (), *, keep: Callable[[int, bytes], Awaitable[None]] | None = None) -> Tip:
         """Append the next record; returns when it is in the history (F1). Deposed when another writer took over.
 
-        `keep(n, data)` makes the bytes durable before the first PUT (F2). While the store is away this waits and tries
-        again, for ever: cancel it to stop.
+        `cargo`: the riders' bytes. `keep(n, data)` makes the object's bytes durable before the first PUT (F2). While the store is away this
+        waits and tries again, for ever: cancel it to stop.
         """
         if not self.epoch:
             raise Deposed("not the writer")
         n = self.tip.n + 1
         key = ids.record_key(self.tip.folder, n) if self.tier is Tier.T1 else ids.log_key(self.epoch, self.nonce, n)
-        made = self._record(kind, self.tip, self.epoch, info, key, changeset)
+        made = self._record(kind, self.tip, self.epoch, info, key, changeset, riders)
         sealer = self._sealer_for(self.epoch)
-        data = (await self._doors.threads.run(record.encode, made, sealer) if len(changeset) >= THREAD_MIN_BYTES
-                else record.encode(made, sealer))
+        encode = partial(record.encode, made, sealer, cargo=cargo)
+        data = await self._doors.threads.run(encode) if len(changeset) >= THREAD_MIN_BYTES else encode()
         if keep is not None:
             await keep(made.n, data)
         if self.tier is Tier.T1:
@@ -315,7 +317,7 @@ class Writer:
                 claim = await self._until_answered(partial(self._claim_of, above))
                 if claim is not None:             # else it was withdrawn just now
                     raise self._deposed(claim, 1)
-        self.last_size = len(data)
+        self.last_size = record.head_bytes(data)
         self.tip = tip_of(key, data, made)
         return self.tip
 

@@ -4,7 +4,7 @@
     IDLE       nothing to say, or the interval is not over                           CUT
     CUT        a transaction that closes the open pack: a record may end here        MERGE, RETIRE: nothing to say
     MERGE      the oldest transactions up to a cut become one changeset (C5)         UPLOAD
-    UPLOAD     C2: every pack that its rows name arrives                             APPEND, CUT: one was salvaged
+    UPLOAD     C2: every pack that its rows name arrives, or will ride in it         APPEND, CUT: one was salvaged
     APPEND     the record: kept here (F2), put, acknowledged: the commit exists      RETIRE
     RETIRE     a transaction with the note of the record (C3); then the files of
                its packs move from the journal to the cache                          MERGE: more of the cut, IDLE
@@ -12,7 +12,7 @@
 In every stage an error or a deposition may end writing (health.py); the next process takes up what is left, from the outbox and the
 journal alone.
 
-INVARIANT C2: a record is put only after every pack that its rows name is in the store.
+INVARIANT C2: a record is put only after every pack that its rows name is in the store; or it rides in it (riders.py).
 INVARIANT C6: a flush that returned covers everything that was done before it was called.
 """
 from __future__ import annotations
@@ -31,10 +31,11 @@ from s3cfs.history.checkpoints import Checkpoints
 from s3cfs.history.health import Health
 from s3cfs.history.logbook import Logbook
 from s3cfs.history.options import Options
+from s3cfs.history.riders import Passenger, Riders
 from s3cfs.history.signal import Signal
 from s3cfs.history.transactions import Content, Transactions
 from s3cfs.history.uploads import Uploads
-from s3cfs.meta import Meta, OutboxSlice, Snapshot, merge_changesets
+from s3cfs.meta import Meta, OutboxSlice, Riding, Snapshot, merge_changesets
 
 
 class Stage(enum.StrEnum):
@@ -61,11 +62,12 @@ class Pipeline:
     """One task runs it; whoever flushes waits for it and may give up waiting: no record is left half-made."""
 
     def __init__(self, doors: Doors, meta: Meta, journal: Journal, blocks: BlockStore, content: Content, options: Options, health: Health,
-                 admission: Admission, backlog: Backlog, transactions: Transactions, uploads: Uploads, logbook: Logbook,
+                 admission: Admission, backlog: Backlog, transactions: Transactions, uploads: Uploads, riders: Riders, logbook: Logbook,
                  checkpoints: Checkpoints, make_room: Callable[[], Awaitable[None]]) -> None:
         self._doors, self._meta, self._journal, self._blocks, self._content = doors, meta, journal, blocks, content
         self._health, self._admission, self._backlog, self._transactions = health, admission, backlog, transactions
-        self._uploads, self._logbook, self._checkpoints, self._make_room = uploads, logbook, checkpoints, make_room
+        self._uploads, self._riders, self._logbook = uploads, riders, logbook
+        self._checkpoints, self._make_room = checkpoints, make_room
         self._interval_s = min(options.commit_interval_s, (options.max_lag_s or math.inf) / 2)
         self._wanted = Signal()                   # it may be time
         self._ended = Signal()                    # a round, or writing
@@ -127,6 +129,7 @@ class Pipeline:
         """Everything that is in a transaction when the cut is made. False: the cut is void, since one of its packs had to be salvaged."""
         self._go(Stage.CUT)
         snapshot: Snapshot | None = None
+        ridden: list[Riding] = []                         # since the cut
         try:
             async with self._transactions.lock:
                 if self._transactions.uncommitted() or self._journal.current is not None:
@@ -143,15 +146,17 @@ class Pipeline:
                 self._go(Stage.MERGE)
                 changeset = await self._doors.threads.run(merge_changesets, part.changesets)
                 self._go(Stage.UPLOAD)
-                await self._wait_for_packs(part.packs)
+                aboard = await self._wait_for_packs(part.packs)
                 if self._uploads.salvaged != salvaged:
                     return False
                 self._go(Stage.APPEND)
-                tip = await self._logbook.commit(part.upto, len(part.changesets), changeset)
+                tip = await self._logbook.commit(part.upto, len(part.changesets), changeset, aboard)
+                self._riders.landed(aboard)
+                ridden += self._places(aboard)
                 self.commits += 1
                 self.last_commit_ns = self._doors.clock.time_ns()
                 if part.upto == goal and snapshot is not None:    # beyond it, it would not be the state of `tip`
-                    self._checkpoints.want(snapshot, tip)
+                    self._checkpoints.want(snapshot, tip, ridden)
                     snapshot = None
                 self._go(Stage.RETIRE)
                 await self._retire(part.packs)
@@ -173,9 +178,15 @@ class Pipeline:
             raise CacheUnusable("the local state holds changes after which no record can end")
         return part
 
-    async def _wait_for_packs(self, upto: int) -> None:
-        """C2."""
+    async def _wait_for_packs(self, upto: int) -> list[Passenger]:
+        """C2. Those that are not in the store then, and ride."""
+        aboard = await self._riders.board(upto)
         await self._uploads.wait(upto)
+        return aboard
+
+    def _places(self, aboard: list[Passenger]) -> list[Riding]:
+        packs = {one.pack.pack_id for one in aboard}
+        return [place for place in self._meta.riding() if place.pack in packs] if packs else []
 
     async def _retire(self, upto: int) -> None:
         """Packs whose commit is in the store move to the cache, once the local database knows that it is."""

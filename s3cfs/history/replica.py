@@ -71,7 +71,7 @@ class LocalTip:
 
 
 class Read(NamedTuple):
-    """A record with the hash and the size of its object."""
+    """A record with its hash and the size of its head."""
 
     record: Record
     hash: ObjectHash
@@ -164,7 +164,7 @@ class Replica:
                 key = keys.pop()
                 try:
                     found, data = await read_record(self._remote, key, self._sealer)
-                    fetched[key] = Read(found, record.record_hash(data), len(data))
+                    fetched[key] = Read(found, record.record_hash(data), found.head_bytes)
                 except (Damaged, ObjectMissing) as exc:
                     fetched[key] = exc
                 self._progress("reading the log", len(fetched), len(wanted))
@@ -224,9 +224,12 @@ class Replica:
                     raise Diverged(f"the store has commit {step.tip.n} of another writer, and this machine holds changes "
                                    "that are in no commit; they are kept in its cache folder")
                 self._meta.apply(step.found.changeset)
+            for rider, base in step.found.bases():
+                self._meta.note_riding(rider.pack, step.tip.key, base)
             local = local.advanced(step.tip, step.size)
             local.save(self._meta)                       # R1: same transaction as the rows
             if number % 50 == 0 or number == len(steps):
+                self._meta.tidy_riding()
                 self._meta.commit()
                 self._progress("applying the log", number, len(steps))
                 await trio.lowlevel.checkpoint()
@@ -315,6 +318,8 @@ class Replica:
             for changeset in await self.read_part(manifest, part):
                 self._meta.apply(changeset)
             self._progress("reading the checkpoint", number, len(manifest.parts))
+        for pack, place, base in manifest.riding:
+            self._meta.note_riding(pack, place, base)
         LocalTip(manifest.commit, manifest.record_key, ObjectHash(bytes.fromhex(manifest.record_hash)), 0, 0, manifest.commit,
                  sum(part.size for part in manifest.parts)).save(self._meta)     # committed once the log is known to lead there
 

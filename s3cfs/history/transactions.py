@@ -28,8 +28,8 @@ from s3cfs.history.backlog import Backlog
 from s3cfs.history.health import Health
 from s3cfs.history.logbook import Logbook
 from s3cfs.history.options import Options
+from s3cfs.history.riders import Riders
 from s3cfs.history.signal import Signal
-from s3cfs.history.uploads import Uploads
 from s3cfs.meta import Meta
 
 RESTART_TRIES = 5
@@ -54,12 +54,12 @@ class Transactions:
     """`durable` is the barrier; `close` with `lock` held ends the open transaction; `run` does so every second. `tidy`: SQLite's log."""
 
     def __init__(self, doors: Doors, meta: Meta, journal: Journal, content: Content, apply_lock: trio.Lock, options: Options,
-                 health: Health, admission: Admission, backlog: Backlog, uploads: Uploads, logbook: Logbook | None,
+                 health: Health, admission: Admission, backlog: Backlog, riders: Riders, logbook: Logbook | None,
                  on_row: Callable[[], None]) -> None:
         """`on_row`: the outbox has one more."""
         self._doors, self._meta, self._journal, self._content = doors, meta, journal, content
         self._apply_lock, self._options, self._health, self._admission = apply_lock, options, health, admission
-        self._backlog, self._uploads, self._logbook, self._on_row = backlog, uploads, logbook, on_row
+        self._backlog, self._riders, self._logbook, self._on_row = backlog, riders, logbook, on_row
         self._syncs = ShortCalls(doors.threads, doors.clock, options.short_sync_s)
         self.lock = trio.Lock()
         self.dirty_since: float | None = None     # monotonic, of what no transaction holds yet
@@ -157,12 +157,8 @@ class Transactions:
         """Finished packs get their names into their rows; from now on they may be uploaded."""
         for pack in packs:
             await self._meta.close_pack(pack.pack_id, pack.name, pack.size)
-            self.adopt(pack)
-
-    def adopt(self, pack: ClosedPack) -> None:
-        """A finished pack whose name its row has."""
-        self._meta.note_unsent(pack.pack_id)
-        self._uploads.queue(pack)
+            self._meta.note_unsent(pack.pack_id)
+            self._riders.offer(pack)
 
     async def run(self) -> None:
         """Its own clock: a second after the first change, or when the changeset is large."""

@@ -47,6 +47,11 @@ class Uploads:
         self._waiting[pack.pack_id] = pack
         self._wanted.pulse()
 
+    def arrive(self, pack: ClosedPack) -> None:
+        """It is in the store, though not by our doing: in a record."""
+        self._arrived[pack.pack_id] = pack
+        self.on_arrival()
+
     @property
     def newest(self) -> int:
         """The highest pack that is under way, or arrived and not retired."""

@@ -6,7 +6,7 @@ from s3cfs.meta.changes import describe, merge_changesets
 from s3cfs.meta.facade import Meta
 from s3cfs.meta.paths import Hit, Paths, hits
 from s3cfs.meta.snapshot import Snapshot
-from s3cfs.meta.types import Chunk, ChunkGone, Counters, Extent, Inode, InodeColumns, OutboxSlice, Pack, Totals, Transaction
+from s3cfs.meta.types import Chunk, ChunkGone, Counters, Extent, Inode, InodeColumns, OutboxSlice, Pack, Riding, Totals, Transaction
 
 __all__ = [
            "Audit",
@@ -22,6 +22,7 @@ __all__ = [
            "Pack",
            "Paths",
            "Problem",
+           "Riding",
            "Snapshot",
            "Totals",
            "Transaction",

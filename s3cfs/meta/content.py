@@ -46,7 +46,7 @@ _DELETE_RANGE = "DELETE FROM extent WHERE ino = ? AND off >= ? AND off < ?"
 _DELETE = "DELETE FROM extent WHERE ino = ? AND off = ?"
 _INSERT = "INSERT INTO extent VALUES (?, ?, ?, ?, ?)"
 _REF = "UPDATE chunk SET refs = refs + ?1 WHERE id = ?2 AND len >= ?3"
-_PACK = "SELECT id, epoch, name, size, state FROM pack"
+_PACK = "SELECT id, epoch, name, size, state, key, coalesce(base, 0) FROM pack LEFT JOIN riding ON pack = id"
 
 
 class Content:
@@ -322,11 +322,12 @@ class Content:
         self._engine.open_packs.discard(id)
 
     async def drop_pack(self, id: int) -> None:
-        """An open pack that holds nothing: nobody may name it."""
+        """A pack that holds no chunk (any more): nobody may name it."""
         if self._one("SELECT 1 FROM chunk WHERE pack = ? LIMIT 1", (id,)):
             raise ValueError(f"pack {id} still holds chunks")
         if not self._run("DELETE FROM pack WHERE id = ?", (id,)):
             raise ValueError(f"there is no pack {id}")
+        self._run("DELETE FROM riding WHERE pack = ?", (id,))
         self._engine.open_packs.discard(id)
 
     def pack_of(self, id: int) -> Pack:

@@ -65,6 +65,8 @@ class Meta:
 
         self.local_get, self.local_set, self.local_delete = local.local_get, local.local_set, local.local_delete
         self.note_unsent, self.unsent, self.forget_unsent = local.note_unsent, local.unsent, local.forget_unsent
+        self.note_riding, self.riding = local.note_riding, local.riding
+        self.riding_totals, self.tidy_riding = local.riding_totals, local.tidy_riding
 
         self.missing_indexes, self.build_indexes = engine.missing_indexes, engine.build_indexes
         self.sync_wal, self.checkpoint_wal, self.restart_wal, self.close = (engine.sync_wal, engine.checkpoint_wal, engine.restart_wal,

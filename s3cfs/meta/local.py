@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from s3cfs.meta.engine import Engine
+from s3cfs.meta.types import Riding
 
 
 class Local:
@@ -27,3 +28,21 @@ class Local:
 
     def forget_unsent(self, pack: int) -> None:
         self._run("DELETE FROM unsent WHERE pack = ?", (pack,))
+
+    def note_riding(self, pack: int, key: str, base: int) -> None:
+        """The pack's bytes lie in the object `key`, a record's, from `base` on."""
+        self._run("INSERT INTO riding VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET key = ?2, base = ?3", (pack, key, base))
+
+    def riding(self) -> list[Riding]:
+        """Every pack that rides in a record, oldest first."""
+        return [Riding(*row) for row in self._all("SELECT pack, key, base FROM riding ORDER BY pack")]
+
+    def riding_totals(self) -> tuple[int, int]:
+        """How many they are, and their bytes."""
+        row = self._one("SELECT count(*), coalesce(sum(size), 0) FROM riding JOIN pack ON pack = id")
+        assert row is not None
+        return int(row[0]), int(row[1])
+
+    def tidy_riding(self) -> None:
+        """Forget those whose rows went: records were applied."""
+        self._run("DELETE FROM riding WHERE pack NOT IN (SELECT id FROM pack)")

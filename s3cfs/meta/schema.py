@@ -13,7 +13,9 @@ in a hash table whose hash takes the low bits of the key's integers as they are,
 one inode would share some twenty buckets. Measured: dropping 262,144 scattered pages 22 s, with `chunk` in the key 0.4 s.
 
 `trash` has ranges of files whose extents are of no file any more and go in steps (content.py). `outbox.packs`: the
-highest pack that existed when the transaction ended, if none was open, so that a record may end with it; else NULL.
+highest pack that existed when the transaction ended, if none was open, so that a record may end with it; else NULL. `riding`: packs whose
+bytes lie in a record's object. Where a record comes to lie is known only after its changeset was made, so this is no replicated table: each
+machine notes it as it reads (or writes) the record, and checkpoints carry it in their manifests.
 
 INITIAL is the same on every replica: the log's first record, and every snapshot, is a change *from this state*. The root
 inode has times 0 and belongs to root until mkfs says otherwise in an ordinary transaction.
@@ -76,6 +78,7 @@ LOCAL_SQL = (
         changeset BLOB NOT NULL) STRICT""",
     "CREATE TABLE local (key TEXT NOT NULL PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID",
     "CREATE TABLE unsent (pack INTEGER NOT NULL PRIMARY KEY) STRICT",
+    "CREATE TABLE riding (pack INTEGER NOT NULL PRIMARY KEY, key TEXT NOT NULL, base INTEGER NOT NULL) STRICT",
 )
 
 INDEX_SQL = (

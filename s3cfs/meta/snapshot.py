@@ -18,7 +18,7 @@ from s3cfs.meta import schema
 from s3cfs.meta.database import connect, translate
 from s3cfs.meta.engine import Engine
 from s3cfs.meta.schema import Table
-from s3cfs.meta.types import Counters, Totals
+from s3cfs.meta.types import Counters, Riding, Totals
 
 _STEP_ROWS = 256                # the largest row is an attribute of 64 KiB
 
@@ -96,6 +96,13 @@ class Snapshot:
                                  f"AND ({key}) <= ({marks}) ON CONFLICT DO {also}", (*(last or ()), *end))
             last = end
             yield end
+
+    def riding(self) -> list[Riding]:
+        """Packs that rode in records then."""
+        try:
+            return [Riding(*row) for row in self._reader.execute("SELECT pack, key, base FROM main.riding ORDER BY pack")]
+        except (apsw.Error, OSError) as error:
+            raise translate(error, self._path) or CacheUnusable(f"{self._path}: {error}") from error
 
     def close(self) -> None:
         if hasattr(self, "_reader"):

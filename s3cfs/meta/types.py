@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypedDict
 
 from s3cfs.errors import S3cfsError
-from s3cfs.ids import ChunkId, PackName
+from s3cfs.ids import ChunkId, PackName, pack_key
 
 
 @dataclass(slots=True)
@@ -73,6 +73,24 @@ class Pack:
     name: PackName | None       # None until closed
     size: int
     state: str                  # "open" | "closed"
+    record: str | None = None   # key of the record it rides in; None: it is an object of its own
+    base: int = 0               # of its first byte in that object
+
+    @property
+    def key(self) -> str:
+        """The object that its bytes lie in."""
+        if self.record is not None:
+            return self.record
+        assert self.name is not None
+        return pack_key(self.name)
+
+
+class Riding(NamedTuple):
+    """A pack that is no object of its own (see formats/record.py)."""
+
+    pack: int
+    key: str                    # of the record
+    base: int
 
 
 class Transaction(NamedTuple):

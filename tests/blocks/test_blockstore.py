@@ -246,7 +246,7 @@ def test_a_chunk_whose_pack_nobody_knows_is_an_error(tmp_path: Path) -> None:
         for size in (5_000, 400_000):
             [row] = await house.write([noise(size)])
             lost = Chunk(row.id + 1000, row.hash, 77, row.off, row.clen, row.len, 1)
-            with pytest.raises(DataError, match="in pack 77: damaged: the metadata names pack 77"):
+            with pytest.raises(DataError, match="in pack 77: missing: get pack 77: the metadata names pack 77"):
                 await house.blocks.chunk(lost)
         house.packs[78] = house.packs[row.pack]                      # a row without a name, and no file in the journal
         with pytest.raises(DataError, match="in pack 78: missing"):

@@ -21,6 +21,7 @@ MANIFEST = Manifest(
     [Part("checkpoint/main/12/0123456789abcdef-0", 999, "cd" * 32), Part("checkpoint/main/12/0123456789abcdef-1", 5, "ef" * 32)],
     1_700_000_000_000_000_000,
     {"next_ino": 55, "used_bytes": 123},
+    [(7, "log/main/3-0123456789abcdef/11", 600), (9, "log/main/3-0123456789abcdef/12", 512)],
 )
 
 
@@ -99,7 +100,8 @@ def test_sealed_nonsense_in_a_manifest() -> None:
         return checkpoint._seal(envelope.MANIFEST, b"checkpoint manifest", [inner], sealer)
 
     part = {"key": "k", "size": 1, "hash": "00" * 32}
-    good = {"commit": 1, "epoch": 1, "record_hash": "00" * 32, "record_key": "k", "time_ns": 1, "counters": {"a": 1}, "parts": [part]}
+    good = {"commit": 1, "epoch": 1, "record_hash": "00" * 32, "record_key": "k", "time_ns": 1, "counters": {"a": 1}, "parts": [part],
+            "riding": [[1, "k", 9]]}
 
     def text(**changes: object) -> bytes:
         made = envelope.dump_json({name: value for name, value in {**good, **changes}.items() if value is not ...})
@@ -119,6 +121,11 @@ def test_sealed_nonsense_in_a_manifest() -> None:
         text(parts={}),
         text(parts=[{**part, "x": 1}]),
         text(parts=[{**part, "size": 0}]),
+        text(riding=[[1, "k", 9, 9]]),
+        text(riding=[[0, "k", 9]]),
+        text(riding=[[1, "", 9]]),
+        text(riding=[[1, "k", 0]]),
+        text(riding=[{}]),
         text(record_hash="00"),
         text(record_key=7),
         text(epoch=2**32),

@@ -168,7 +168,8 @@ def _checkpoint(ring: KeyRing, objects: dict[str, bytes], commit: dict[str, Any]
         data, key = checkpoint.encode_part(some, 2, sealer), ids.checkpoint_key(2, f"{WRITER}-{number}")
         objects[key] = data
         parts.append(checkpoint.Part(key, len(data), ObjectHash(blake3(data).digest()).hex()))
-    made = checkpoint.Manifest(2, EPOCH, commit["hash"], commit["key"], parts, NOW_NS, {"next_ino": 3, "used_bytes": 4096})
+    made = checkpoint.Manifest(2, EPOCH, commit["hash"], commit["key"], parts, NOW_NS, {"next_ino": 3, "used_bytes": 4096},
+                               [(pack, commit["key"], base) for pack, _, base, _ in commit["riders"]])
     key = ids.checkpoint_key(2, f"manifest-{WRITER}")
     objects[key] = checkpoint.encode_manifest(made, sealer)
     return {
@@ -179,6 +180,7 @@ def _checkpoint(ring: KeyRing, objects: dict[str, bytes], commit: dict[str, Any]
         "record_key": made.record_key,
         "time_ns": NOW_NS,
         "counters": made.counters,
+        "riding": [list(one) for one in made.riding],
         "changesets": [[one.hex() for one in some] for some in changesets],
     }
 

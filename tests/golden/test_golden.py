@@ -105,6 +105,7 @@ def test_checkpoint(objects: dict[str, bytes], expected: dict[str, Any], ring: K
     manifest = checkpoint.decode_manifest(objects[fields["key"]], sealer, fields["commit"])
     for name in ("commit", "epoch", "record_hash", "record_key", "time_ns", "counters"):
         assert getattr(manifest, name) == fields[name]
+    assert [list(one) for one in manifest.riding] == fields["riding"]
     for part, changesets in zip(manifest.parts, fields["changesets"], strict=True):
         data = objects[part.key]
         assert len(data) == part.size and blake3(data).hexdigest() == part.hash

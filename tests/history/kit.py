@@ -29,6 +29,7 @@ T = TypeVar("T")
 SUPERBLOCK, _keys, _ = superblock.create("test", SystemRandomness(), True, 4096, 16384, 65536, None, now_ns=0)
 KEYRING = KeyRing(SUPERBLOCK.fs_id, None, SystemRandomness())
 BOOT = "boot"
+OBJECTS = replace(DEFAULTS, ride_max_bytes=0)              # each pack is an object; test_riders.py has the others
 
 
 @dataclass
@@ -110,7 +111,7 @@ class Site:
     drives: dict[str, SimDrive] = field(default_factory=dict)
     lives: int = 0
     now_s: float = 1.0
-    limits: Limits = DEFAULTS
+    limits: Limits = OBJECTS
 
     def drive(self, machine: str = "here") -> SimDrive:
         return self.drives.setdefault(machine, SimDrive())

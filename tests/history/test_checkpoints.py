@@ -12,7 +12,7 @@ from tests.sim.doors import Plan
 
 from .kit import Life, Site, content, fill, filled, look, read_all, write_file
 
-OFTEN = Limits(checkpoint_max_segments=4, checkpoint_part_bytes=400)
+OFTEN = Limits(ride_max_bytes=0, checkpoint_max_segments=4, checkpoint_part_bytes=400)
 
 
 def manifests(site: Site) -> dict[int, str]:
@@ -47,7 +47,7 @@ def test_none_is_written_while_the_log_is_short() -> None:
 
 
 def test_due_by_bytes() -> None:
-    site = Site(limits=Limits(checkpoint_min_log_bytes=3000, checkpoint_log_ratio=0.0))
+    site = Site(limits=Limits(ride_max_bytes=0, checkpoint_min_log_bytes=3000, checkpoint_log_ratio=0.0))
 
     async def main(life: Life) -> None:
         await fill(life, "abcdefghijkl")

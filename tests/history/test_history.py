@@ -14,7 +14,7 @@ from .kit import Life, Site, fill, filled, look, read_all, unsent
 READ_ONLY = NodeOptions(read_only=True)
 
 
-OFTEN = Limits(checkpoint_max_segments=4, checkpoint_part_bytes=1024)       # a checkpoint after every four records
+OFTEN = Limits(ride_max_bytes=0, checkpoint_max_segments=4, checkpoint_part_bytes=1024)       # a checkpoint after every four records
 
 
 def manifests(site: Site) -> list[str]:

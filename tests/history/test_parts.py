@@ -11,7 +11,7 @@ from s3cfs.limits import Limits
 
 from .kit import Site, fill, filled, look
 
-OFTEN = Limits(checkpoint_max_segments=4, checkpoint_part_bytes=400)
+OFTEN = Limits(ride_max_bytes=0, checkpoint_max_segments=4, checkpoint_part_bytes=400)
 
 
 def swap_parts(site: Site, commit: int) -> None:

@@ -102,7 +102,7 @@ def test_a_rest_of_an_earlier_process_that_ends_nowhere() -> None:
 
 def test_after_an_outage_commits_come_one_by_one() -> None:
     """Each waits for its own packs: what was written first is safe first."""
-    site = Site(limits=Limits(record_max_bytes=1500))
+    site = Site(limits=Limits(ride_max_bytes=0, record_max_bytes=1500))
 
     async def main(life: Life) -> None:
         async with life.node(commit_interval_s=1.0) as node:
@@ -196,15 +196,15 @@ def test_a_note_that_comes_late_is_found(late: str, monkeypatch: pytest.MonkeyPa
     real = Logbook._note
     kept: list[Any] = []
 
-    def note(self: Logbook, tip: Any, upto: int) -> None:
+    def note(self: Logbook, tip: Any, upto: int, riders: Any) -> None:
         if late == "outbox":
-            real(self, tip, kept.pop() if kept else 0)
+            real(self, tip, kept.pop() if kept else 0, riders)
             kept.append(upto)
             return
         self._meta.drop_outbox(upto)
         if kept:
             real(self, *kept.pop())
-        kept.append((tip, 0))
+        kept.append((tip, 0, riders))
 
     monkeypatch.setattr(Logbook, "_note", note)
     with pytest.raises((AssertionError, S3cfsError), match="C3"):

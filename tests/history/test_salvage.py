@@ -130,7 +130,7 @@ def test_the_next_process_finds_the_damage(how: str) -> None:
 @pytest.mark.parametrize("record_max_bytes", [DEFAULTS.record_max_bytes, 2000], ids=["one record", "several"])
 def test_no_record_is_put_that_names_the_damaged_pack(record_max_bytes: int) -> None:
     """I4: between any two requests another machine finds all that is not lost."""
-    site = Site(limits=Limits(record_max_bytes=record_max_bytes))
+    site = Site(limits=Limits(ride_max_bytes=0, record_max_bytes=record_max_bytes))
 
     async def main(life: Life) -> None:
         async with life.node(NodeOptions(takeover=Takeover.YES), commit_interval_s=0.5) as node:

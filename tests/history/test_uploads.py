@@ -42,7 +42,7 @@ def test_a_pack_that_the_store_refuses_is_not_done() -> None:
 
 def test_a_very_slow_line_is_not_shared_for_ever() -> None:
     """Three packs at once take longer than any call may, one alone does not: they go one by one."""
-    site = Site(limits=Limits(pack_target_bytes=50_000))
+    site = Site(limits=Limits(ride_max_bytes=0, pack_target_bytes=50_000))
 
     async def main(life: Life) -> None:
         async with life.node() as node:
@@ -78,7 +78,7 @@ def test_a_very_slow_line_is_not_shared_for_ever() -> None:
 
 
 def test_a_deposed_writer_uploads_nothing_more() -> None:
-    site = Site(limits=Limits(pack_target_bytes=50_000))
+    site = Site(limits=Limits(ride_max_bytes=0, pack_target_bytes=50_000))
 
     async def main(life: Life) -> None:
         async with life.ending() as node:

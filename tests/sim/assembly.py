@@ -94,6 +94,7 @@ class Assembly(Protocol):
 #: so small that packs, segments, checkpoints, the pool and the cache all overflow within a few operations
 SMALL: dict[str, tuple[Any, ...]] = {
     "disk_reserve_bytes": (0, 50 * KIB),
+    "ride_max_bytes": (0, 4 * KIB, 32 * KIB, 32 * KIB),
     "pack_target_bytes": (16 * KIB, 64 * KIB, 1024 * KIB),
     "stage_run_bytes": (100 * KIB, 100 * KIB, 256 * KIB),        # must be more than a chunk
     "spool_max_bytes": (32 * KIB, 1024 * KIB),

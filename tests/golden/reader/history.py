@@ -48,6 +48,7 @@ class Manifest:
     record_hash: str
     counters: dict[str, int]
     parts: list[dict[str, Any]]
+    riding: list[tuple[int, str, int]]
 
 
 class History:
@@ -55,6 +56,7 @@ class History:
 
     def __init__(self, store: Store, keys: Keys) -> None:
         self._store, self._keys = store, keys
+        self.riding: dict[str, tuple[str, int, int]] = {}      # by name: object, first byte, size; of packs in records, once `tables` ran
         self.tip = self._find_tip()
 
     def _find_tip(self) -> Record | None:
@@ -129,12 +131,16 @@ class History:
         if len(inner) < 4 or end > len(inner) or any(inner[end:]):
             raise Wrong(key, "its lengths contradict each other")
         found = fields(key, parse(key, inner[4:end]), commit=int, epoch=int, record_hash=str, record_key=str, time_ns=int, counters=dict,
-                       parts=list)
+                       parts=list, riding=list)
         if parse_manifest_key(key) != found["commit"]:
             raise Wrong(key, "it says it is of another commit")
         for part in found["parts"]:
             fields(key, part, key=str, size=int, hash=str)
-        return Manifest(key, found["commit"], found["record_key"], found["record_hash"], found["counters"], found["parts"])
+        for one in found["riding"]:
+            if type(one) is not list or [type(value) for value in one] != [int, str, int]:
+                raise Wrong(key, "a rider is not described as it must be")
+        return Manifest(key, found["commit"], found["record_key"], found["record_hash"], found["counters"], found["parts"],
+                        [(pack, place, base) for pack, place, base in found["riding"]])
 
     def load(self, manifest: Manifest) -> Tables:
         """The rows at its commit."""
@@ -144,6 +150,9 @@ class History:
                 tables.apply(part["key"], changeset)
         if {name: tables.value(name) for name in manifest.counters} != manifest.counters:
             raise Wrong(manifest.key, "its counters are not those of its parts")
+        rows = {row["id"]: row for row in tables.named("pack")}
+        for pack, key, base in manifest.riding:
+            self.riding[rows[pack]["name"]] = (key, base, rows[pack]["size"])
         return tables
 
     def part(self, manifest: Manifest, part: dict[str, Any]) -> Iterator[bytes]:
@@ -177,6 +186,7 @@ class History:
             after.append(record)
         for record in reversed(after):
             tables.apply(record.key, record.changeset)
+            self.riding.update((rider.name, (rider.key, rider.offset, rider.size)) for rider in record.riders)
         return tables
 
     def _at(self, record: Record, key: str) -> Tables | None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -25,19 +26,21 @@ class Entry:
 
 
 class Packs:
-    def __init__(self, store: Store, keys: Keys) -> None:
-        self._store, self._keys = store, keys
+    def __init__(self, store: Store, keys: Keys, riding: Mapping[str, tuple[str, int, int]] | None = None) -> None:
+        """`riding`: packs that are no objects of their own, by name: key of the object, first byte, size."""
+        self._store, self._keys, self._riding = store, keys, {} if riding is None else riding
         self._kept: OrderedDict[str, bytes] = OrderedDict()
 
     def whole(self, name: str) -> bytes:
         """All bytes of a pack, which are those that its name is the hash of."""
         found = re.fullmatch(r"(\d{1,10})-([0-9a-f]{64})", name)
-        key = key_of(name)
+        key = self._key(name)
         if found is None:
             raise Wrong(key, "no pack's name")
         data = self._kept.get(name)
         if data is None:
-            data = self._kept[name] = self._store.get(key)
+            _, base, size = self._riding.get(name, (key, 0, None))
+            data = self._kept[name] = self._store.get(key)[base:None if size is None else base + size]
             if blake3(data).hexdigest() != found[2]:
                 del self._kept[name]
                 raise Wrong(key, "its bytes are not those that its name is the hash of")
@@ -47,8 +50,12 @@ class Packs:
                 self._kept.popitem(last=False)
         return data
 
+    def _key(self, name: str) -> str:
+        """The object that it is in."""
+        return self._riding[name][0] if name in self._riding else key_of(name)
+
     def index(self, name: str) -> list[Entry]:
-        key, data = key_of(name), self.whole(name)
+        key, data = self._key(name), self.whole(name)
         size, count = integer(data, len(data) - TRAILER, 4), integer(data, len(data) - TRAILER + 4, 4)
         at = len(data) - TRAILER - size
         if data[-8:] != b"s3cfsP\0\0" or size != OVERHEAD + ENTRY * count or count < 1 or at < CHUNKS_AT:
@@ -68,7 +75,7 @@ class Packs:
 
     def chunk(self, name: str, hash: bytes, offset: int, size: int, length: int) -> bytes:
         """The content of the chunk with that id, `length` bytes."""
-        key = key_of(name)
+        key = self._key(name)
         sealed = self.whole(name)[offset:offset + size]
         inner = self._keys.open(key, "chunk", sealed, b"chunk" + self._keys.fs_id + VERSION.to_bytes(2, "little") + hash)
         if inner[:1] == b"\0":

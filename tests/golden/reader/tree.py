@@ -87,4 +87,5 @@ class Filesystem:
 def open_filesystem(store: Store, **secret: Any) -> Filesystem:
     """`secret`: as for `unlock`."""
     keys: Keys = unlock(current(store), **secret)
-    return Filesystem(History(store, keys).tables(), Packs(store, keys))
+    history = History(store, keys)
+    return Filesystem(history.tables(), Packs(store, keys, history.riding))
