@@ -70,6 +70,7 @@ class Limits:
     readahead_max_bytes: int = 32 * MIB
 
     # metadata
+    count_rows: int = 20_000                 # chunks and packs that are counted on the event loop; more in a thread
     sweep_rows: int = 8192                   # extents that go in one step when a file is removed or truncated
     ride_max_bytes: int = 32 * KIB           # new chunks of one commit, up to this, ride in its record: a request costs more
     record_max_bytes: int = 16 * MIB         # uncompressed changesets in one record

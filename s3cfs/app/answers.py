@@ -50,7 +50,7 @@ class Answers:
         return {"pid": os.getpid()}
 
     async def _stat(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
-        return status(self._running(), url=self._life.url, mountpoint=self._life.mountpoint, started=self._life.started)
+        return await status(self._running(), url=self._life.url, mountpoint=self._life.mountpoint, started=self._life.started)
 
     async def _flush(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
         node = self._running()

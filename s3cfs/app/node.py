@@ -45,6 +45,7 @@ from s3cfs.vfs.spool import Spool
 from s3cfs.vfs.stage import Stager
 from s3cfs.vfs.sweeper import Sweeper
 
+from .figures import Figures
 from .tier import choose_tier
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ class Node:
     commits: Commits
     vfs: Vfs
     sweeper: Sweeper
+    figures: Figures
     tip: Tip
     options: NodeOptions
     left_bytes: int = -1                       # what was not in the store at the end; -1 while it runs
@@ -205,11 +207,13 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
             if writer is not None:
                 await recover(doors, meta, node.journal, remote, node.codec, node.damage, give_up=options.give_up)
                 node.commits.adopt(node.journal.pending())
+                await node.commits.take_over()
                 nursery.start_soon(node.files.run)
                 nursery.start_soon(node.sweeper.run)
             await nursery.start(node.commits.run)
             nursery.start_soon(_save_cache_table, node)
             nursery.start_soon(node.damage.run)
+            nursery.start_soon(node.figures.run)
             if writer is not None:
                 await node.vfs.recover_orphans()
             node.commits.hurry()
@@ -274,10 +278,10 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
     salvage.use(commits.durable_here)
     files.use(stager, commits.durable, commits.check_writable)
     damage.use(commits.check_writable)
-    sweeper = Sweeper(doors, meta, commits)
+    sweeper = Sweeper(doors, meta, commits, lambda: commits.backlog.bytes)
     vfs = Vfs(meta, files, commits, doors.clock, read_only=options.read_only, writeback=options.kernel_times)
     return Node(doors, superblock, keyring, remote, meta, writer, journal, cache, codec, blocks, damage, files, stager, spool, commits,
-                vfs, sweeper, tip, options)
+                vfs, sweeper, Figures(doors, meta), tip, options)
 
 
 async def _date_the_root(node: Node) -> None:

@@ -22,26 +22,25 @@ WITHOUT_LOCAL_STATE = ("the cache folder was removed beside the mount: fsync wai
                        "this process ends; unmount it when the lag is 0, and mount it again")
 
 
-def status(node: Node, *, url: str, mountpoint: str, started: float) -> dict[str, Any]:
+async def status(node: Node, *, url: str, mountpoint: str, started: float) -> dict[str, Any]:
     """One look; makes no request to the store."""
-    commits, remote = node.commits, node.remote.snapshot()
-    totals, (rows, outbox_bytes), tip = _of_the_database(node)
+    totals, age_s = await _totals(node)
+    commits, remote, tip = node.commits, node.remote.snapshot(), _tip(node)
     state, message = state_of(node)
     requests = {operation: sum(kinds.values()) for operation, kinds in remote["requests"].items()}
-    logical, unique, stored = totals.file_bytes, totals.chunk_bytes, totals.sealed_bytes
+    counters = node.meta.counters
     return {
         "schema": SCHEMA, "pid": os.getpid(), "url": url, "mountpoint": mountpoint, "label": node.superblock.label,
         "fs_id": node.superblock.fs_id.hex(), "version": __version__, "read_only": node.options.read_only,
         "state": state, "message": message, "warnings": [text for text in (SLOW, node.writer.took_over if node.writer else None) if text],
         "damage": {"chunks": node.damage.count, "met": node.damage.met, "last": [asdict(find) for find in node.damage.last]},
         "uptime_s": round(node.doors.clock.monotonic() - started, 1),
-        "files": {"inodes": totals.inodes, "logical_bytes": logical},
-        "data": {"unique_bytes": unique, "stored_bytes": stored, "packs": totals.packs, "pack_bytes": totals.pack_bytes,
-                 "chunks": totals.chunks, "dedup_ratio": _ratio(logical, unique), "compression_ratio": _ratio(unique, stored)},
+        "files": {"inodes": counters.inodes, "logical_bytes": counters.used_bytes},
+        "data": _data(totals, age_s),
         "lag": {"seconds": round(commits.lag_s(), 2), "bytes": commits.lag_bytes(), "bound_seconds": node.options.commits.max_lag_s},
         "commit": {"number": tip.n, "hash": tip.hash.hex(), "epoch": node.writer.epoch if node.writer else node.tip.epoch,
                    "time_ns": commits.last_commit_ns, "transactions": commits.transactions, "commits": commits.commits,
-                   "outbox_rows": rows, "outbox_bytes": outbox_bytes},
+                   "outbox_rows": commits.backlog.rows, "outbox_bytes": commits.backlog.bytes},
         "dirty": {"ram_bytes": node.files.ram_bytes, "spool_bytes": node.spool.live_bytes},
         "journal": {"bytes": node.journal.bytes_total, "limit_bytes": node.options.commits.journal_max_bytes},
         "cache": {"bytes": node.cache.used_bytes, "limit_bytes": node.options.cache_bytes, "decoded_bytes": node.blocks.decoded_bytes,
@@ -55,12 +54,29 @@ def status(node: Node, *, url: str, mountpoint: str, started: float) -> dict[str
     }
 
 
-def _of_the_database(node: Node) -> tuple[Totals, tuple[int, int], LocalTip]:
-    """Zeros when it failed: then the rest is wanted all the more."""
+async def _totals(node: Node) -> tuple[Totals | None, float]:
+    """Zeros when the database failed: then the rest is wanted all the more."""
     try:
-        return node.meta.totals(), node.meta.outbox()[:2], LocalTip.load(node.meta)
+        return await node.figures.get()
     except S3cfsError:
-        return Totals(0, 0, 0, 0, 0, 0, 0), (0, 0), LocalTip(node.tip.n, node.tip.key, node.tip.hash)
+        return Totals(0, 0, 0, 0, 0, 0, 0), 0.0
+
+
+def _tip(node: Node) -> LocalTip:
+    try:
+        return LocalTip.load(node.meta)
+    except S3cfsError:
+        return LocalTip(node.tip.n, node.tip.key, node.tip.hash)
+
+
+def _data(totals: Totals | None, age_s: float) -> dict[str, Any]:
+    if totals is None:
+        return dict.fromkeys(("unique_bytes", "stored_bytes", "packs", "pack_bytes", "chunks", "dedup_ratio", "compression_ratio",
+                              "as_of_s"))
+    logical, unique, stored = totals.file_bytes, totals.chunk_bytes, totals.sealed_bytes
+    return {"unique_bytes": unique, "stored_bytes": stored, "packs": totals.packs, "pack_bytes": totals.pack_bytes,
+            "chunks": totals.chunks, "dedup_ratio": _ratio(logical, unique), "compression_ratio": _ratio(unique, stored),
+            "as_of_s": round(age_s, 1)}
 
 
 def headline(node: Node) -> str:

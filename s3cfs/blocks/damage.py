@@ -1,12 +1,13 @@
 """Damage that was met: marked so that no machine uses those chunks again, counted, and named with the files that it hits.
 
 `bad` and `whole` are called in the middle of a read and cost nothing but rows; the files are looked up by `run`, for all chunks that came
-together, since that is a pass over all extents. Marks are replicated rows, so a mount knows what earlier ones and other machines met.
-A mount that may not write keeps what it meets in memory.
+together, since that is a pass over all extents, in a thread. Marks are replicated rows, so a mount knows what earlier ones and other
+machines met. A mount that may not write keeps what it meets in memory.
 """
 from __future__ import annotations
 
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 LAST_MAX = 20                      # finds that are kept
 MET_MAX = 100_000                  # chunks that are remembered beside the marks
+COUNTED_MAX = 1000                 # marks that are looked up whenever somebody asks; of more the number may be a minute old
+AT_ONCE = 200                      # marks that are looked up in one go
 HITS_MAX = 1000                    # ranges of files looked up at a time
 TOGETHER_S = 0.5                   # what is met within this time is looked up together,
 PAUSE_S = 30.0                     # and the next so much later
@@ -47,6 +50,8 @@ class Damage:
         self._met: set[int] = set()                                  # since the mount
         self._pending: dict[int, tuple[str, str, str]] = {}          # to be looked up: chunk -> (hash, pack, what)
         self._wanted = trio.Event()
+        self._uncounted = trio.Event()
+        self._in_use = sys.maxsize                                   # of the marked ones, when they were last counted
         self.last: deque[Find] = deque(maxlen=LAST_MAX)              # newest last
 
     def use(self, begin: Callable[[], None]) -> None:
@@ -61,7 +66,12 @@ class Damage:
     def count(self) -> int:
         """Chunks known to be damaged or lost that files use, those that earlier mounts and other machines met included."""
         try:
-            return self._meta.bad_in_use() + len(self._met - self._meta.bad_chunks())
+            marks = self._meta.bad_chunks()
+            if len(marks) <= COUNTED_MAX:
+                self._in_use = self._meta.bad_in_use()
+            else:
+                self._uncounted.set()
+            return min(self._in_use, len(marks)) + len(self._met - marks)
         except S3cfsError:
             return len(self._met)
 
@@ -109,7 +119,25 @@ class Damage:
 
     async def run(self) -> None:
         """Name the files, until cancelled: first those that were known to be damaged before."""
-        for id in sorted(self._meta.bad_chunks()):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._count)
+            await self._name()
+
+    async def _count(self) -> None:
+        """Where many are marked: who asks gets what was counted last."""
+        while True:
+            await self._uncounted.wait()
+            try:
+                self._in_use = await self._doors.threads.run(self._meta.beside.bad_in_use)
+            except S3cfsError as error:
+                log.debug("marked chunks cannot be counted: %s", error)
+            self._uncounted = trio.Event()
+            await self._doors.clock.sleep(PAUSE_S)
+
+    async def _name(self) -> None:
+        for number, id in enumerate(sorted(self._meta.bad_chunks())):
+            if number % AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
             chunk = await self._meta.chunk(id)
             if chunk is not None and chunk.refs:
                 self._pending.setdefault(id, (chunk.hash.hex()[:16], str(chunk.pack), "damaged"))
@@ -126,7 +154,7 @@ class Damage:
             await self._doors.clock.sleep(PAUSE_S)
 
     async def _name_files(self, pending: dict[int, tuple[str, str, str]]) -> None:
-        found = await hits(self._meta, pending, HITS_MAX)
+        found = await hits(self._meta.reverse_beside, pending, HITS_MAX)
         now_ns = self._doors.clock.time_ns()
         for hit in found:
             find = Find(hit.path, hit.start, hit.end, *pending[hit.chunk], now_ns)

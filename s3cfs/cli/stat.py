@@ -80,7 +80,8 @@ def _rows(s: Mapping[str, Any], style: Style) -> Iterator[tuple[str, str]]:
     yield "files", f"{_count(files.get('inodes'))} inodes, {_size(files.get('logical_bytes'))}"
     yield "after dedup", f"{_size(data.get('unique_bytes'))}, {_ratio(data.get('dedup_ratio'))}"
     yield "stored", f"{_size(data.get('stored_bytes'))}, {_ratio(data.get('compression_ratio'))}, " \
-                    f"{_count(data.get('chunks'))} chunks in {_count(data.get('packs'))} packs"
+                    f"{_count(data.get('chunks'))} chunks in {_count(data.get('packs'))} packs" + (
+                        f" ({_ago(data.get('as_of_s'))} ago)" if (data.get("as_of_s") or 0) >= 1 else "")
     yield "", ""
     dirty, journal, cache, store = part("dirty"), part("journal"), part("cache"), part("store")
     yield "dirty", f"{_size(dirty.get('ram_bytes'))} in memory, {_size(dirty.get('spool_bytes'))} spooled"

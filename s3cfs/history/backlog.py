@@ -6,20 +6,24 @@ from collections import deque
 
 class Backlog:
     def __init__(self) -> None:
-        self._rows: deque[tuple[int, float, int]] = deque()      # id, monotonic time of its oldest change, bytes
-        self.bytes = 0
+        self._rows: deque[tuple[int, float, int, int]] = deque()     # id, monotonic time of its oldest change, bytes, how many rows
+        self.rows = self.bytes = 0
 
     def __bool__(self) -> bool:
         return bool(self._rows)
 
-    def add(self, row: int, since: float, size: int) -> None:
-        self._rows.append((row, since, size))
+    def add(self, row: int, since: float, size: int, count: int = 1) -> None:
+        """`count` rows, of which this is the last."""
+        self._rows.append((row, since, size, count))
+        self.rows += count
         self.bytes += size
 
     def drop(self, upto: int) -> None:
         """A record took them along."""
         while self._rows and self._rows[0][0] <= upto:
-            self.bytes -= self._rows.popleft()[2]
+            _, _, size, count = self._rows.popleft()
+            self.rows -= count
+            self.bytes -= size
 
     @property
     def oldest(self) -> float | None:

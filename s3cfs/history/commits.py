@@ -133,12 +133,16 @@ class Commits:
 
     # ---------------------------------------------------------------- the beginning and the end
 
-    def hurry(self) -> None:
-        """The outbox may hold something from an earlier process: it goes first."""
-        rows, size, oldest_ns = self._meta.outbox()
+    async def take_over(self) -> None:
+        """The outbox may hold something from an earlier process. Before `run`."""
+        rows, size, oldest_ns = await self._doors.threads.run(self._meta.beside.outbox)
         if rows:
             age_s = (self._doors.clock.time_ns() - (oldest_ns or 0)) / 1e9
-            self.backlog.add(self._meta.last_outbox_id(), self._doors.clock.monotonic() - max(0.0, age_s), size)
+            self.backlog.add(self._meta.last_outbox_id(), self._doors.clock.monotonic() - max(0.0, age_s), size, rows)
+
+    def hurry(self) -> None:
+        """What an earlier process left goes first."""
+        if self.backlog:
             self._look()
 
     def adopt(self, packs: list[ClosedPack]) -> None:

@@ -35,7 +35,7 @@ from s3cfs.history.riders import Passenger, Riders
 from s3cfs.history.signal import Signal
 from s3cfs.history.transactions import Content, Transactions
 from s3cfs.history.uploads import Uploads
-from s3cfs.meta import Meta, OutboxSlice, Riding, Snapshot, merge_changesets
+from s3cfs.meta import Meta, OutboxSlice, Riding, Snapshot
 
 
 class Stage(enum.StrEnum):
@@ -144,13 +144,13 @@ class Pipeline:
                 snapshot = None
             while part is not None:
                 self._go(Stage.MERGE)
-                changeset = await self._doors.threads.run(merge_changesets, part.changesets)
+                changeset = await self._doors.threads.run(self._meta.beside.merged, part)
                 self._go(Stage.UPLOAD)
                 aboard = await self._wait_for_packs(part.packs)
                 if self._uploads.salvaged != salvaged:
                     return False
                 self._go(Stage.APPEND)
-                tip = await self._logbook.commit(part.upto, len(part.changesets), changeset, aboard)
+                tip = await self._logbook.commit(part.upto, len(part.rows), changeset, aboard)
                 self._riders.landed(aboard)
                 ridden += self._places(aboard)
                 self.commits += 1

@@ -14,6 +14,8 @@ from s3cfs.meta.types import OutboxSlice
 
 STREAM_BYTES = 64 << 10
 NAMES_SHOWN = 5
+SLICE_ROWS = 4000             # in one record: choosing them takes some 5 ms
+OUTBOX = "SELECT count(*), coalesce(sum(length(changeset)), 0), min(time_ns) FROM outbox"
 _COLUMNS = {table.name: table.columns for table in schema.REPLICATED}
 _REASONS = {apsw.SQLITE_CHANGESET_DATA: "the row is different here", apsw.SQLITE_CHANGESET_NOTFOUND: "the row is not here",
             apsw.SQLITE_CHANGESET_CONFLICT: "the row is here already", apsw.SQLITE_CHANGESET_CONSTRAINT: "a constraint forbids it"}
@@ -61,31 +63,34 @@ class Changes:
     # ------------------------------------------------------------ the outbox
 
     def outbox(self) -> tuple[int, int, int | None]:
-        """Rows, bytes, and the time (ns) of the oldest: what is not yet in the store, uncommitted changes apart."""
-        row = self._engine.one("SELECT count(*), coalesce(sum(length(changeset)), 0), min(time_ns) FROM outbox")
+        """Rows, bytes, and the time (ns) of the oldest: what is not yet in the store, uncommitted changes apart. A pass over all of it: the
+        mount has `Backlog`."""
+        row = self._engine.one(OUTBOX)
         assert row is not None
         return row[0], row[1], row[2]
 
     def outbox_slice(self, max_bytes: int) -> OutboxSlice | None:
-        """What the next record may carry: the oldest rows, up to the last complete one that fits, at least up to the first complete one.
-
-        None when no row is complete. They are read here; `merge_changesets` makes one of them, in a thread.
-        """
+        """What the next record may carry: the oldest rows, up to the last complete one that fits (within SLICE_ROWS), at least up to the
+        first complete one. None when no row is complete. `Beside.merged` reads them and makes one changeset of them, in a thread."""
         chosen: list[int] = []
-        upto = total = packs = 0
-        more = False
-        for id, size, highest in self._engine.all("SELECT id, length(changeset), packs FROM outbox ORDER BY id"):
+        upto = count = total = size_upto = packs = 0
+        for id, size, highest in self._rows():
             total += size
-            if upto and total > max_bytes:
-                more = more or highest is not None
-                continue
+            if upto and (total > max_bytes or len(chosen) >= SLICE_ROWS):
+                break
             chosen.append(id)
             if highest is not None:
-                upto, packs = id, highest
-        if not upto:
-            return None
-        changesets = [self._changeset(id) for id in chosen if id <= upto]
-        return OutboxSlice(upto, changesets, sum(map(len, changesets)), packs, more)
+                upto, packs, count, size_upto = id, highest, len(chosen), total
+        return OutboxSlice(upto, chosen[:count], size_upto, packs) if upto else None
+
+    def _rows(self) -> Iterator[tuple[int, int, int | None]]:
+        """(id, bytes, packs), oldest first, read a few at a time."""
+        last = 0
+        while rows := self._engine.all(f"SELECT id, length(changeset), packs FROM outbox WHERE id > ? ORDER BY id LIMIT {SLICE_ROWS // 4}",
+                                       (last,)):
+            for id, size, packs in rows:
+                yield id, size, packs
+                last = id
 
     def void_cuts(self) -> None:
         """No record may end with a row that is in the outbox now: a pack that they name will not come to the store."""

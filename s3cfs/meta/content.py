@@ -30,6 +30,9 @@ _FEW = 8
 #: for an extent `e`: whether it is of no file any more
 TRASH = "SELECT 1 FROM trash AS t WHERE t.ino = e.ino AND t.off <= e.off AND t.stop > e.off"
 
+#: the other way round it would be a pass over all chunks
+BAD_IN_USE = "SELECT count(*) FROM bad_chunk AS b CROSS JOIN chunk AS c ON c.id = b.id WHERE c.refs > 0"
+
 _START = "coalesce((SELECT max(off) FROM extent WHERE ino = ?1 AND off <= ?2), ?2)"
 _CUT = f"SELECT off, len, chunk, coff FROM extent WHERE ino = ?1 AND off >= {_START} AND off < ?3 ORDER BY off LIMIT {_FEW + 1}"
 _LAST = "SELECT off, len, chunk, coff FROM extent WHERE ino = ? AND off >= ? AND off < ? ORDER BY off DESC LIMIT 1"
@@ -53,16 +56,27 @@ class Content:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._one, self._all, self._run = engine.one, engine.all, engine.run
-        self._bad: set[int] = set()
         self._step = engine.doors.limits.sweep_rows
-        self._trash: set[int] = set()               # inodes with ranges there
+        self._known_bad: set[int] | None = None
+        self._known_trash: set[int] | None = None
         self.on_trash: Callable[[], None] = lambda: None
-        self.reload()
 
     def reload(self) -> None:
-        """Rows came in that were not written here."""
-        self._bad = {row[0] for row in self._all("SELECT id FROM bad_chunk")}
-        self._trash = {row[0] for row in self._all("SELECT DISTINCT ino FROM trash")}
+        """Rows came in that were not written here: marks and trash are read again when somebody asks, not for each record of the log."""
+        self._known_bad = self._known_trash = None
+
+    @property
+    def _bad(self) -> set[int]:
+        if self._known_bad is None:
+            self._known_bad = {row[0] for row in self._all("SELECT id FROM bad_chunk")}
+        return self._known_bad
+
+    @property
+    def _trash(self) -> set[int]:
+        """Inodes with ranges there."""
+        if self._known_trash is None:
+            self._known_trash = {row[0] for row in self._all("SELECT DISTINCT ino FROM trash")}
+        return self._known_trash
 
     # ------------------------------------------------------------ extents
 
@@ -285,6 +299,13 @@ class Content:
         return [(row[0], Extent(*row[1:])) for row in self._all(
             f"SELECT ino, off, len, chunk, coff FROM extent AS e WHERE chunk = ? AND NOT EXISTS ({TRASH}) LIMIT ?", (chunk, limit))]
 
+    async def drop_chunk(self, id: int) -> bool:
+        """Forget a chunk that no file uses, and its mark; False when one does. Reads all extents: for repairs."""
+        gone = self._run("DELETE FROM chunk WHERE id = ?1 AND refs = 0 AND NOT EXISTS (SELECT 1 FROM extent WHERE chunk = ?1)", (id,))
+        if gone:
+            self.unmark_bad(id)
+        return bool(gone)
+
     def mark_bad(self, id: int) -> None:
         """Deduplication never points at it again, on no machine. Not async, for a callback in the middle of a read."""
         if id not in self._bad:
@@ -298,8 +319,8 @@ class Content:
             self._bad.discard(id)
 
     def bad_in_use(self) -> int:
-        """How many of them files use."""
-        row = self._one("SELECT count(*) FROM bad_chunk JOIN chunk USING (id) WHERE refs > 0")
+        """How many of them files use. A look-up for each that is marked."""
+        row = self._one(BAD_IN_USE)
         assert row is not None
         return int(row[0])
 

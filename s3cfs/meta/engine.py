@@ -98,6 +98,10 @@ class Engine:
         except Exception as error:
             raise self.blame(error) from error
 
+    async def ask(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """`all` for those who can wait for an answer; here it never suspends."""
+        return self.all(sql, args)
+
     def run(self, sql: str, args: Sequence[Any] = ()) -> int:
         """Rows changed."""
         if self.failed:

@@ -1,7 +1,7 @@
 """Meta: the one door to the metadata. Its methods are those of its parts; nothing outside this folder speaks SQL.
 
 Methods about files are `async`, since another engine may have to wait; this one never suspends. Everything is called on the
-event-loop thread, but for `sync_wal`, `checkpoint_wal`, `build_indexes` and `Snapshot.changesets`, which are for a thread.
+event-loop thread, but for `sync_wal`, `checkpoint_wal`, `build_indexes`, `beside` and `Snapshot.changesets`, which are for a thread.
 """
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from s3cfs.doors import Doors
 from s3cfs.errors import S3cfsError
 from s3cfs.meta.audit import Audit
+from s3cfs.meta.beside import Beside
 from s3cfs.meta.changes import Changes
 from s3cfs.meta.content import Content
 from s3cfs.meta.engine import Engine
@@ -35,8 +36,10 @@ class Meta:
         tree = Tree(engine, content)
         changes = Changes(engine, content.reload)
         local = Local(engine)
-        reverse = Reverse(engine, content)
+        reverse = Reverse(engine.ask)
         self.audit = Audit(engine)
+        self.beside = Beside(engine)
+        self.reverse_beside = Reverse(self.beside.ask)
 
         self.get, self.new_inode, self.update_inode, self.drop_inode = tree.get, tree.new_inode, tree.update_inode, tree.drop_inode
         self.add_orphan, self.drop_orphan, self.orphans = tree.add_orphan, tree.drop_orphan, tree.orphans
@@ -55,7 +58,7 @@ class Meta:
         self.pack, self.pack_of, self.open_packs, self.packs = content.pack, content.pack_of, content.open_packs, content.packs
 
         self.users_of_many, self.names_of_many = reverse.users_of_many, reverse.names_of_many
-        self.chunks_of_many, self.drop_chunk = reverse.chunks_of_many, reverse.drop_chunk
+        self.chunks_of_many, self.drop_chunk = reverse.chunks_of_many, content.drop_chunk
 
         self.sweep = content.sweep
 
@@ -69,8 +72,7 @@ class Meta:
         self.riding_totals, self.tidy_riding = local.riding_totals, local.tidy_riding
 
         self.missing_indexes, self.build_indexes = engine.missing_indexes, engine.build_indexes
-        self.sync_wal, self.checkpoint_wal, self.restart_wal, self.close = (engine.sync_wal, engine.checkpoint_wal, engine.restart_wal,
-                                                                            engine.close)
+        self.sync_wal, self.checkpoint_wal, self.restart_wal = engine.sync_wal, engine.checkpoint_wal, engine.restart_wal
 
     @property
     def dirty(self) -> bool:
@@ -130,7 +132,13 @@ class Meta:
         return Snapshot(self._engine)
 
     def totals(self) -> Totals:
+        """A pass over all chunks, on the event loop: for few of them. Else `beside.totals`."""
         return totals(self._engine)
+
+    def close(self) -> None:
+        """Undo what was not committed; after a failure leave the WAL as it is, for the next process to recover."""
+        self.beside.close()
+        self._engine.close()
 
     # ------------------------------------------------------------ parameters of the file system (replicated)
 

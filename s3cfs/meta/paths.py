@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Protocol
 
 from s3cfs.ids import ROOT_INO
-from s3cfs.meta.facade import Meta
+from s3cfs.meta.types import Extent
 
 NAMES_MAX = 20                 # of one file with hard links
 DEPTH_MAX = 10_000
+
+
+class Looks(Protocol):
+    """Who answers such questions: Meta on the loop, Meta.reverse_beside from a thread."""
+
+    async def users_of_many(self, chunks: Collection[int], limit: int) -> list[tuple[int, Extent]]: ...
+    async def names_of_many(self, inos: Collection[int]) -> dict[int, list[tuple[int, bytes]]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +33,7 @@ class Hit:
 class Paths:
     """Paths of inodes; those of folders are remembered."""
 
-    def __init__(self, meta: Meta) -> None:
+    def __init__(self, meta: Looks) -> None:
         self._meta = meta
         self._folders: dict[int, str] = {ROOT_INO: ""}
 
@@ -68,7 +76,7 @@ def text(name: bytes) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decoded)
 
 
-async def hits(meta: Meta, chunks: Collection[int], limit: int, paths: Paths | None = None) -> list[Hit]:
+async def hits(meta: Looks, chunks: Collection[int], limit: int, paths: Paths | None = None) -> list[Hit]:
     """Where the chunks are used, in the order of file and offset; neighbours in one chunk are joined. Not more than `limit`."""
     users = await meta.users_of_many(chunks, limit)
     names = await (paths or Paths(meta)).of({ino for ino, _ in users})

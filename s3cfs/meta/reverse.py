@@ -1,25 +1,28 @@
 """Looking things up against the grain: who uses these chunks, how these inodes are called.
 
 No index serves such questions (they would cost every create), so each is one pass over a table, whatever the number of things asked
-about: ask for many at once. For messages, fsck and repairs.
+about: ask for many at once. For messages, fsck and repairs. A mount asks by connections of threads, which see the last commit().
 """
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any
 
-from s3cfs.meta.content import TRASH, Content
-from s3cfs.meta.engine import Engine
+from s3cfs.meta.content import TRASH
 from s3cfs.meta.types import Chunk, Extent
+
+Ask = Callable[[str, Sequence[Any]], Awaitable[list[tuple[Any, ...]]]]
 
 
 class Reverse:
-    def __init__(self, engine: Engine, content: Content) -> None:
-        self._all, self._run, self._content = engine.all, engine.run, content
+    def __init__(self, ask: Ask) -> None:
+        """`ask` answers a SELECT."""
+        self._ask = ask
 
     async def users_of_many(self, chunks: Collection[int], limit: int) -> list[tuple[int, Extent]]:
         """(ino, extent) that name any of the chunks, in the order of inode and offset."""
-        return [(row[0], Extent(*row[1:])) for row in self._all(
+        return [(row[0], Extent(*row[1:])) for row in await self._ask(
             f"SELECT ino, off, len, chunk, coff FROM extent AS e WHERE chunk IN (SELECT value FROM json_each(?)) AND NOT EXISTS ({TRASH}) "
             "ORDER BY ino, off LIMIT ?",
             (json.dumps(list(chunks)), limit))]
@@ -27,22 +30,15 @@ class Reverse:
     async def names_of_many(self, inos: Collection[int]) -> dict[int, list[tuple[int, bytes]]]:
         """{ino: [(parent, name)]} of those that have a name."""
         found: dict[int, list[tuple[int, bytes]]] = {}
-        for ino, parent, name in self._all("SELECT ino, parent, name FROM dentry WHERE ino IN (SELECT value FROM json_each(?))",
-                                           (json.dumps(list(inos)),)):
+        for ino, parent, name in await self._ask("SELECT ino, parent, name FROM dentry WHERE ino IN (SELECT value FROM json_each(?))",
+                                                 (json.dumps(list(inos)),)):
             found.setdefault(ino, []).append((parent, name))
         return found
 
     async def chunks_of_many(self, packs: Collection[int]) -> dict[int, list[Chunk]]:
-        """{pack: its chunks in their order} of those that hold any."""
+        """{pack: its chunks in their order} of those that hold any. By an index."""
         found: dict[int, list[Chunk]] = {}
-        for row in self._all("SELECT id, hash, pack, off, clen, len, refs FROM chunk WHERE pack IN (SELECT value FROM json_each(?)) "
-                             "ORDER BY pack, off", (json.dumps(list(packs)),)):
+        for row in await self._ask("SELECT id, hash, pack, off, clen, len, refs FROM chunk WHERE pack IN (SELECT value FROM json_each(?)) "
+                                   "ORDER BY pack, off", (json.dumps(list(packs)),)):
             found.setdefault(row[2], []).append(Chunk(*row))
         return found
-
-    async def drop_chunk(self, id: int) -> bool:
-        """Forget a chunk that no file uses, and its mark; False when one does."""
-        gone = self._run("DELETE FROM chunk WHERE id = ?1 AND refs = 0 AND NOT EXISTS (SELECT 1 FROM extent WHERE chunk = ?1)", (id,))
-        if gone:
-            self._content.unmark_bad(id)
-        return bool(gone)

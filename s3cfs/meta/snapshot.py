@@ -132,7 +132,7 @@ def fingerprint(rows: Callable[[str], Iterator[tuple[Any, ...]]]) -> bytes:
 
 
 def totals(engine: Engine) -> Totals:
-    """A pass over all chunks: some 0.1 s per million, on the event loop. For `s3cfs stat`, not for a meter."""
+    """A pass over all chunks and packs: some 0.1 s per million."""
     chunks = engine.one("SELECT count(*), coalesce(sum(len), 0), coalesce(sum(clen), 0) FROM chunk WHERE refs > 0")
     packs = engine.one("SELECT count(*), coalesce(sum(size), 0) FROM pack WHERE state = 'closed'")
     assert chunks and packs

@@ -105,10 +105,9 @@ class OutboxSlice(NamedTuple):
     """What one record may carry: changes up to and with a complete transaction."""
 
     upto: int                   # last row of the outbox that is in it
-    changesets: list[bytes]     # of each transaction, oldest first
-    bytes: int                  # their sum; merged it is no more
+    rows: list[int]             # of the outbox, one a transaction, oldest first
+    bytes: int                  # the sum of their changesets; merged it is no more
     packs: int                  # the highest pack that they may name
-    more: bool                  # complete transactions follow
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ must not take the room of those who write.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import trio
 
@@ -25,10 +26,11 @@ OUTBOX_SHARE = 0.25            # of its bound
 
 
 class Sweeper:
-    def __init__(self, doors: Doors, meta: Meta, transactions: Transactions) -> None:
-        self._clock, self._meta = doors.clock, meta
+    def __init__(self, doors: Doors, meta: Meta, transactions: Transactions, outbox_bytes: Callable[[], int]) -> None:
+        """`outbox_bytes`: of changes that wait for the store."""
+        self._clock, self._meta, self._waiting_bytes = doors.clock, meta, outbox_bytes
         self._gate = Gate(transactions, False)
-        self._outbox_bytes = doors.limits.outbox_max_bytes * OUTBOX_SHARE
+        self._most_waiting = doors.limits.outbox_max_bytes * OUTBOX_SHARE
         self._wanted = trio.Event()
         self._scope = trio.CancelScope()
         meta.when_trash_comes(lambda: self._wanted.set())
@@ -57,7 +59,7 @@ class Sweeper:
             if self._meta.open_bytes > OPEN_BYTES:
                 await self._clock.sleep(PAUSE_S)
                 continue
-            if self._meta.outbox()[1] + self._meta.open_bytes > self._outbox_bytes:
+            if self._waiting_bytes() + self._meta.open_bytes > self._most_waiting:
                 await self._clock.sleep(RETRY_S)
                 continue
             try:

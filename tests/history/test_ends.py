@@ -130,7 +130,7 @@ def test_who_took_over_says_from_whom() -> None:
         async with life.node(options) as node:
             await write_file(node, life.incarnation.name.encode(), content(1))
             await node.flush()
-            said: list[str] = status(node, url="", mountpoint="", started=0.0)["warnings"]
+            said: list[str] = (await status(node, url="", mountpoint="", started=0.0))["warnings"]
             if not end:
                 life.incarnation.kill()
                 await life.doors.clock.sleep(1)

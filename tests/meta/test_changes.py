@@ -30,7 +30,7 @@ def drain(meta: Meta) -> bytes:
     part = meta.outbox_slice(1 << 30)
     assert part
     meta.drop_outbox(part.upto)
-    return merge_changesets(part.changesets)
+    return meta.beside.merged(part)
 
 
 async def every_table(meta: Meta) -> None:
@@ -150,10 +150,10 @@ def test_merging_the_outbox(meta: Meta, replica: Meta) -> None:
     rows, total, oldest = meta.outbox()
     assert (rows, total) == (10, sum(sizes)) and oldest
     first = meta.outbox_slice(1)
-    assert first and len(first.changesets) == 1             # at least one
+    assert first and len(first.rows) == 1             # at least one
     some = meta.outbox_slice(sum(sizes[:4]))
-    assert some and len(some.changesets) == 4 and len(merge_changesets(some.changesets)) < some.bytes == sum(sizes[:4])
-    replica.apply(merge_changesets(some.changesets))
+    assert some and len(some.rows) == 4 and len(meta.beside.merged(some)) < some.bytes == sum(sizes[:4])
+    replica.apply(meta.beside.merged(some))
     meta.drop_outbox(some.upto)
     assert meta.outbox()[0] == 6
     replica.apply(drain(meta))
@@ -183,10 +183,10 @@ def test_a_record_ends_with_a_complete_transaction(meta: Meta, replica: Meta) ->
         complete.append(made.complete)
     assert complete == [True, False, False, True] * 3
     first = meta.outbox_slice(1)
-    assert first and (first.upto, len(first.changesets), first.bytes, first.more) == (1, 1, sizes[0], True)      # at least one
+    assert first and (first.upto, len(first.rows), first.bytes) == (1, 1, sizes[0])      # at least one
     assert (found := meta.outbox_slice(sum(sizes[:4]) - 1)) and found.upto == 1
-    assert (found := meta.outbox_slice(sum(sizes[:6]))) and (found.upto, found.more, found.packs) == (5, True, 6)
-    assert (found := meta.outbox_slice(sum(sizes))) and found.upto == 12 and not found.more and found.bytes == sum(sizes)
+    assert (found := meta.outbox_slice(sum(sizes[:6]))) and (found.upto, found.packs) == (5, 6)
+    assert (found := meta.outbox_slice(sum(sizes))) and found.upto == 12 and found.bytes == sum(sizes)
     meta.drop_outbox(1)
     assert (found := meta.outbox_slice(1)) and (found.upto, found.packs) == (4, 5)   # more than 1: the least there is
     meta.void_cuts()
@@ -205,16 +205,16 @@ def test_merging_in_pieces_is_merging(meta: Meta) -> None:
         run(add_file(meta, b"again-%d" % round))
         meta.commit()
     part = meta.outbox_slice(1 << 30)
-    assert part and part.bytes > 3 * STREAM_BYTES and part.changesets == list(meta.unsent_changes())
+    assert part and part.bytes > 3 * STREAM_BYTES and len(part.rows) == len(changesets := list(meta.unsent_changes()))
     builder = apsw.ChangesetBuilder()
-    for changeset in part.changesets:
+    for changeset in changesets:
         builder.add(changeset)
-    assert merge_changesets(part.changesets) == builder.output()
+    assert meta.beside.merged(part) == builder.output()
     run(meta.update_inode(1, mode=0o040700))
     meta.commit()
     run(meta.update_inode(1, mode=0o040755))
     meta.commit()
-    assert (found := meta.outbox_slice(1 << 30)) and merge_changesets(found.changesets[-2:]) == b""
+    assert merge_changesets(list(meta.unsent_changes())[-2:]) == b""
 
 
 def test_the_size_of_the_open_transaction_is_known(meta: Meta) -> None:

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from s3cfs.errors import Damaged, StaleInode
 from s3cfs.ids import ChunkId, PackName
 from s3cfs.limits import Limits
-from s3cfs.meta import Chunk, ChunkGone, Extent, Meta, merge_changesets
+from s3cfs.meta import Chunk, ChunkGone, Extent, Meta
 
 from .kit import FILE, add_file, open_meta, run, sql
 
@@ -115,7 +115,7 @@ class Files(RuleBasedStateMachine):
     def replicate(self, limit: int) -> None:
         self.meta.commit()
         while part := self.meta.outbox_slice(limit):
-            self.replica.apply(merge_changesets(part.changesets))
+            self.replica.apply(self.meta.beside.merged(part))
             self.meta.drop_outbox(part.upto)
         assert self.replica.fingerprint() == self.meta.fingerprint()
         assert self.replica.counters == self.meta.counters and self.replica.has_trash == self.meta.has_trash
@@ -366,7 +366,7 @@ def test_a_large_removal_goes_in_bounded_transactions(tmp_path: Path, way: str) 
     assert [(extent.off, extent.len) for extent, _ in run(meta.extents(ino, 0, 1 << 40))] == wanted
     assert meta.counters.used_bytes == sum(length for _, length in wanted)
     while part := meta.outbox_slice(1 << 20):
-        replica.apply(merge_changesets(part.changesets))
+        replica.apply(meta.beside.merged(part))
         meta.drop_outbox(part.upto)
     assert replica.fingerprint() == meta.fingerprint()
     meta.close()
@@ -382,7 +382,7 @@ def test_marks_of_bad_chunks_reach_every_machine(tmp_path: Path) -> None:
         here.commit()
         found = here.outbox_slice(1 << 20)
         assert found is not None
-        there.apply(merge_changesets(found.changesets))
+        there.apply(here.beside.merged(found))
         there.commit()
         here.drop_outbox(found.upto)
         here.commit()
