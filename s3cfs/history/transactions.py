@@ -96,8 +96,9 @@ class Transactions:
             if self.uncommitted():
                 await self.close()
 
-    async def close(self, *, grace: bool = False, finish_pack: bool = False) -> None:
-        """With `lock` held. `grace`: wait a moment for new files to be filled. Raises when the local disk fails.
+    async def close(self, *, grace: bool = False, finish_pack: bool = False, restart_log: bool = False) -> None:
+        """With `lock` held. `grace`: wait a moment for new files to be filled; `restart_log`: SQLite's own begins anew, if it can. Raises
+        when the local disk fails.
 
         Not cancelled half-way: whoever asked may go, others rely on it.
         """
@@ -108,7 +109,7 @@ class Transactions:
             if grace:
                 await self._wait_for_content()
             with trio.CancelScope(shield=True):
-                await self._close(finish_pack)
+                await self._close(finish_pack, restart_log)
         except Exception as exc:
             self._health.fail(exc)
             raise
@@ -119,7 +120,7 @@ class Transactions:
         while self._content.awaits_content() and self._doors.clock.monotonic() < deadline:
             await self._doors.clock.sleep(0.005)
 
-    async def _close(self, finish_pack: bool) -> None:
+    async def _close(self, finish_pack: bool, restart_log: bool) -> None:
         if self._incomplete_bytes + self._meta.open_bytes > self._doors.limits.record_max_bytes // 2:
             finish_pack = True                    # C5
         await self._content.stage_ready()
@@ -138,6 +139,8 @@ class Transactions:
                     self.dirty_since = now                # open files that were left out
                 noted = self._logbook.noted() if self._logbook is not None else []
                 self._commit(since if since is not None else now)
+                if restart_log:
+                    await self._restart_log()
         self.count += 1
         if self._meta.wal_is_long or self._meta.wal_rest >= self._doors.limits.wal_copy_pages:
             self._much_log.pulse()
@@ -184,17 +187,15 @@ class Transactions:
                 await self._doors.threads.run(self._meta.checkpoint_wal)
                 enough = self._meta.wal_rest <= limits.wal_rest_pages or self._meta.wal_pages >= limits.wal_anyhow_pages
                 if enough and self._meta.wal_is_long:
-                    await self._restart_log()
+                    async with self.lock:
+                        await self.close(restart_log=True)
                     break
 
     async def _restart_log(self) -> None:
-        """No change begins while a thread copies what is left; then the log can begin anew. A few rows that pass no gate (forgotten inodes,
-        notes of records) may come in between: then once more."""
-        async with self.lock:
-            with self._admission.closed():
-                async with self._apply_lock:
-                    for _ in range(RESTART_TRIES):
-                        await self._doors.threads.run(self._meta.checkpoint_wal)
-                        if not self._meta.wal_is_long or self._meta.restart_wal() or not self._health.writable:
-                            return
-                        self._commit(self._doors.clock.monotonic())
+        """With the gate closed, right after COMMIT: a thread copies what is left, then the log can begin anew. A few rows that pass no gate
+        (forgotten inodes, notes of records) may come in between: they are committed, and once more."""
+        for _ in range(RESTART_TRIES):
+            await self._doors.threads.run(self._meta.checkpoint_wal)
+            if not self._meta.wal_is_long or self._meta.restart_wal():
+                return
+            self._commit(self._doors.clock.monotonic())

@@ -285,9 +285,9 @@ def test_a_transaction_ends_beside_writers_that_never_rest() -> None:
                 stagings[-1] += 1
                 await real()
 
-            async def closing(finish_pack: bool) -> None:
+            async def closing(finish_pack: bool, restart_log: bool) -> None:
                 stagings.append(0)
-                await close(finish_pack)
+                await close(finish_pack, restart_log)
 
             node.files.stage_ready = counted  # type: ignore[method-assign]
             node.commits.local._close = closing  # type: ignore[method-assign]

@@ -1,6 +1,7 @@
 """SQLite's own log beside a running mount: a thread copies it, the loop never does, and it begins anew."""
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import trio
 from s3cfs.app.node import Node, NodeOptions, open_node
 from s3cfs.backends.memory import MemoryBackend
 from s3cfs.doors import Doors, SystemClock, SystemRandomness, TrioThreads
+from s3cfs.history.options import Options
 from s3cfs.limits import DEFAULTS
+from s3cfs.meta import Transaction
 from s3cfs.vfs.types import ROOT_CALLER
 from tests.slowdisk import SlowDisk, SlowVfs
 
@@ -69,3 +72,39 @@ def test_the_loop_copies_nothing_and_the_log_stays_short(tmp_path: Path, case: s
 
     trio.run(main)
     assert max(pages) < 2 * LIMITS.wal_anyhow_pages, pages
+
+
+def test_what_makes_the_log_begin_anew_is_a_whole_transaction(tmp_path: Path) -> None:
+    """With all that a transaction owes: the content of files that are closed, or renamed over others (invariant I2)."""
+    vfs = SlowVfs(f"whole-{tmp_path.name}")
+    limits = replace(LIMITS, wal_copy_pages=1, wal_restart_pages=20)
+    doors = replace(node_on(vfs, tmp_path / "state"), limits=limits)
+
+    async def main() -> None:
+        options = NodeOptions(commits=Options(transaction_interval_s=1000, commit_interval_s=1000))
+        async with open_node(doors, MemoryBackend(), KEYRING, SUPERBLOCK, options) as node:
+            wal, real, owed = node.meta._engine.wal, node.meta.commit, list[int]()
+
+            def commit() -> Transaction | None:
+                owed.extend(state.ino for state in node.files._states.values() if state.due_next)
+                return real()
+
+            node.meta.commit = commit  # type: ignore[method-assign]
+            while not wal.is_long:
+                await make_files(node, b"%d" % wal.pages)
+                await node.commits.durable()
+            begun = wal._begun
+            await node.vfs.create(1, b"tmp", 0o644, ROOT_CALLER)
+            made = await node.vfs.lookup(1, b"tmp")
+            assert made is not None
+            await node.vfs.write(made.ino, 0, bytes(5000))
+            await node.vfs.rename(1, b"tmp", 1, b"20-1", 0)
+            node.commits.local._much_log.pulse()
+            while wal._begun == begun:
+                await trio.sleep(0.001)
+                if not node.commits.local.lock.locked():
+                    await node.vfs.setxattr(1, b"user.n", os.urandom(4))
+                    await node.vfs.fsyncdir(1)
+            assert owed == []
+
+    trio.run(main)
