@@ -3,7 +3,7 @@
 Each life is a mount of its own on a new machine, which knows nothing but the store. Together they leave every kind of object and of row:
 inline data, holes, overlays, files with one content, many small ones, hard links, links, devices, attributes; renamed, replaced, cut,
 removed; several epochs, writers that died in office, an inode that somebody had open, trash that nobody swept, a chunk that is
-marked as bad; checkpoints and records after them.
+marked as bad; two writers at once; a damaged record that a repair went back past; checkpoints and records after them.
 """
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ from s3cfs.formats import superblock
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.superblock import Argon2Params, Superblock
 from s3cfs.history.office import Takeover
+from s3cfs.history.replica import Replica
+from s3cfs.history.retreat import Retreat, find_retreat
 from s3cfs.limits import Limits
-from s3cfs.meta import Inode
+from s3cfs.meta import Inode, Meta
+from s3cfs.remote import Remote
 from s3cfs.vfs.types import RENAME_EXCHANGE, ROOT_CALLER, SetAttr
 
 KIB = 1 << 10
@@ -39,10 +42,10 @@ class Death(Exception):
     """The process ends here: nothing is flushed, nobody signs off."""
 
 
-def doors(folder: Path) -> Doors:
+def doors(folder: Path, checkpoint_after: int = 0) -> Doors:
     """A checkpoint whenever there can be one, in several parts; removals that leave trash."""
     return Doors(SystemClock(), SystemRandomness(), TrioThreads(), SystemDisk(str(folder)),
-                 Limits(checkpoint_min_log_bytes=0, checkpoint_part_bytes=8 * KIB, sweep_rows=3))
+                 Limits(checkpoint_min_log_bytes=checkpoint_after, checkpoint_part_bytes=8 * KIB, sweep_rows=3))
 
 
 def new_superblock(plain: bool) -> tuple[Superblock, KeyRing, str | None]:
@@ -197,12 +200,34 @@ async def rivals(backend: Backend, keyring: KeyRing, block: Superblock) -> dict[
     return seen
 
 
+async def going_back(backend: Backend, keyring: KeyRing, block: Superblock) -> dict[str, Any]:
+    """A commit's record is damaged, and a repair leaves it and all after it out. The tree that this leaves."""
+    async with _mounted(backend, keyring, block, checkpoint_after=1 << 30) as node:
+        await write(node, 1, b"given up", {0: b"in no history any more"})
+        await node.flush()
+        key = node.commits.writing.logbook.tip.key if node.commits.writing else ""
+    data = backend.get(key)
+    backend.put(key, data[:100] + bytes(20) + data[120:])
+    with tempfile.TemporaryDirectory() as local:
+        here = doors(Path(local))
+        remote, sealer = Remote(backend, here.threads, here.clock, 3, 8), keyring.sealer("record", 0)
+        meta = Meta.open(here, "meta.db", keyring.database_key())
+        retreat = await find_retreat(here, remote, Replica(here, remote, keyring, meta), sealer, None)
+        meta.close()
+    async with _mounted(backend, keyring, block, retreat=retreat) as node:
+        await write(node, 1, b"gone on", {0: b"after the repair"})
+        await node.flush()
+        return await tree(node)
+
+
 @contextlib.asynccontextmanager
-async def _mounted(backend: Backend, keyring: KeyRing, block: Superblock) -> AsyncIterator[Node]:
+async def _mounted(backend: Backend, keyring: KeyRing, block: Superblock, *, retreat: Retreat | None = None,
+                   checkpoint_after: int = 0) -> AsyncIterator[Node]:
     """On a machine that knows nothing but the store; takes over from whoever is there."""
     with tempfile.TemporaryDirectory() as local:
         try:
-            async with open_node(doors(Path(local)), backend, keyring, block, NodeOptions(takeover=Takeover.YES)) as node:
+            options = NodeOptions(takeover=Takeover.YES, retreat=retreat)
+            async with open_node(doors(Path(local), checkpoint_after), backend, keyring, block, options) as node:
                 yield node
         except BaseExceptionGroup as group:
             errors = leaves(group)

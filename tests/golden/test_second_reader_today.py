@@ -13,9 +13,12 @@ from s3cfs.app.node import Node, NodeOptions, open_node
 from s3cfs.backends.memory import MemoryBackend
 from s3cfs.backends.pieces import Head
 from s3cfs.doors import SystemRandomness
-from s3cfs.formats import superblock
+from s3cfs.formats import record, superblock
+from s3cfs.formats.record import Kind, Record
 from s3cfs.vfs.types import ROOT_CALLER
-from tests.golden.lives import LIVES, PASSPHRASE, doors, live, new_superblock, noise, rivals, tree, write
+from tests import test_format_doc as document
+from tests.golden.lives import LIVES, PASSPHRASE, doors, going_back, live, new_superblock, noise, rivals, tree, write
+from tests.golden.reader.history import History
 from tests.golden.reader.listing import extract, listing
 from tests.golden.reader.store import Objects, Wrong
 from tests.golden.reader.superblock import current, unlock
@@ -62,9 +65,11 @@ def test_what_each_life_leaves(plain: bool, tmp_path: Path):
         if contents:
             assert {node.path: filesystem.content(node.ino) for node in filesystem.walk() if node.path in contents} == contents
         contents = {}
-    left = trio.run(rivals, backend, keyring, block)
-    filesystem = read(backend, passphrase)
-    assert listing(filesystem) == left and "/too late" not in left and "/of the second" in left
+    for both in (rivals, going_back):
+        left = trio.run(both, backend, keyring, block)
+        filesystem = read(backend, passphrase)
+        assert listing(filesystem) == left
+    assert not {"/too late", "/given up"} & left.keys() and {"/of the second", "/gone on"} <= left.keys()
     extract(filesystem, tmp_path / "out")
     assert (tmp_path / "out/large").read_bytes() == noise(20, 3_000_000) + bytes(500_000) + noise(20, 1_000_000)
     assert (tmp_path / "out/text").read_bytes()[40_959:40_971] == (b"gold does not tarnish. " * 2000)[40_959:40_960] + b"overlaid ov"
@@ -74,10 +79,10 @@ def test_what_each_life_leaves(plain: bool, tmp_path: Path):
         assert unlock(current(store_of(backend)), recovery_key=recovery_key).fs_id == block.fs_id
 
 
-async def real_tree(backend: MemoryBackend, folder: Path) -> dict[str, Any]:
+async def real_tree(backend: MemoryBackend, folder: Path, passphrase: str = "pass") -> dict[str, Any]:
     """What today's program reads there."""
     found = superblock.decode(backend.get(ids.super_key(1)), 1)
-    keyring = superblock.unlock(found, passphrase="pass", random=SystemRandomness())
+    keyring = superblock.unlock(found, passphrase=passphrase, random=SystemRandomness())
     async with open_node(doors(folder), backend, keyring, found, NodeOptions(read_only=True)) as node:
         return await tree(node)
 
@@ -98,6 +103,36 @@ def test_objects_in_pieces():
         damaged = {key: data for key, data in torn.items() if key != head.key(3)} | ({head.key(3): wrong} if wrong else {})
         with pytest.raises(Wrong, match=re.escape(pack)):
             listing(open_filesystem(Objects(damaged), passphrase=PASSPHRASE))
+
+
+def test_numbers_beyond_a_range(tmp_path: Path):
+    """Epochs beyond a thousand, records beyond a million, a late one beside them; what came before was left out by a repair."""
+    backend, changes = MemoryBackend(create_only=False), [document.example(), b"", b"", b""]
+    block, keyring, _ = new_superblock(False)
+    backend.put(ids.super_key(1), superblock.encode(block))
+    before, prev, run = "", ids.ZERO_HASH, (0, "")
+
+    def put(kind: Kind, epoch: int, n: int, changeset: bytes = b"", **info: Any) -> None:
+        nonlocal before, prev, run
+        writer = f"{epoch:016x}"
+        key = ids.log_key(epoch, writer, n)
+        run = (n, before) if kind is Kind.CLAIM else run
+        made = Record(kind, n, epoch, writer, prev, 7, {"prev_key": before, "tier": "T2", "run": list(run), **info}, changeset)
+        backend.put(key, record.encode(made, keyring.sealer("record", epoch)))
+        before, prev = key, record.record_hash(backend.get(key))
+
+    put(Kind.CLAIM, 999, 999_998, skips=999_997)
+    for n, changeset in enumerate(changes, 999_999):
+        put(Kind.COMMIT, 999, n, changeset)
+    after = before, prev, run
+    put(Kind.COMMIT, 999, 1_000_003)                            # late: the next writer never saw it
+    before, prev, run = after
+    put(Kind.CLAIM, 1007, 1_000_003)
+    put(Kind.RELEASE, 1007, 1_000_004, final=True)
+    found = History(store_of(backend), unlock(current(store_of(backend)), passphrase=PASSPHRASE))
+    assert [one.n for one in found.back()] == list(range(1_000_004, 999_997, -1))
+    seen = listing(read(backend, PASSPHRASE))
+    assert "/a" in seen and seen == trio.run(real_tree, backend, tmp_path, PASSPHRASE)
 
 
 @pytest.mark.parametrize("seed", range(1, 9))

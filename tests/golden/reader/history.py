@@ -102,19 +102,26 @@ class History:
         here = self.tip
         while here is not None:
             yield here
-            prev_key = here.info.get("prev_key")
-            if type(prev_key) is not str:
-                raise Wrong(here.key, "it names no record before it")
-            if not prev_key:
-                if here.prev != "0" * 64 or here.n != 1 + here.info.get("skips", 0):
-                    raise Wrong(here.key, "it is not the first, and names none before it")
-                return
-            before = self.record(prev_key)
-            if before.hash != here.prev:
-                raise Wrong(before.key, "it is not the record that the one after it names")
-            if before.n + 1 + here.info.get("skips", 0) != here.n or before.epoch > here.epoch:
-                raise Wrong(here.key, "its number or epoch is not that of the next record")
-            here = before
+            here = self._follow(here)
+
+    def _before(self, record: Record) -> tuple[int, str, str]:
+        """(n, key, hash) of the record before; n = 0: there is none."""
+        key, n = record.info.get("prev_key"), record.n - 1 - record.info.get("skips", 0)
+        if type(key) is not str or n < 0 or (key == "") != (n == 0) or (n == 0 and record.prev != "0" * 64):
+            raise Wrong(record.key, "what it says of the record before it contradicts itself")
+        return n, key, record.prev
+
+    def _follow(self, record: Record) -> Record | None:
+        """The record before; None: this is the first."""
+        n, key, hash = self._before(record)
+        if not n:
+            return None
+        before = self.record(key)
+        if before.hash != hash:
+            raise Wrong(key, "it is not the record that the one after it names")
+        if before.n != n or before.epoch > record.epoch:
+            raise Wrong(record.key, "its number or epoch is not that of the next record")
+        return before
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -175,29 +182,39 @@ class History:
     # ---------------------------------------------------------------- the rows
 
     def tables(self, *, checkpoints: bool = True) -> Tables:
-        """The rows at the tip, from the newest whole checkpoint that lies on the chain and the records after it, or from all records."""
+        """The rows at the tip, from the newest whole checkpoint that lies on the chain and the records after it, or from all records.
+
+        A checkpoint stands in for its record: that one need not be read.
+        """
         manifests = self.manifests() if checkpoints else []
         tables, after = Tables(), []
-        for record in self.back():
-            found = next((found for key in manifests if (found := self._at(record, key)) is not None), None)
-            if found is not None:
+        here = self.tip
+        while here is not None:
+            if (found := self._checkpoint(manifests, here.n, here.key, here.hash)) is not None:
                 tables = found
                 break
-            after.append(record)
+            after.append(here)
+            n, key, hash = self._before(here)
+            if (found := self._checkpoint(manifests, n, key, hash)) is not None:
+                tables = found
+                break
+            here = self._follow(here)
         for record in reversed(after):
             tables.apply(record.key, record.changeset)
             self.riding.update((rider.name, (rider.key, rider.offset, rider.size)) for rider in record.riders)
         return tables
 
-    def _at(self, record: Record, key: str) -> Tables | None:
-        """What the checkpoint holds, if it is whole and one of this record."""
-        if parse_manifest_key(key) != record.n:
-            return None
-        try:
-            manifest = self.manifest(key)
-            return self.load(manifest) if (manifest.record_key, manifest.record_hash) == (record.key, record.hash) else None
-        except Wrong:
-            return None
+    def _checkpoint(self, manifests: list[str], n: int, key: str, hash: str) -> Tables | None:
+        """The rows at record n, from a checkpoint that is whole and one of this record."""
+        for one in manifests:
+            if parse_manifest_key(one) == n:
+                try:
+                    manifest = self.manifest(one)
+                    if (manifest.record_key, manifest.record_hash) == (key, hash):
+                        return self.load(manifest)
+                except Wrong:
+                    continue
+        return None
 
 
 _NUMBER = r"(0|[1-9]\d{0,19})"
