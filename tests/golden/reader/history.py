@@ -159,6 +159,8 @@ class History:
             raise Wrong(manifest.key, "its counters are not those of its parts")
         rows = {row["id"]: row for row in tables.named("pack")}
         for pack, key, base in manifest.riding:
+            if pack not in rows or parse_key(key) is None:
+                raise Wrong(manifest.key, f"pack {pack} cannot ride in {key!r}")
             self.riding[rows[pack]["name"]] = (key, base, rows[pack]["size"])
         return tables
 
