@@ -3,6 +3,8 @@
 # make check    types, lint, floors                     make test [ARGS="-k name"]
 # make bench    fsbench on a mount and on a plain folder, side by side          [SCALE=0.25 ONLY=seq,tree STORE=rclone]
 # make soak     the tests that take minutes, those of properties from random seeds, then random work on a real mount     [MINUTES=30 SEED=…]
+# make backends URL=…   everything that can be tried on a store you have, below URL     [AUTHFILE=… OPTIONS=no-ssl ONLY=suite,crash,trip
+#                       ROUNDS=5 SEED=1 ARGS=--short or --json]; STORE=rclone, STORE=moto: on a server of that name, started for it
 # make pjdfstest PJDFSTEST=folder   the POSIX tests of that name, from their sources, on a real mount (as root)  [ONLY=chmod,rename]
 # make sim      the simulator: N stories from SEED on                           [SEED=1 N=500 JOBS=2]
 # make golden   make the golden stores of the current format (existing ones are never changed)
@@ -19,7 +21,11 @@ MINUTES ?= 30
 ONLY ?=
 STORE ?=
 ARGS ?=
-.PHONY: setup demo check test bench soak pjdfstest sim golden install
+URL ?=
+AUTHFILE ?=
+OPTIONS ?=
+ROUNDS ?= 5
+.PHONY: setup demo check test bench soak backends pjdfstest sim golden install
 
 setup:
 	@sh contrib/setup.sh
@@ -42,6 +48,10 @@ bench: setup
 soak: setup
 	@S3CFS_TEST_LARGE=1 S3CFS_TEST_RANDOM=1 $(PY) -m pytest -m "soak or hypothesis" $(ARGS)
 	@$(PY) -m tests.soak --minutes $(MINUTES) --seed $(SEED)
+
+backends: setup
+	@$(PY) -m tests.against $(if $(STORE),"$(STORE)",$(if $(URL),"$(URL)")) $(if $(AUTHFILE),--authfile "$(AUTHFILE)") \
+	$(if $(OPTIONS),--options "$(OPTIONS)") $(if $(ONLY),--only "$(ONLY)") --rounds "$(ROUNDS)" --seed "$(SEED)" $(ARGS)
 
 pjdfstest: setup
 	@PJDFSTEST="$(PJDFSTEST)" ONLY="$(ONLY)" sh contrib/pjdfstest.sh

@@ -32,6 +32,7 @@ from s3cfs.limits import DEFAULTS, GIB, MIB
 
 PARALLEL = 8                       # requests at once, of each direction, that every server bears
 POOL_CONNECTIONS = 2 * PARALLEL + 8        # and records, claims, probes beside them
+PAGE_KEYS = 1000                   # in one answer to a listing, at most
 BATCH_DELETE = 1000                # keys in one DeleteObjects
 LARGEST_PUT_BYTES = 5 * GIB
 EXPECT_MIN_BYTES = 1 * MIB         # larger bodies wait for "100 Continue": a refusal then costs no upload
@@ -112,6 +113,7 @@ class S3Backend(Backend):
         self._create_only: bool | None = None
         self._linearizable = CONSISTENCY[options.choice("consistency", ("linearizable" if self.AWS else "unknown", *CONSISTENCY))]
         self._batch_delete = BATCH_DELETE          # 1 once the server has said that it cannot
+        self._delimiters = True                    # False once it has hidden folders from a listing by delimiter
         self._ranged_reads = True                  # False once it has answered a range with everything
         self._ca = ca_bundle(options.text("ssl-ca-path"))
         style: Any = {"addressing_style": self._addressing(options), "payload_signing_enabled": self._signed}
@@ -144,7 +146,7 @@ class S3Backend(Backend):
     def capabilities(self) -> Capabilities:
         return Capabilities(
             create_only=self._create_only, linearizable=self._linearizable, batch_delete=self._batch_delete,
-            ranged_reads=self._ranged_reads, parallel_reads=PARALLEL, parallel_writes=PARALLEL, ideal_object_bytes=16 * MIB,
+            ranged_reads=self._ranged_reads, parallel_reads=PARALLEL, parallel_writes=PARALLEL,
             largest_object_bytes=LARGEST_PUT_BYTES)
 
     @property
@@ -172,9 +174,9 @@ class S3Backend(Backend):
         if not part and answer["ResponseMetadata"]["HTTPStatusCode"] == 200:
             expected = answer.get("ContentLength", len(data))
             if len(data) == expected and ranged:                       # a store may ignore Range
-                part = data[offset:] if size is None else data[offset:offset + size]
-                self._ranged_reads = self._ranged_reads and len(part) == len(data)
-                return part
+                wanted = data[offset:] if size is None else data[offset:offset + size]
+                self._ranged_reads = self._ranged_reads and len(wanted) == len(data)
+                return wanted
         else:
             expected = self._part_length(key, part, offset, size)
         if len(data) != expected:
@@ -289,23 +291,30 @@ class S3Backend(Backend):
         return _Pages(self, prefix)
 
     def folders(self, prefix: str) -> Iterator[str]:
+        """By delimiter. None at all is not believed: a server that does not know delimiters (s3rver) would show an empty store."""
         if prefix and not prefix.endswith("/"):
             raise ValueError(f"a listing's prefix ends in '/': {prefix}")
-        token, found = None, dict[str, None]()               # a store that pages by keys may name one twice
+        if not self._delimiters:
+            return super().folders(prefix)
+        token, found, objects = None, dict[str, None](), 0   # a store that pages by keys may name one twice
         while True:
             page = self.list_page(prefix, token, only_here=True)
             found |= dict.fromkeys(page.folders)
-            token = page.following
+            objects, token = objects + len(page.objects), page.following
             if token is None:
-                return iter(found)
+                break
+        if not found and objects < PAGE_KEYS:
+            beyond = self.list_page(prefix, None).objects
+            self._delimiters = not any("/" in info.key[len(prefix):] for info in beyond)
+        return iter(found) if self._delimiters else super().folders(prefix)
 
-    def list_page(self, prefix: str, token: str | None, page_size: int = 1000, *, only_here: bool = False) -> Page:
+    def list_page(self, prefix: str, token: str | None, *, only_here: bool = False) -> Page:
         """One request. `only_here`: what lies directly below `prefix`."""
         arguments = {"ContinuationToken": token} if token else {}
         if only_here:
             arguments["Delimiter"] = "/"
         with self._errors("list", prefix):
-            answer = self._sdk("list_objects_v2", Bucket=self._bucket, Prefix=self._prefix + prefix, MaxKeys=page_size, **arguments)
+            answer = self._sdk("list_objects_v2", Bucket=self._bucket, Prefix=self._prefix + prefix, MaxKeys=PAGE_KEYS, **arguments)
         if not {"IsTruncated", "KeyCount", "Name"} & answer.keys():     # some other page, which must not pass for an empty listing
             raise Temporary("list", prefix, f"{self._place.host} {s3_errors.NOT_S3}")
         skip = len(self._prefix)
@@ -319,7 +328,7 @@ class S3Backend(Backend):
         return Page(found, folders, following)
 
     def check(self) -> None:
-        self.list_page("super/", None, page_size=1)
+        self.list_page("super/", None)
 
     def probe_create_only(self, rounds: int = PROBE_ROUNDS) -> bool:
         self._create_only = probe(lambda key, data: self._put(key, data, True), self.get, self.delete, secrets.token_hex(8), rounds)

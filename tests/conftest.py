@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.places import current
+
 RANDOM = os.environ.get("S3CFS_TEST_RANDOM") == "1"
 SEED = int(os.environ.get("S3CFS_TEST_SEED") or (secrets.randbits(32) if RANDOM else 1))
 
@@ -59,7 +61,7 @@ def fuse_missing() -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if "soak" not in config.option.markexpr:
         for item in items:
-            if item.get_closest_marker("soak"):
+            if item.get_closest_marker("soak") and current() is None:
                 item.add_marker(pytest.mark.skip(reason="takes minutes (-m soak)"))
     missing = fuse_missing()
     if missing:

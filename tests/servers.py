@@ -22,10 +22,10 @@ import sysconfig
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import boto3
 import pytest
@@ -38,6 +38,18 @@ END_WITHIN_S = 10.0
 START_ATTEMPTS = 3
 BUCKET = "s3cfs-test"
 PR_SET_PDEATHSIG = 1
+
+
+class Store(Protocol):
+    """What a test needs to know of a store: a server of this file, or a place that somebody has (tests/places.py)."""
+
+    @property
+    def options(self) -> Mapping[str, str]: ...
+    @property
+    def login(self) -> str: ...
+    @property
+    def password(self) -> str: ...
+    def fresh_url(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import Server, moto_s3, rclone_s3  # noqa: F401  (fixtures)
+from tests.places import current
+from tests.servers import Server, Store, moto_s3, rclone_s3  # noqa: F401  (fixtures)
 
 from .kit import Filesystem
 
@@ -18,7 +19,7 @@ Make = Callable[..., Filesystem]
 def make(tmp_path: Path) -> Iterator[Make]:
     """make(server=None, name="fs") -> Filesystem, not yet made, on that server or on a folder."""
     with contextlib.ExitStack() as stack:
-        def one(server: Server | None = None, name: str = "fs", passphrase: str | None = "correct horse battery staple") -> Filesystem:
+        def one(server: Store | None = None, name: str = "fs", passphrase: str | None = "correct horse battery staple") -> Filesystem:
             base = tmp_path / name
             if server is None:
                 store = base / "store"
@@ -30,6 +31,14 @@ def make(tmp_path: Path) -> Iterator[Make]:
             return made
 
         yield one
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest) -> Store:
+    """The store that was named (`make backends`), else a server that knows no create-only puts."""
+    place = current()
+    found: Store = request.getfixturevalue("rclone_s3") if place is None else place
+    return found
 
 
 @pytest.fixture

@@ -208,6 +208,10 @@ class Mount:
     def requests(self) -> dict[str, int]:
         return dict(self.stat()["store"]["requests"])
 
+    def calls(self) -> int:
+        """Of the store, so far."""
+        return sum(self.requests().values())
+
     def flush(self, **how: Any) -> None:
         self.fs.s3cfs("ctl", "flush", self.path, **how)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import Server, rclone_s3  # noqa: F401  (fixture)
+from tests.servers import Store
 
 from . import copier
 from .conftest import Make
@@ -63,9 +63,9 @@ def recovered(steps: list[copier.Step], mount: Mount) -> int:
 
 
 @pytest.mark.parametrize("kill_after", KILL_AFTER)
-def test_kill_in_the_middle_of_work(make: Make, rclone_s3: Server, kill_after: int, seed: int):  # noqa: F811
+def test_kill_in_the_middle_of_work(make: Make, store: Store, kill_after: int, seed: int):
     steps = copier.plan(seed + kill_after, STEPS)
-    fs = make(rclone_s3).mkfs()
+    fs = make(store).mkfs()
     mount = fs.mount("--commit-interval", "100ms")
     with working(fs.base, mount.path, steps) as work:
         until(lambda: work.done() >= kill_after, f"{kill_after} steps")
@@ -118,8 +118,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("when", ["in the large file", "late", *[pytest.param(n, marks=pytest.mark.soak) for n in ("early", *range(20))]])
-def test_kill_while_cp_copies(make: Make, rclone_s3: Server, source: Path, when: str | int, seed: int):  # noqa: F811
-    fs = make(rclone_s3).mkfs()
+def test_kill_while_cp_copies(make: Make, store: Store, source: Path, when: str | int, seed: int):
+    fs = make(store).mkfs()
     mount = fs.mount("--commit-interval", "100ms")
     order, kept = fs.base / "order", 0
     root = os.open(mount.path, os.O_RDONLY)
@@ -177,10 +177,10 @@ def _check_prefix(source: Path, copy: Path, names: list[str]) -> int:
     return n
 
 
-def test_what_was_acknowledged_survives(make: Make, rclone_s3: Server, seed: int):  # noqa: F811
+def test_what_was_acknowledged_survives(make: Make, store: Store, seed: int):
     """After `ctl flush`: without local state. After fsync of a file and its folder: with it."""
     steps = copier.plan(seed, 200)
-    fs = make(rclone_s3).mkfs()
+    fs = make(store).mkfs()
     mount = fs.mount("--commit-interval", "30s")
     for step in steps[:100]:
         copier.do(mount.path, step)
@@ -203,9 +203,9 @@ def fsync_all(mount: Mount) -> None:
     subprocess.run(["sync", *list(mount.path.rglob("*")), mount.path], check=True)
 
 
-def test_sync_remote_acknowledges_what_the_store_has(make: Make, rclone_s3: Server, seed: int):  # noqa: F811
+def test_sync_remote_acknowledges_what_the_store_has(make: Make, store: Store, seed: int):
     steps = copier.plan(seed, 60)
-    fs = make(rclone_s3).mkfs()
+    fs = make(store).mkfs()
     mount = fs.mount("--sync", "remote", "--commit-interval", "60s")
     for step in steps:
         copier.do(mount.path, step)
@@ -221,9 +221,9 @@ def test_sync_remote_acknowledges_what_the_store_has(make: Make, rclone_s3: Serv
     mount.umount()
 
 
-def test_two_crashes_in_a_row_and_a_crash_at_mount(make: Make, rclone_s3: Server, seed: int):  # noqa: F811
+def test_two_crashes_in_a_row_and_a_crash_at_mount(make: Make, store: Store, seed: int):
     steps = copier.plan(seed, 300)
-    fs = make(rclone_s3).mkfs()
+    fs = make(store).mkfs()
     kept = 0
     for stop in (100, 200, 300):
         mount = fs.mount("--commit-interval", "200ms")

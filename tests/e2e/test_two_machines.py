@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from s3cfs.errors import ExitCode
-from tests.servers import Server
+from tests.servers import Server, Store
 
 from .conftest import Make
 from .kit import LET_GO, Filesystem, until
@@ -194,3 +194,10 @@ def test_two_machines(story: Callable[..., None], make: Make, moto_s3: Server, r
     with ThreadPoolExecutor(len(stores)) as pool:
         for done in [pool.submit(story, fs, *options) for fs, options in stores]:
             done.result()
+
+
+@pytest.mark.soak
+def test_two_machines_on_one_store(make: Make, store: Store) -> None:
+    """`make backends` asks for it."""
+    in_turns(make(store, "turns").mkfs())
+    at_once(make(store, "at once").mkfs())

@@ -1,4 +1,6 @@
-"""Many keys in one request: what goes over the wire, errors by key, and servers that know no such request or answer half of it."""
+"""Many keys in one request: what goes over the wire, errors by key, and servers that know no such request or answer half of it.
+
+And servers that do not know ranges or delimiters."""
 from __future__ import annotations
 
 import base64
@@ -8,7 +10,7 @@ import re
 import pytest
 
 from s3cfs import errors
-from tests.backends.answers import Answer, AnsweringServer, error
+from tests.backends.answers import Answer, AnsweringServer, error, page
 from tests.servers import Server
 
 KEYS = ["pack/aa/1", "pack/aa/2", "pack/aa/3"]
@@ -101,3 +103,22 @@ def test_a_server_that_ignores_ranges_is_found_out(server: AnsweringServer) -> N
     assert backend.capabilities.ranged_reads
     assert backend.get("pack/aa/1", 2, 3) == b"234"
     assert not backend.capabilities.ranged_reads
+
+
+def test_a_server_that_hides_folders_is_found_out(server: AnsweringServer) -> None:
+    everything = page(["prefix/log/main/0/1", "prefix/log/main/1/2", "prefix/log/flat"])
+    server.answers = [page(["prefix/log/flat"]), everything]
+    backend = server.backend()
+    assert list(backend.folders("log/")) == ["main"]
+    assert ["delimiter" in asked.target for asked in server.asked] == [True, False, False]
+    assert list(backend.folders("log/")) == ["main"]
+    assert "delimiter" not in server.asked[3].target, "it is asked once"
+
+
+def test_a_folder_without_folders_is_believed_after_a_second_look(server: AnsweringServer) -> None:
+    server.answers = [page(["prefix/log/1", "prefix/log/2"])]
+    backend = server.backend()
+    assert list(backend.folders("log/")) == []
+    assert ["delimiter" in asked.target for asked in server.asked] == [True, False]
+    assert list(backend.folders("log/")) == []
+    assert ["delimiter" in asked.target for asked in server.asked] == [True, False] * 2
