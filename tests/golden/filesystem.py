@@ -16,15 +16,20 @@ import trio
 
 from s3cfs import ids
 from s3cfs.backends.memory import MemoryBackend
+from s3cfs.doors import SystemRandomness
 from s3cfs.formats import superblock
-from tests.golden.lives import LIVES, PASSPHRASE, going_back, live, new_superblock, rivals
+from tests.golden.lives import COSTS, LIVES, NOW_NS, PASSPHRASE, going_back, live, new_superblock, rivals
+
+SECOND = "another one, of a slot that came later"
 
 
 def make(folder: Path, plain: bool) -> None:
     block, keyring, recovery_key = new_superblock(plain)
     backend = MemoryBackend(create_only=not plain)
-    for copy in (1, 2):
-        backend.put(ids.super_key(1, copy), superblock.encode(block))
+    second = block if plain else superblock.add_slot(block, keyring, SystemRandomness(), now_ns=NOW_NS, passphrase=SECOND, argon2=COSTS)[0]
+    for one in {1: block, second.n: second}.values():
+        for copy in (1, 2):
+            backend.put(ids.super_key(one.n, copy), superblock.encode(one))
     for life in LIVES:
         trio.run(live, life, backend, keyring, block)
     trio.run(rivals, backend, keyring, block)
@@ -33,7 +38,8 @@ def make(folder: Path, plain: bool) -> None:
         path = folder / "store" / info.key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(backend.get(info.key))
-    found = {"passphrase": None if plain else PASSPHRASE, "recovery_key": recovery_key, "tree": expected}
+    secrets = dict.fromkeys(("passphrase", "second")) if plain else {"passphrase": PASSPHRASE, "second": SECOND}
+    found = {**secrets, "recovery_key": recovery_key, "tree": expected}
     (folder / "tree.json").write_text(json.dumps(found, indent=1))
 
 

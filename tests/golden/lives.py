@@ -35,6 +35,7 @@ from s3cfs.vfs.types import RENAME_EXCHANGE, ROOT_CALLER, SetAttr
 KIB = 1 << 10
 PASSPHRASE = "golden filesystem"
 NOW_NS = 1_750_000_000_123_456_789
+COSTS = Argon2Params(memory_kib=64, passes=1, lanes=1)
 SIZES = (16 * KIB, 64 * KIB, 256 * KIB)
 
 
@@ -50,7 +51,7 @@ def doors(folder: Path, checkpoint_after: int = 0) -> Doors:
 
 def new_superblock(plain: bool) -> tuple[Superblock, KeyRing, str | None]:
     return superblock.create("golden", SystemRandomness(), plain, *SIZES, None if plain else PASSPHRASE, now_ns=NOW_NS,
-                             argon2=Argon2Params(memory_kib=64, passes=1, lanes=1))
+                             argon2=COSTS)
 
 
 def noise(seed: int, size: int) -> bytes:
