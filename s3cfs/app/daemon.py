@@ -24,7 +24,8 @@ from s3cfs.history.office import Takeover
 from .answers import Answers, Life
 from .host import process_alive, this_host
 from .local import FolderLock, LocalDisk
-from .node import DATABASE, NodeOptions, open_node
+from .node import NodeOptions, open_node
+from .opening import DATABASE
 from .store import open_store, patient
 from .watch import Watch
 

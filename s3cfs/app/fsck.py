@@ -27,7 +27,7 @@ from s3cfs.formats.chunk import ChunkCodec
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.superblock import Superblock
 from s3cfs.history.checkpoints import Checkpoints
-from s3cfs.history.replica import LocalTip, Replica
+from s3cfs.history.localtip import LocalTip
 from s3cfs.history.retreat import Retreat, find_retreat
 from s3cfs.limits import DEFAULTS
 from s3cfs.meta import Meta
@@ -35,7 +35,8 @@ from s3cfs.remote import Remote
 
 from .host import process_alive, this_host
 from .local import folder_name, locked, open_folder
-from .node import DATABASE, Node, NodeOptions, load_meta, open_node
+from .node import Node, NodeOptions, open_node
+from .opening import DATABASE, load_meta
 from .store import FIRST_TIMEOUT_S, impatient, open_store, patient, unlock
 from .superblocks import read_superblock
 
@@ -189,13 +190,12 @@ class _Fsck:
         for doors in (*folders, self._doors()):
             mine = doors.disk is self._local
             try:
-                sealer = self._keyring.sealer("record", 0)
-                meta = Meta.open(doors, DATABASE, self._keyring.database_key())
-                try:
-                    retreat = await find_retreat(doors, remote, Replica(doors, remote, self._keyring, meta), sealer,
-                                                 LocalTip.load(meta) if mine else None)
-                finally:
+                local: LocalTip | None = None
+                if mine:
+                    meta = Meta.open(doors, DATABASE, self._keyring.database_key())
+                    local = LocalTip.load(meta)
                     meta.close()
+                retreat = await find_retreat(doors, remote, self._keyring, local)
                 if retreat is None or (retreat.given_up and not retreat.base.n):
                     return None                        # not the trouble; or nothing at all is whole
                 meta = (await load_meta(doors, remote, self._keyring, self._tell_of_node, retreat))[0]

@@ -22,7 +22,7 @@ from s3cfs.blocks.journal import Journal
 from s3cfs.blocks.recovery import recover
 from s3cfs.blocks.salvage import Salvage
 from s3cfs.doors import Doors
-from s3cfs.errors import CacheUnusable, Diverged, FsError, ObjectMissing, RolledBack, S3cfsError, SystemFailure
+from s3cfs.errors import CacheUnusable, FsError, ObjectMissing, RolledBack, S3cfsError, SystemFailure
 from s3cfs.formats.chunk import ChunkCodec
 from s3cfs.formats.chunker import Chunker
 from s3cfs.formats.keys import KeyRing
@@ -34,7 +34,8 @@ from s3cfs.history.health import State
 from s3cfs.history.log import Host, Tip, find_record
 from s3cfs.history.office import Takeover, Writer
 from s3cfs.history.presence import promised_s
-from s3cfs.history.replica import Progress, Replica, StartOver
+from s3cfs.history.replica import StartOver
+from s3cfs.history.restore import Progress
 from s3cfs.history.retreat import Retreat
 from s3cfs.meta import Meta
 from s3cfs.remote import Remote
@@ -46,12 +47,11 @@ from s3cfs.vfs.stage import Stager
 from s3cfs.vfs.sweeper import Sweeper
 
 from .figures import Figures
+from .opening import WRITER, load_meta
 from .tier import choose_tier
 
 log = logging.getLogger(__name__)
 
-DATABASE = "meta.db"
-WRITER = "writer"                  # local value: who wrote here last
 SAVE_CACHE_TABLE_S = 60.0
 
 
@@ -138,38 +138,6 @@ async def _check_expected(remote: Remote, keyring: KeyRing, tip: Tip, options: N
             raise RolledBack(f"commit {n} of the store is not the expected one, or its record is gone: another history")
 
 
-async def load_meta(doors: Doors, remote: Remote, keyring: KeyRing, progress: Progress,
-                    retreat: Retreat | None = None) -> tuple[Meta, Replica, Tip]:
-    """The local database, brought forward to the newest commit; made anew from a checkpoint when it holds nothing of its own.
-
-    With `retreat`: to the newest whole state; the tip is what office is taken after.
-    """
-    unusable: frozenset[str] = frozenset()
-    while True:
-        meta = await doors.threads.run(Meta.open, doors, DATABASE, keyring.database_key())     # a long log of SQLite's is read, too
-        try:
-            known = meta.local_get("fs_id")
-            if known is not None and known != keyring.fs_id:
-                raise Diverged("the local state belongs to another filesystem")
-            if meta.missing_indexes():
-                progress("building an index of the local metadata", 0, 0)
-                await doors.threads.run(meta.build_indexes)
-            meta.local_set("fs_id", keyring.fs_id)
-            replica = Replica(doors, remote, keyring, meta, progress, unusable, retreat.known if retreat is not None else None)
-            tip = retreat.base if retreat is not None else await replica.find_tip()
-            await replica.catch_up(tip, in_office=False)
-            return meta, replica, retreat.tip if retreat is not None else tip
-        except StartOver as again:
-            meta.close()
-            if again.unusable:
-                unusable |= {again.unusable}
-            for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
-                doors.disk.unlink(name)
-        except BaseException:
-            meta.close()
-            raise
-
-
 @contextlib.asynccontextmanager
 async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock: Superblock, options: NodeOptions,
                     progress: Progress = lambda what, done, total: None) -> AsyncIterator[Node]:
@@ -193,13 +161,13 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
             writer = Writer(doors, remote, tier, lambda number: keyring.sealer("record", number), options.host, options.process_alive,
                             every_s=promised_s(options.commits.commit_interval_s, doors.limits.heartbeat_s),
                             former=former.decode() if former else "", kept_in=options.place,
-                            newest=retreat.newest(remote) if retreat is not None else None)
+                            newest=retreat.newest(remote) if retreat is not None else replica.find_tip)
             tip = await writer.claim(tip, takeover=options.takeover, on_wait=lambda text: progress(text, 0, 0))
             meta.local_set(WRITER, writer.nonce.encode())       # durable with the rows of the claim: catch_up commits
             try:
                 await replica.catch_up(tip, in_office=True)
-            except StartOver:
-                raise ObjectMissing("the log changed just now, while this machine took over; mount again") from None
+            except StartOver as again:
+                raise again.cause or ObjectMissing("the log changed just now, while this machine took over; mount again") from None
             epoch = writer.epoch
         node = _assemble(doors, remote, keyring, superblock, meta, writer, tip, epoch, options)
         async with trio.open_nursery() as nursery:

@@ -10,7 +10,7 @@ from s3cfs.config import format_duration, format_size
 from s3cfs.errors import S3cfsError
 from s3cfs.formats.chunker import SLOW
 from s3cfs.history.health import State
-from s3cfs.history.replica import LocalTip
+from s3cfs.history.localtip import LocalTip
 from s3cfs.meta import Totals
 
 from .node import Node

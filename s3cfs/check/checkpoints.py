@@ -10,11 +10,12 @@ from s3cfs import ids, limits
 from s3cfs.check.context import Context
 from s3cfs.check.problems import Problem, Severity
 from s3cfs.check.repairs import Supersede
-from s3cfs.errors import Damaged, Diverged, NewerFormat, NotFound
+from s3cfs.errors import Damaged, Diverged, NewerFormat, NotFound, ObjectMissing
 from s3cfs.formats import checkpoint
 from s3cfs.formats.checkpoint import Manifest, Part
 from s3cfs.formats.record import object_hash
-from s3cfs.history.replica import LocalTip
+from s3cfs.history.localtip import LocalTip
+from s3cfs.history.restore import fill
 from s3cfs.meta import Meta
 
 NAME = "checkpoints"
@@ -117,13 +118,9 @@ async def _load(ctx: Context, manifest: Manifest) -> str:
     """Put it into an empty database."""
     meta = Meta.open(ctx.doors, SCRATCH, ctx.keyring.database_key())
     try:
-        for part in manifest.parts:
-            data = await ctx.remote.get(part.key)
-            for changeset in checkpoint.decode_part(data, manifest.commit, ctx.keyring.sealer("checkpoint", 0)):
-                meta.apply(changeset)
-            meta.commit()
-        return "; ".join(meta.quick_check()[:1])
-    except (Damaged, Diverged, NotFound) as error:
+        await fill(ctx.doors, ctx.remote, ctx.keyring, meta, manifest, lambda what, done, total: ctx.progress(what, done, total, "parts"))
+        return "; ".join((await ctx.doors.threads.run(meta.quick_check))[:1])
+    except (Damaged, Diverged, ObjectMissing) as error:
         return str(error)
     finally:
         with contextlib.suppress(Exception):

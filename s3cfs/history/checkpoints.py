@@ -17,8 +17,8 @@ from s3cfs.formats import checkpoint
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.record import object_hash
 from s3cfs.history.health import Health
+from s3cfs.history.localtip import LocalTip
 from s3cfs.history.log import Tip
-from s3cfs.history.replica import LocalTip
 from s3cfs.history.signal import Signal
 from s3cfs.meta import Meta, Riding, Snapshot
 from s3cfs.remote import Remote

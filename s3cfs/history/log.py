@@ -62,11 +62,16 @@ class Tip:
             return str(self.info["next"])
         return ids.folder_of(self.key) if self.key else GENESIS
 
+    @property
+    def run(self) -> tuple[int, str] | None:
+        """First number of its run, and the key of the record before that; None: not known here."""
+        return _run(self.n, self.info)
+
     def run_of_next(self, key: str) -> tuple[int, str]:
         """First number of the run of the record that follows as `key`, and the key of the record before that run."""
         n = number_of(key)
         goes_on = n > 1 and self.key == ids.record_key(ids.folder_of(key), n - 1)
-        return (_run(self.n, self.info) if goes_on else None) or (n, self.key)
+        return (self.run if goes_on else None) or (n, self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +118,20 @@ def tip_of(key: str, data: bytes, found: Record) -> Tip:
 
 async def read_record(remote: Remote, key: str, sealer: Seals) -> tuple[Record, bytes]:
     """One record with its bytes. ObjectMissing, Damaged; also when its place contradicts what it says."""
+    data = await fetch_record(remote, key)
+    return open_record(key, data, sealer), data
+
+
+async def fetch_record(remote: Remote, key: str) -> bytes:
+    """The bytes of a record. ObjectMissing."""
     try:
-        data = await remote.get(key)
+        return await remote.get(key)
     except NotFound:
         raise ObjectMissing(f"log record {key} is missing from the store") from None
+
+
+def open_record(key: str, data: bytes, sealer: Seals) -> Record:
+    """What they say. Damaged, also when its place contradicts that. Takes some ms per MiB: for a thread when there are many."""
     _, epoch, nonce, n = ids.parse_log_key(key)
     try:
         found = record.decode(data, n, sealer)
@@ -124,7 +139,7 @@ async def read_record(remote: Remote, key: str, sealer: Seals) -> tuple[Record, 
         raise Damaged(f"log record {key} is damaged: {exc}") from None
     if found.n != n or (found.kind is not Kind.SEAL and (found.epoch, found.writer) != (epoch, nonce)):
         raise Damaged(f"log record {key} is damaged: it was written for another place")
-    return found, data
+    return found
 
 
 async def list_whole_log(remote: Remote) -> dict[tuple[int, str], dict[int, str]]:

@@ -17,9 +17,9 @@ from s3cfs.doors import Doors
 from s3cfs.formats.record import Kind, Rider, bases
 from s3cfs.history.backlog import Backlog
 from s3cfs.history.health import Health
+from s3cfs.history.localtip import LocalTip, pending_name
 from s3cfs.history.log import Tip
 from s3cfs.history.office import Writer
-from s3cfs.history.replica import LocalTip, pending_name
 from s3cfs.history.riders import Passenger
 from s3cfs.meta import Meta
 

@@ -1,203 +1,124 @@
-"""The history in the store read into a local database: checkpoints, then records.
+"""The history in the store read into a local database that is behind.
 
-Two ways lead to the same state: an existing database that is behind is brought forward, an empty one starts from the newest
-checkpoint that verifies. Either way every record applied is in the chain that leads back from the tip, hash by hash.
+The way from what the database has to the tip is found backwards (way.py), then read forwards: several records are fetched at once, ahead of
+a thread that opens them, compares each with the hash that its successor names, and applies it. So memory is bounded however much there
+is, the event loop holds nothing of it, and a record is applied only when the next one has named it. How a new database begins with a
+checkpoint, and when an old one had better be replaced, is in app/opening.py.
 
 INVARIANT R1: the database's `tip` row changes in the same local transaction as the rows of the records up to it.
 INVARIANT R2: records of others are never applied over local changes that are in no commit: the mount stops with Diverged.
 """
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import NamedTuple
-
-import trio
+from collections.abc import Mapping
 
 from s3cfs import ids
 from s3cfs.doors import Doors
-from s3cfs.errors import Damaged, Diverged, NotFound, ObjectMissing, RolledBack
-from s3cfs.formats import checkpoint, record
+from s3cfs.errors import Damaged, Diverged, ObjectMissing, RolledBack, S3cfsError
 from s3cfs.formats.keys import KeyRing
-from s3cfs.formats.record import Kind, Record
-from s3cfs.formats.seal import Seals
-from s3cfs.history.log import Tip, find_tip, folders_newest_first, list_whole_log, number_of, read_record
-from s3cfs.ids import ObjectHash
+from s3cfs.formats.record import Kind, record_hash
+from s3cfs.history.localtip import LocalTip, drop_pending, pending
+from s3cfs.history.log import Tip, find_tip, number_of
+from s3cfs.history.restore import Progress
+from s3cfs.history.way import LogReader, Read, Way, size_of
+from s3cfs.history.window import fetched_in_order
 from s3cfs.meta import Meta
 from s3cfs.remote import Remote
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]   # what, done, of how many
+LOOK_EVERY_S = 3.0                 # at a store whose answers may be old
 
 
-@dataclass(frozen=True, slots=True)
-class LocalTip:
-    """What the database knows of the history; kept in it as JSON under `tip`."""
+class StartOver(Exception):
+    """The database must be made anew (it holds nothing of its own). `cause`: the log does not lead on from it; None: what it has is in no
+    history."""
 
-    n: int = 0
-    key: str = ""
-    hash: ObjectHash = ids.ZERO_HASH
-    log_bytes: int = 0                 # of the records since the last checkpoint
-    log_records: int = 0
-    checkpoint_commit: int = 0
-    checkpoint_bytes: int = 0
-
-    def advanced(self, tip: Tip, size: int) -> LocalTip:
-        return LocalTip(tip.n, tip.key, tip.hash, self.log_bytes + size, self.log_records + 1, self.checkpoint_commit,
-                        self.checkpoint_bytes)
-
-    def with_checkpoint(self, commit: int, size: int, log_bytes: int) -> LocalTip:
-        """`log_bytes`: of the records that came while it was being written."""
-        return LocalTip(self.n, self.key, self.hash, log_bytes, self.n - commit, commit, size)
-
-    def save(self, meta: Meta) -> None:
-        meta.local_set("tip", json.dumps({**{name: getattr(self, name) for name in
-                       ("n", "key", "log_bytes", "log_records", "checkpoint_commit", "checkpoint_bytes")},
-                       "hash": self.hash.hex()}).encode())
-
-    @classmethod
-    def load(cls, meta: Meta) -> LocalTip:
-        raw = meta.local_get("tip")
-        if raw is None:
-            return cls()
-        found = json.loads(raw)
-        found["hash"] = ObjectHash(bytes.fromhex(found["hash"]))
-        return cls(**found)
-
-
-class Read(NamedTuple):
-    """A record with its hash and the size of its head."""
-
-    record: Record
-    hash: ObjectHash
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    tip: Tip
-    found: Record
-    size: int
-
-
-@dataclass(slots=True)
-class Restored:
-    """What `catch_up` did."""
-
-    records: int = 0
-    checkpoint: int = 0                # commit of the checkpoint it started from; 0: none was needed
-    tip: Tip = field(default_factory=Tip)
-
-
-def pending_name(n: int) -> str:
-    """Local file with the bytes of a record whose PUT may have begun (INVARIANT F2)."""
-    return f"journal/segment-{n}"
+    def __init__(self, cause: S3cfsError | None = None) -> None:
+        super().__init__(str(cause or ""))
+        self.cause = cause
 
 
 class Replica:
-    """Reads the history of one filesystem from its store into `meta`."""
+    """Brings `meta` forward. While `catch_up` runs nobody else may use `meta`."""
 
     def __init__(self, doors: Doors, remote: Remote, keyring: KeyRing, meta: Meta, progress: Progress = lambda what, done, total: None,
-                 unusable: frozenset[str] = frozenset(), known: Mapping[str, Read] | None = None) -> None:
+                 known: Mapping[str, Read] | None = None) -> None:
         """`known`: records that cannot be read in the store, and what they are (retreat.py)."""
-        self._known = known or {}
-        self._unusable = unusable          # manifests of checkpoints that were tried and are damaged
-        self._restored = ""                # the one that this database was filled from
-        self._doors, self._remote, self._keyring, self._meta, self._progress = doors, remote, keyring, meta, progress
-        self._sealer: Seals = keyring.sealer("record", 0)
+        self._doors, self._remote, self._meta, self._progress = doors, remote, meta, progress
+        self._sealer = keyring.sealer("record", 0)
+        self.reader = LogReader(remote, self._sealer, known)
 
     async def find_tip(self) -> Tip:
-        return await find_tip(self._remote, self._sealer)
+        """The newest record in the store. A store whose answers may be old is asked for what this machine has seen, by key."""
+        waited_s = 0.0
+        while True:
+            tip = await find_tip(self._remote, self._sealer)
+            local = LocalTip.load(self._meta)
+            if tip.n >= local.n or self._remote.capabilities.linearizable is not False:
+                return tip
+            seen = await self._by_key(local.key)
+            if seen is not None and seen.hash == local.hash:
+                while (after := await self._by_key(ids.record_key(seen.folder, seen.n + 1))) is not None:
+                    seen = after
+                return seen
+            if waited_s >= self._doors.limits.store_deadline_s / 2:
+                return tip
+            await self._doors.clock.sleep(LOOK_EVERY_S)
+            waited_s += LOOK_EVERY_S
 
-    async def catch_up(self, tip: Tip, *, in_office: bool) -> Restored:
-        """Bring the database to `tip`, which was read from the store. RolledBack, Diverged, Damaged, ObjectMissing, StartOver.
+    async def _by_key(self, key: str) -> Tip | None:
+        try:
+            found, digest, _ = await self.reader.read(key)
+        except ObjectMissing:
+            return None
+        return Tip(found.n, key, digest, found.epoch, found.kind, found.info, found.writer, found.time_ns)
+
+    async def catch_up(self, tip: Tip, *, in_office: bool) -> int:
+        """Bring the database to `tip`, which was read from the store: how many records that took. RolledBack, Diverged, Damaged,
+        ObjectMissing, StartOver. After an error it is at some record before `tip`, whole; close it.
 
         Only `in_office`, when the claim has shut out late arrivals, are kept bytes of unanswered PUTs given up.
         """
         local = LocalTip.load(self._meta)
-        done = Restored(tip=tip)
         if local.n > tip.n:
             raise RolledBack(f"the store ends at commit {tip.n}, this machine has seen {local.n}: "
                              "the store was rolled back or is another copy")
-        if local.n == tip.n and local.hash == tip.hash:
-            if in_office:
-                self._drop_pending()
-            return done
-        if local.n == 0 and not self._meta.outbox()[0]:
-            self._drop_pending()                         # of a database that is gone: they belong to no outbox
-            done.checkpoint = await self._restore_checkpoint(tip)       # a new machine: the log of all times may be long
-            local = LocalTip.load(self._meta)
-        try:
-            steps = await self._chain(tip, local)
-        except (Damaged, ObjectMissing) as exc:
-            if self._meta.outbox()[0] and isinstance(exc, ObjectMissing):
-                raise Diverged("the store's log no longer reaches back to what this machine has, which still holds changes that are "
-                               f"in no commit ({exc})") from None
-            if local.n and not done.checkpoint and not self._meta.outbox()[0] and await self._can_start_over(tip, local):
-                raise StartOver from None
-            raise
-        except Diverged as exc:
-            if not done.checkpoint:
-                raise
-            log.error("checkpoint %d cannot be used: it is of another history", done.checkpoint)
-            raise StartOver(self._restored) from exc
-        await self._apply(steps, local)
+        count = 0
+        if local.n != tip.n or local.hash != tip.hash:
+            unsent = bool(self._meta.outbox()[0])
+            if local.n == 0 and not unsent:
+                drop_pending(self._doors.disk)           # of a database that is gone: they belong to no outbox
+            try:
+                way = await self.way(tip, local)
+                await self._follow(way, tip, local)
+                count = way.length
+            except ObjectMissing as exc:
+                if unsent:
+                    raise Diverged("the store's log no longer reaches back to what this machine has, which still holds changes that are "
+                                   f"in no commit ({exc})") from None
+                raise StartOver(exc) if local.n else exc from None
+            except Damaged as exc:
+                raise StartOver(exc) if local.n and not unsent else exc from None
         if in_office:
-            self._drop_pending()
-        done.records = len(steps)
-        return done
+            drop_pending(self._doors.disk)
+        return count
 
-    async def _chain(self, tip: Tip, local: LocalTip) -> list[_Step]:
-        """Records after `local` up to `tip`, oldest first. ObjectMissing when the log does not reach back so far."""
-        base = local.n
-        folders = await list_whole_log(self._remote)
-        wanted = [key for folder in folders.values() for n, key in folder.items() if base < n <= tip.n]
-        fetched: dict[str, Read | Exception] = {}
-
-        async def fetch(keys: list[str]) -> None:
-            while keys:
-                key = keys.pop()
-                try:
-                    found, data = await read_record(self._remote, key, self._sealer)
-                    fetched[key] = Read(found, record.record_hash(data), found.head_bytes)
-                except (Damaged, ObjectMissing) as exc:
-                    fetched[key] = exc
-                self._progress("reading the log", len(fetched), len(wanted))
-
-        queue = sorted(wanted, reverse=True)
-        if queue:
-            async with trio.open_nursery() as nursery:
-                for _ in range(self._doors.limits.downloads_at_once):
-                    nursery.start_soon(fetch, queue)
-        steps: list[_Step] = []
-        key, expected = tip.key, tip.hash
-        while key and number_of(key) > base:
-            answer = self._known.get(key) or fetched.get(key)
-            if answer is None:
-                raise ObjectMissing(f"log record {key} is missing from the store")
-            if isinstance(answer, Exception):
-                raise answer
-            found, digest, size = answer
-            if digest != expected:
-                raise Damaged(f"log record {key} is damaged: its hash is not the one that the next record names")
-            steps.append(_Step(Tip(found.n, key, digest, found.epoch, found.kind, found.info, found.writer, found.time_ns), found, size))
-            key, expected = str(found.info.get("prev_key", "")), found.prev
-        if expected != local.hash:
-            if base and key and not self._meta.outbox()[0] and await self._was_never_acknowledged(local, key):
-                log.warning("commit %d, which this machine has read, was never acknowledged and is in no history: beginning anew", base)
-                raise StartOver
-            if steps and steps[-1].found.info.get("skips"):
-                raise Diverged(f"a repair went back to commit {number_of(key)}, since records after it were damaged, "
-                               f"and this machine has seen commit {base}: what it has of the commits between is in its cache folder only")
-            raise Diverged(f"the store's history differs from what this machine has seen at commit {base}: "
-                           "another copy of the bucket, or it was tampered with")
-        steps.reverse()
-        return steps
+    async def way(self, tip: Tip, local: LocalTip) -> Way:
+        """The records after `local` up to `tip`, which the first of them says to follow. Diverged, StartOver; ObjectMissing, Damaged."""
+        way = await self.reader.way(tip, local.n)
+        key, digest = way.prev
+        if digest == local.hash:
+            return way
+        if local.n and key and not self._meta.outbox()[0] and await self._was_never_acknowledged(local, key):
+            log.warning("commit %d, which this machine has read, was never acknowledged and is in no history: beginning anew", local.n)
+            raise StartOver
+        if way.skips:
+            raise Diverged(f"a repair went back to commit {number_of(key)}, since records after it were damaged, "
+                           f"and this machine has seen commit {local.n}: what it has of the commits between is in its cache folder only")
+        raise Diverged(f"the store's history differs from what this machine has seen at commit {local.n}: "
+                       "another copy of the bucket, or it was tampered with")
 
     async def _was_never_acknowledged(self, local: LocalTip, key: str) -> bool:
         """T2: whether what was read as the tip is the record that its writer was putting while it was deposed; `key` is in its place.
@@ -205,131 +126,77 @@ class Replica:
         The CLAIM there, of a later epoch, follows the same record. Nobody was told that the lost one is kept.
         """
         try:
-            lost, data = await read_record(self._remote, local.key, self._sealer)
-            there, _ = await read_record(self._remote, key, self._sealer)
+            lost, there = await self.reader.read(local.key), (await self.reader.read(key)).record
         except (Damaged, ObjectMissing):
             return False
-        return (record.record_hash(data) == local.hash and there.kind is Kind.CLAIM and there.n == lost.n
-                and there.prev == lost.prev and there.epoch > lost.epoch)
+        return (lost.hash == local.hash and there.kind is Kind.CLAIM and there.n == lost.record.n
+                and there.prev == lost.record.prev and there.epoch > lost.record.epoch)
 
-    async def _apply(self, steps: list[_Step], local: LocalTip) -> None:
-        """Apply records in order. One's own record, whose answer was lost, is recognised by its bytes."""
-        own = self._pending()
-        for number, step in enumerate(steps, 1):
-            if own.get(step.tip.n) is not None and record.record_hash(own[step.tip.n]) == step.tip.hash:
-                self._meta.drop_outbox(int(step.found.info.get("outbox", 0)))     # a RELEASE carries none
-                log.info("record %d had arrived", step.tip.n)
-            elif step.found.kind is Kind.COMMIT and step.found.changeset:
-                if self._meta.outbox()[0]:
-                    raise Diverged(f"the store has commit {step.tip.n} of another writer, and this machine holds changes "
-                                   "that are in no commit; they are kept in its cache folder")
-                self._meta.apply(step.found.changeset)
-            for rider, base in step.found.bases():
-                self._meta.note_riding(rider.pack, step.tip.key, base)
-            local = local.advanced(step.tip, step.size)
-            local.save(self._meta)                       # R1: same transaction as the rows
-            if number % 50 == 0 or number == len(steps):
-                self._meta.tidy_riding()
-                self._meta.commit()
-                self._progress("applying the log", number, len(steps))
-                await trio.lowlevel.checkpoint()
+    async def _follow(self, way: Way, tip: Tip, local: LocalTip) -> None:
+        limits, run = self._doors.limits, self._doors.threads.run
+        hand = _Hand(self._meta, self.reader, local, pending(self._doors.disk))
+        async with fetched_in_order(way.keys(), self.reader.fetch, size_of, at_once=limits.downloads_at_once, ahead=limits.follow_records,
+                                    ahead_bytes=limits.follow_bytes) as window:
+            total = way.length
+            done = 0
+            while fetched := await window.take(limits.follow_records, limits.follow_bytes // 4):
+                await run(hand.take, fetched)
+                done += len(fetched)
+                self._progress("applying the log", done, total)
+        await run(hand.finish, tip)
+
+
+class _Hand:
+    """What is done with each record, in a thread."""
+
+    def __init__(self, meta: Meta, reader: LogReader, local: LocalTip, own: Mapping[int, bytes]) -> None:
+        """`own`: bytes of this machine's records whose answer was lost."""
+        self._meta, self._reader, self._local, self._own = meta, reader, local, own
+        self._unsent = bool(meta.outbox()[0])
+        self._last: tuple[str, Read] | None = None       # opened, and not yet named by the next one
+
+    def take(self, fetched: list[tuple[str, bytes | Read]]) -> None:
+        for key, data in fetched:
+            found = self._reader.open(key, data)
+            self._named(found.record.prev)
+            self._last = key, found
+        self._end_slice()
+
+    def finish(self, tip: Tip) -> None:
+        """No more of them come."""
+        self._named(tip.hash)
+        self._last = None
+        self._meta.tidy_riding()
+        self._end_slice()
+        self._meta.sync_wal()
+
+    def _named(self, digest: ids.ObjectHash) -> None:
+        """What comes next names the hash of the last one."""
+        if self._last is None:
+            return
+        key, found = self._last
+        if found.hash != digest:
+            raise Damaged(f"log record {key} is damaged: its hash is not the one that the next record names")
+        self._apply(key, found)
+
+    def _apply(self, key: str, read: Read) -> None:
+        """One's own record, whose answer was lost, is recognised by its bytes."""
+        found = read.record
+        if (own := self._own.get(found.n)) is not None and record_hash(own) == read.hash:
+            self._meta.drop_outbox(int(found.info.get("outbox", 0)))     # a RELEASE carries none
+            self._unsent = bool(self._meta.outbox()[0])
+            log.info("record %d had arrived", found.n)
+        elif found.kind is Kind.COMMIT and found.changeset:
+            if self._unsent:
+                raise Diverged(f"the store has commit {found.n} of another writer, and this machine holds changes "
+                               "that are in no commit; they are kept in its cache folder")
+            self._meta.apply(found.changeset)
+        for rider, base in found.bases():
+            self._meta.note_riding(rider.pack, key, base)
+        self._local = self._local.advanced(Tip(found.n, key, read.hash), read.size)
+
+    def _end_slice(self) -> None:
+        self._local.save(self._meta)                     # R1: same transaction as the rows
         self._meta.commit()
-        await self._doors.threads.run(self._meta.sync_wal)
-
-    def _pending(self) -> dict[int, bytes]:
-        disk, found = self._doors.disk, {}
-        for name in disk.listdir("journal") if disk.exists("journal") else []:
-            kind, _, n = name.partition("-")
-            if kind == "segment" and n.isdigit():
-                file = disk.open(f"journal/{name}")
-                try:
-                    found[int(n)] = file.pread(file.size(), 0)
-                finally:
-                    file.close()
-        return found
-
-    def _drop_pending(self) -> None:
-        for n in self._pending():
-            self._doors.disk.unlink(pending_name(n))
-
-    # ---------------------------------------------------------------- checkpoints
-
-    async def _restore_checkpoint(self, tip: Tip) -> int:
-        """Fill the empty database from the newest checkpoint that verifies; its commit, 0 when there is none: the log has everything."""
-        async with aclosing(self.manifests()) as newest_first:
-            async for key, commit in newest_first:
-                if commit > tip.n or key in self._unusable:
-                    continue
-                try:
-                    await self._load_checkpoint(key)
-                except (Damaged, Diverged, ObjectMissing, NotFound) as exc:
-                    log.error("checkpoint %d cannot be used: %s", commit, exc)
-                    raise StartOver(key) from exc
-                self._restored = key
-                return commit
-        return 0
-
-    async def _can_start_over(self, tip: Tip, local: LocalTip) -> bool:
-        """Whether a newer checkpoint and the log after it are whole: else what is here may be the last whole copy, and is kept."""
-        async with aclosing(self.manifests()) as newest_first:
-            async for key, commit in newest_first:
-                if commit <= local.n:
-                    break
-                if commit > tip.n:
-                    continue
-                try:
-                    manifest = await self.read_manifest(key)
-                    for part in manifest.parts:
-                        await self.read_part(manifest, part)
-                    await self._chain(tip, LocalTip(commit, manifest.record_key, ObjectHash(bytes.fromhex(manifest.record_hash))))
-                    return True
-                except (Damaged, Diverged, ObjectMissing, NotFound) as exc:
-                    log.error("checkpoint %d cannot be used: %s", commit, exc)
-        return False
-
-    async def manifests(self) -> AsyncGenerator[tuple[str, int], None]:
-        """(key, commit) of every checkpoint manifest, newest first; four requests for the first, however many there are."""
-        prefix = ids.checkpoint_prefix()
-        for million in await folders_newest_first(self._remote, prefix):
-            for thousand in await folders_newest_first(self._remote, f"{prefix}{million}/"):
-                for commit in await folders_newest_first(self._remote, f"{prefix}{million}/{thousand}/"):
-                    for info in sorted(await self._remote.list(f"{prefix}{million}/{thousand}/{commit}/"), key=lambda info: info.key):
-                        with contextlib.suppress(ValueError):
-                            n, part = ids.parse_checkpoint_key(info.key)
-                            if part.startswith("manifest-"):
-                                yield info.key, n
-
-    async def read_manifest(self, key: str) -> checkpoint.Manifest:
-        data = await self._remote.get(key)
-        try:
-            return checkpoint.decode_manifest(data, self._keyring.sealer("checkpoint", 0), ids.parse_checkpoint_key(key)[0])
-        except Damaged as exc:
-            raise Damaged(f"checkpoint {key} is damaged: {exc}") from None
-
-    async def read_part(self, manifest: checkpoint.Manifest, part: checkpoint.Part) -> list[bytes]:
-        data = await self._remote.get(part.key)
-        if record.object_hash(data).hex() != part.hash:
-            raise Damaged(f"checkpoint part {part.key} is damaged")
-        return checkpoint.decode_part(data, manifest.commit, self._keyring.sealer("checkpoint", 0))
-
-    async def _load_checkpoint(self, key: str) -> None:
-        manifest = await self.read_manifest(key)
-        for number, part in enumerate(manifest.parts, 1):
-            for changeset in await self.read_part(manifest, part):
-                self._meta.apply(changeset)
-            self._progress("reading the checkpoint", number, len(manifest.parts))
-        for pack, place, base in manifest.riding:
-            self._meta.note_riding(pack, place, base)
-        LocalTip(manifest.commit, manifest.record_key, ObjectHash(bytes.fromhex(manifest.record_hash)), 0, 0, manifest.commit,
-                 sum(part.size for part in manifest.parts)).save(self._meta)     # committed once the log is known to lead there
-
-
-class StartOver(Exception):
-    """The database must be made anew (it holds nothing of its own): too old for the log, or half filled from a damaged checkpoint.
-
-    `unusable` is the manifest not to try again, or empty.
-    """
-
-    def __init__(self, unusable: str = "") -> None:
-        super().__init__(unusable)
-        self.unusable = unusable
+        self._meta.checkpoint_wal()
+        self._meta.restart_wal()

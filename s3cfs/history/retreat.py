@@ -26,10 +26,13 @@ from s3cfs import ids
 from s3cfs.doors import Doors
 from s3cfs.errors import AlreadyMounted, Damaged, Diverged, NewerFormat, NotFound, ObjectMissing
 from s3cfs.formats import envelope, record
+from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.record import Kind, Record
 from s3cfs.formats.seal import Seals
+from s3cfs.history.localtip import LocalTip
 from s3cfs.history.log import Tip, list_whole_log, newest_key, number_of, read_record
-from s3cfs.history.replica import LocalTip, Read, Replica
+from s3cfs.history.restore import manifests, read_manifest, read_part
+from s3cfs.history.way import Read
 from s3cfs.ids import ZERO_HASH, ObjectHash, folder_of
 from s3cfs.meta import describe
 from s3cfs.remote import Remote
@@ -87,12 +90,12 @@ class Retreat:
         return look
 
 
-async def find_retreat(doors: Doors, remote: Remote, replica: Replica, sealer: Seals, local: LocalTip | None) -> Retreat | None:
+async def find_retreat(doors: Doors, remote: Remote, keyring: KeyRing, local: LocalTip | None) -> Retreat | None:
     """What can be gone back to; None when nothing in the way from the newest record to a known state is damaged.
 
     `local`: what the database at hand holds, if it may be used.
     """
-    folders = await list_whole_log(remote)
+    folders, sealer = await list_whole_log(remote), keyring.sealer("record", 0)
     if not folders:
         return None
     seen = await _read_all(doors, remote, sealer, folders)
@@ -102,7 +105,7 @@ async def find_retreat(doors: Doors, remote: Remote, replica: Replica, sealer: S
     anchors = [("", ZERO_HASH)]
     if local is not None and local.n:
         anchors.append((local.key, local.hash))
-    if (whole := await _whole_checkpoint(replica, way)) is not None:
+    if (whole := await _whole_checkpoint(doors, remote, keyring, way)) is not None:
         anchors.append(whole)
     reached = [(at, anchor) for anchor, digest in anchors if (at := _reach(seen, way, anchor, digest)) is not None]
     (key, digest), anchor = max(reached, key=lambda pair: (number_of(pair[0][0]), number_of(pair[1])), default=(("", ZERO_HASH), ""))
@@ -228,15 +231,15 @@ def _reach(seen: dict[str, Seen], way: list[str], key: str, digest: ObjectHash) 
     return key, digest
 
 
-async def _whole_checkpoint(replica: Replica, way: list[str]) -> tuple[str, ObjectHash] | None:
+async def _whole_checkpoint(doors: Doors, remote: Remote, keyring: KeyRing, way: list[str]) -> tuple[str, ObjectHash] | None:
     """Key and hash of the record that the newest whole checkpoint of this history was made at."""
-    async with aclosing(replica.manifests()) as newest_first:
+    async with aclosing(manifests(remote)) as newest_first:
         async for key, _ in newest_first:
             try:
-                manifest = await replica.read_manifest(key)
+                manifest = await read_manifest(remote, keyring, key)
                 if manifest.record_key in way:
                     for part in manifest.parts:
-                        await replica.read_part(manifest, part)
+                        await read_part(doors, remote, keyring, manifest.commit, part)
                     return manifest.record_key, ObjectHash(bytes.fromhex(manifest.record_hash))
             except (Damaged, Diverged, NewerFormat, NotFound, ObjectMissing):
                 continue

@@ -49,7 +49,8 @@ class Changes:
 
         engine.session.close()                       # or it would record what is applied
         try:
-            apsw.Changeset.apply(changeset, engine.connection, conflict=conflict)
+            apsw.session_config(apsw.SQLITE_SESSION_CONFIG_STRMSIZE, STREAM_BYTES)
+            apsw.Changeset.apply(_pieces(changeset), engine.connection, conflict=conflict)       # in pieces, as in merge_changesets
         except Exception as error:
             if translate(error, engine.path) or not engine.connection.in_transaction:
                 raise engine.blame(error) from error

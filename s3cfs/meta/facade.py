@@ -2,6 +2,7 @@
 
 Methods about files are `async`, since another engine may have to wait; this one never suspends. Everything is called on the
 event-loop thread, but for `sync_wal`, `checkpoint_wal`, `build_indexes`, `beside` and `Snapshot.changesets`, which are for a thread.
+While a database is being loaded nobody but the loader uses it, and all it calls is called in threads (history/restore.py, replica.py).
 """
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from s3cfs.doors import Doors
 from s3cfs.errors import S3cfsError
 from s3cfs.meta.audit import Audit
 from s3cfs.meta.beside import Beside
+from s3cfs.meta.bulk import Bulk
 from s3cfs.meta.changes import Changes
 from s3cfs.meta.content import Content
 from s3cfs.meta.engine import Engine
@@ -37,6 +39,7 @@ class Meta:
         changes = Changes(engine, content.reload)
         local = Local(engine)
         reverse = Reverse(engine.ask)
+        bulk = Bulk(engine)
         self.audit = Audit(engine)
         self.beside = Beside(engine)
         self.reverse_beside = Reverse(self.beside.ask)
@@ -63,6 +66,7 @@ class Meta:
         self.sweep = content.sweep
 
         self.apply, self.outbox = changes.apply, changes.outbox
+        self.begin_bulk, self.end_bulk = bulk.begin_bulk, bulk.end_bulk
         self.outbox_slice, self.void_cuts = changes.outbox_slice, changes.void_cuts
         self.unsent_changes, self.drop_outbox, self.last_outbox_id = changes.unsent_changes, changes.drop_outbox, changes.last_outbox_id
 

@@ -16,9 +16,9 @@ from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.record import Record
 from s3cfs.history.commits import Options
 from s3cfs.history.health import State
+from s3cfs.history.localtip import LocalTip
 from s3cfs.history.log import Host, find_tip
 from s3cfs.history.office import Takeover
-from s3cfs.history.replica import LocalTip
 from s3cfs.limits import DEFAULTS, Limits
 from s3cfs.remote import Remote
 from s3cfs.vfs.types import ROOT_CALLER

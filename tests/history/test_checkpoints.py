@@ -6,7 +6,7 @@ import trio
 
 from s3cfs import ids
 from s3cfs.errors import Temporary
-from s3cfs.history.replica import LocalTip
+from s3cfs.history.localtip import LocalTip
 from s3cfs.limits import Limits
 from tests.sim.doors import Plan
 

@@ -11,8 +11,8 @@ from s3cfs.app.node import Node
 from s3cfs.errors import DataError, NoSpace, S3cfsError
 from s3cfs.formats.record import Kind
 from s3cfs.history.health import State
+from s3cfs.history.localtip import LocalTip
 from s3cfs.history.pipeline import NEXT, Pipeline, Stage
-from s3cfs.history.replica import LocalTip
 from s3cfs.limits import MIB, Limits
 from s3cfs.vfs.types import ROOT_CALLER
 from tests.sim.faults import NEVER
