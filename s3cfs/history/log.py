@@ -24,6 +24,7 @@ from s3cfs.formats.seal import Seals
 from s3cfs.ids import ObjectHash
 from s3cfs.remote import Remote
 
+HEAD_BYTES = 16 << 10                       # what riders are behind; heads are mostly smaller
 LEVELS = 4                                  # of folders between the log and its records: a thousand epochs, one, a million, a thousand
 _FOLDER = re.compile(r"(\d{1,20})(?:-([0-9a-f]{16}))?")
 GENESIS = ids.epoch_prefix(0, "0" * 16)     # the current folder of a filesystem that never had a writer
@@ -117,15 +118,17 @@ def tip_of(key: str, data: bytes, found: Record) -> Tip:
 
 
 async def read_record(remote: Remote, key: str, sealer: Seals) -> tuple[Record, bytes]:
-    """One record with its bytes. ObjectMissing, Damaged; also when its place contradicts what it says."""
+    """One record with the bytes of its head, and perhaps more. ObjectMissing, Damaged; also when its place contradicts what it says."""
     data = await fetch_record(remote, key)
     return open_record(key, data, sealer), data
 
 
 async def fetch_record(remote: Remote, key: str) -> bytes:
-    """The bytes of a record. ObjectMissing."""
+    """The head of a record's object, perhaps with more of it: in one request where it is small, else in two. ObjectMissing."""
     try:
-        return await remote.get(key)
+        data = await remote.get(key, 0, HEAD_BYTES)
+        missing = record.head_bytes(data) - len(data)
+        return data + await remote.get(key, len(data), missing) if missing > 0 and len(data) == HEAD_BYTES else data
     except NotFound:
         raise ObjectMissing(f"log record {key} is missing from the store") from None
 

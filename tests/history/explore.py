@@ -51,8 +51,9 @@ class Call:
 class Line:
     """`Remote` as far as `history.log` and `history.office` use it."""
 
-    async def get(self, key: str) -> bytes:
-        return await Call("get", key)  # type: ignore[no-any-return]
+    async def get(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
+        data = await Call("get", key)
+        return bytes(data[offset:] if size is None else data[offset:offset + size])
 
     async def put(self, key: str, data: bytes, only_if_absent: bool = False) -> None:
         await Call("put", key, data, only_if_absent)
