@@ -192,7 +192,7 @@ class SealDeleted(Writer):
 
 
 class OtherBytes(Writer):
-    """Each attempt sends bytes of its own (the zero at the end is padding)."""
+    """Each attempt sends bytes of its own: a zero more behind the seal's content, which is padding."""
 
     async def _put_overwriting(self, key: str, data: bytes) -> None:
         attempt = 0
@@ -200,7 +200,8 @@ class OtherBytes(Writer):
         def again() -> Awaitable[None]:
             nonlocal attempt
             attempt += 1
-            return self._remote.put(key, data + bytes(attempt - 1))
+            sealed = data[record.SEAL_AT:] + bytes(attempt - 1)                 # (explore.NullSealer adds nothing)
+            return self._remote.put(key, data[:record.SEAL_AT - 4] + len(sealed).to_bytes(4, "little") + sealed)
         await self._until_answered(again)
 
 

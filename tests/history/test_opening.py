@@ -52,9 +52,8 @@ def local_commit(site: Site, machine: str) -> int | None:
 
 
 async def read_records(life: Life) -> list[int]:
-    """Numbers of the log records that a mount reads."""
+    """Numbers of the log records that a mount reads (and no file: what is in those may ride in a record)."""
     async with life.node(NodeOptions(read_only=True)) as node:
-        assert await read_all(node) == filled(LETTERS)
         assert not node.doors.disk.exists(FRESH)
     return sorted({ids.parse_log_key(call.key)[3] for call in life.taken() if call.operation == "get" and call.kind == "log"})
 
@@ -94,9 +93,12 @@ def test_what_is_there_stays_when_the_checkpoint_is_damaged(what: str) -> None:
     site = grown()
     before = local_commit(site, "old")
     database = site.drive("old").names[DATABASE]
-    for key in [key for key in site.bucket.objects if key.startswith("log/" if what == "log" else "checkpoint/")]:
-        if what == "log" and ids.parse_log_key(key)[3] == newest(site) + 1 or what != "log" and ("manifest-" in key) == (what == "manifest"):
-            site.bucket.objects[key] = site.bucket.objects[key][:-1] + b"?" if what != "log" else b""
+    objects = site.bucket.objects
+    if what == "log":
+        objects[next(key for key in objects if key.startswith("log/") and ids.parse_log_key(key)[3] == newest(site) + 1)] = b""
+    else:
+        for key in [key for key in objects if key.startswith("checkpoint/") and ("manifest-" in key) == (what == "manifest")]:
+            objects[key] = objects[key][:-1] + b"?"
     if what == "log":
         for _ in range(2):
             with pytest.raises((Damaged, ObjectMissing)):
