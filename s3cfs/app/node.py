@@ -151,7 +151,7 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
         await _check_expected(remote, keyring, tip, options)
         writer: Writer | None = None
         epoch = tip.epoch
-        if options.read_only and meta.outbox()[0]:
+        if options.read_only and meta.last_outbox_id():
             raise CacheUnusable("the local state holds changes that are not in the store yet: mount it writable first, "
                                 "or give a read-only mount another cache folder")
         if not options.read_only:

@@ -83,7 +83,7 @@ class _Opening:
     async def newer(self, meta: Meta, tip: Tip) -> Meta | None:
         """A database made anew from a checkpoint, if `meta` has nothing yet, or has nothing unsent and the log since is more to read."""
         local = LocalTip.load(meta)
-        if meta.outbox()[0] or tip.n <= local.n:
+        if meta.last_outbox_id() or tip.n <= local.n:
             return None
         if not local.n:
             return await self._from_checkpoint(tip, 0, None)

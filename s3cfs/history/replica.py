@@ -87,7 +87,7 @@ class Replica:
                              "the store was rolled back or is another copy")
         count = 0
         if local.n != tip.n or local.hash != tip.hash:
-            unsent = bool(self._meta.outbox()[0])
+            unsent = bool(self._meta.last_outbox_id())
             if local.n == 0 and not unsent:
                 drop_pending(self._doors.disk)           # of a database that is gone: they belong to no outbox
             try:
@@ -111,7 +111,7 @@ class Replica:
         key, digest = way.prev
         if digest == local.hash:
             return way
-        if local.n and key and not self._meta.outbox()[0] and await self._was_never_acknowledged(local, key):
+        if local.n and key and not self._meta.last_outbox_id() and await self._was_never_acknowledged(local, key):
             log.warning("commit %d, which this machine has read, was never acknowledged and is in no history: beginning anew", local.n)
             raise StartOver
         if way.skips:
@@ -152,7 +152,7 @@ class _Hand:
     def __init__(self, meta: Meta, reader: LogReader, local: LocalTip, own: Mapping[int, bytes]) -> None:
         """`own`: bytes of this machine's records whose answer was lost."""
         self._meta, self._reader, self._local, self._own = meta, reader, local, own
-        self._unsent = bool(meta.outbox()[0])
+        self._unsent = bool(meta.last_outbox_id())
         self._last: tuple[str, Read] | None = None       # opened, and not yet named by the next one
 
     def take(self, fetched: list[tuple[str, bytes | Read]]) -> None:
@@ -184,7 +184,7 @@ class _Hand:
         found = read.record
         if (own := self._own.get(found.n)) is not None and record_hash(own) == read.hash:
             self._meta.drop_outbox(int(found.info.get("outbox", 0)))     # a RELEASE carries none
-            self._unsent = bool(self._meta.outbox()[0])
+            self._unsent = bool(self._meta.last_outbox_id())
             log.info("record %d had arrived", found.n)
         elif found.kind is Kind.COMMIT and found.changeset:
             if self._unsent:
