@@ -25,10 +25,9 @@ from s3cfs.formats import superblock
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.superblock import Argon2Params, Superblock
 from s3cfs.history.office import Takeover
-from s3cfs.history.replica import Replica
 from s3cfs.history.retreat import Retreat, find_retreat
 from s3cfs.limits import Limits
-from s3cfs.meta import Inode, Meta
+from s3cfs.meta import Inode
 from s3cfs.remote import Remote
 from s3cfs.vfs.types import RENAME_EXCHANGE, ROOT_CALLER, SetAttr
 
@@ -211,10 +210,7 @@ async def going_back(backend: Backend, keyring: KeyRing, block: Superblock) -> d
     backend.put(key, data[:100] + bytes(20) + data[120:])
     with tempfile.TemporaryDirectory() as local:
         here = doors(Path(local))
-        remote, sealer = Remote(backend, here.threads, here.clock, 3, 8), keyring.sealer("record", 0)
-        meta = Meta.open(here, "meta.db", keyring.database_key())
-        retreat = await find_retreat(here, remote, Replica(here, remote, keyring, meta), sealer, None)
-        meta.close()
+        retreat = await find_retreat(here, Remote(backend, here.threads, here.clock, 3, 8), keyring, None)
     async with _mounted(backend, keyring, block, retreat=retreat) as node:
         await write(node, 1, b"gone on", {0: b"after the repair"})
         await node.flush()
