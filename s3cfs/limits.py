@@ -73,6 +73,8 @@ class Limits:
     count_rows: int = 20_000                 # chunks and packs that are counted on the event loop; more in a thread
     sweep_rows: int = 8192                   # extents that go in one step when a file is removed or truncated
     ride_max_bytes: int = 32 * KIB           # new chunks of one commit, up to this, ride in its record: a request costs more
+    ride_packs: int = 256                    # so many that ride, or so many bytes, are packed together
+    ride_total_bytes: int = 2 * MIB
     record_max_bytes: int = 16 * MIB         # uncompressed changesets in one record
     outbox_max_bytes: int = 128 * MIB        # uncompressed changesets waiting for the store; beyond it writers wait
     wal_copy_pages: int = 1024               # of SQLite's log; copying them is not worth its syncs below this (4 MiB)

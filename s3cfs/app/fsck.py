@@ -219,8 +219,8 @@ class _Fsck:
         if any(isinstance(repair, DropLocalState) for repair in repairs):
             for suffix in ("", "-wal", "-shm"):
                 doors.disk.unlink(DATABASE + suffix)
-        options = NodeOptions(cache_bytes=KEEP_ALL, host=this_host(), process_alive=process_alive, give_up=self._options.full,
-                              retreat=self._retreat)
+        options = NodeOptions(packing=False, cache_bytes=KEEP_ALL, host=this_host(), process_alive=process_alive,
+                              give_up=self._options.full, retreat=self._retreat)
         try:
             async with open_node(doors, self._open_backend(), self._keyring, self._superblock, options, self._tell_of_node) as node:
                 await node.sweeper.finish()            # a repair may then rely on each extent being some file's

@@ -33,6 +33,7 @@ from s3cfs.history.commits import Options as CommitOptions
 from s3cfs.history.health import State
 from s3cfs.history.log import Host, Tip, find_record
 from s3cfs.history.office import Takeover, Writer
+from s3cfs.history.packing import Packing
 from s3cfs.history.presence import promised_s
 from s3cfs.history.replica import StartOver
 from s3cfs.history.restore import Progress
@@ -70,6 +71,7 @@ class NodeOptions:
     decoded_bytes: int = limits.DEFAULTS.decoded_cache_bytes
     pool_bytes: int = limits.DEFAULTS.dirty_pool_bytes
     kernel_times: bool = False
+    packing: bool = True                       # what rides in records is packed together now and then
     give_up: bool = False                      # unsent packs that cannot be read are lost (a repair's decision), not the end of writing
     min_commit: int = 0                        # --expect-commit: the store must be at least there,
     expect_hash: str = ""                      # ... and that record have a hash that begins so
@@ -101,6 +103,7 @@ class Node:
     commits: Commits
     vfs: Vfs
     sweeper: Sweeper
+    packing: Packing | None
     figures: Figures
     tip: Tip
     options: NodeOptions
@@ -178,6 +181,8 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
                 await node.commits.take_over()
                 nursery.start_soon(node.files.run)
                 nursery.start_soon(node.sweeper.run)
+                if node.packing is not None:
+                    nursery.start_soon(node.packing.run)
             await nursery.start(node.commits.run)
             nursery.start_soon(_save_cache_table, node)
             nursery.start_soon(node.damage.run)
@@ -211,6 +216,8 @@ def _raise_what_ended(node: Node) -> None:
 async def _leave(node: Node) -> None:
     """Everything into the store, then sign off. A mount that was deposed or failed keeps what it has and leaves."""
     node.sweeper.stop()
+    if node.packing is not None:
+        node.packing.stop()
     try:
         if node.writer is not None and node.commits.health.writable:
             await node.commits.flush()
@@ -247,9 +254,11 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
     files.use(stager, commits.durable, commits.check_writable)
     damage.use(commits.check_writable)
     sweeper = Sweeper(doors, meta, commits, lambda: commits.backlog.bytes)
+    packing = (Packing(doors, meta, journal, cache, remote, codec, commits, stager.apply_lock, epoch)
+               if writer is not None and options.packing else None)
     vfs = Vfs(meta, files, commits, doors.clock, read_only=options.read_only, writeback=options.kernel_times)
     return Node(doors, superblock, keyring, remote, meta, writer, journal, cache, codec, blocks, damage, files, stager, spool, commits,
-                vfs, sweeper, Figures(doors, meta), tip, options)
+                vfs, sweeper, packing, Figures(doors, meta), tip, options)
 
 
 async def _date_the_root(node: Node) -> None:

@@ -13,7 +13,6 @@ Event-loop thread only, but for decoding: sealed pieces above INLINE_BYTES are r
 """
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -393,10 +392,6 @@ class BlockStore:
         if self._journal.has(pack.pack_id):
             self._cache.adopt(pack.name, self._journal.path(pack.pack_id), pack.size)
             self._journal.forget(pack.pack_id)
-            with contextlib.suppress(Damaged):           # its row went with the last of its chunks
-                row = await self._pack_of(pack.pack_id)
-                if row is not None:
-                    self._remember(row, pack.name)
             await self._cache.trim()
 
 

@@ -18,6 +18,7 @@ import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
+from collections.abc import Sequence
 from itertools import pairwise
 
 import trio
@@ -227,6 +228,14 @@ class PackCache:
                 victims.append(name)
                 used, count = used - ranges.total, count - 1
         return victims
+
+    async def discard(self, names: Sequence[PackName]) -> None:
+        """Nobody will ask for these packs any more; who reads one may finish."""
+        for name in names:
+            if name in self._packs:
+                self._forget(name)
+                self._doomed[_path(name)] = None
+        await self.trim()
 
     async def drop_all(self) -> None:
         """Forget everything that nobody is reading at this moment."""

@@ -81,7 +81,7 @@ class Commits:
             pipeline = Pipeline(doors, meta, journal, blocks, content, options, self.health, self.admission, self.backlog, self.local,
                                 self.uploads, riders, logbook, checkpoints, make_room)
             every_s = promised_s(options.commit_interval_s, doors.limits.heartbeat_s)
-            presence = Presence(doors, self.health, logbook, self._busy, every_s=every_s,
+            presence = Presence(doors, self.health, logbook, lambda: self.busy, every_s=every_s,
                                 release_after_idle_s=options.release_after_idle_s)
             self.writing = _Writing(logbook, pipeline, presence, checkpoints)
 
@@ -89,7 +89,8 @@ class Commits:
         if self.writing is not None:
             self.writing.pipeline.look()
 
-    def _busy(self) -> bool:
+    @property
+    def busy(self) -> bool:
         """Whether there is anything to say in the log, or soon will be."""
         return bool(self.backlog) or self.local.uncommitted() or (self.writing is not None and self.writing.pipeline.busy)
 
@@ -121,7 +122,7 @@ class Commits:
                 await self.flush(files=False)
                 return
             raise DataError(f"the store did not take the changes within {self._doors.limits.store_deadline_s:.0f} s; they are queued")
-        unsent = self._busy()
+        unsent = self.busy
         await self.local.durable()
         if unsent and self.writing is not None:
             await self.writing.presence.confirm()
@@ -182,7 +183,7 @@ class Commits:
         try:
             await self.writing.logbook.sign_off(final=True)
         except Deposed:
-            if self._busy():
+            if self.busy:
                 raise
             log.info("another writer took over; everything of this one was in the store before")
             return

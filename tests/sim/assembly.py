@@ -95,6 +95,8 @@ class Assembly(Protocol):
 SMALL: dict[str, tuple[Any, ...]] = {
     "disk_reserve_bytes": (0, 50 * KIB),
     "ride_max_bytes": (0, 4 * KIB, 32 * KIB, 32 * KIB),
+    "ride_packs": (2, 5, 256),
+    "ride_total_bytes": (8 * KIB, 2048 * KIB),
     "pack_target_bytes": (16 * KIB, 64 * KIB, 1024 * KIB),
     "stage_run_bytes": (100 * KIB, 100 * KIB, 256 * KIB),        # must be more than a chunk
     "spool_max_bytes": (32 * KIB, 1024 * KIB),
@@ -158,7 +160,7 @@ class _Node:
 
     @property
     def busy(self) -> bool:
-        return not self._node.meta.failed and bool(self._node.commits._busy())
+        return not self._node.meta.failed and bool(self._node.commits.busy)
 
     @property
     def signed_off(self) -> bool:

@@ -10,6 +10,8 @@ import pytest
 
 from s3cfs.blocks.journal import Journal
 from s3cfs.errors import StoreError
+from s3cfs.formats.record import Record
+from s3cfs.history import logbook
 from s3cfs.history.commits import Commits
 from s3cfs.history.office import Writer
 from s3cfs.history.pipeline import Pipeline
@@ -17,6 +19,7 @@ from s3cfs.history.presence import Presence
 from s3cfs.history.uploads import Uploads
 from s3cfs.meta import database
 from s3cfs.meta.engine import Engine
+from s3cfs.meta.snapshot import Snapshot
 from s3cfs.vfs.core import Vfs
 from s3cfs.vfs.dirty import DirtyMap
 from s3cfs.vfs.files import Files
@@ -40,6 +43,10 @@ def _nothing(*arguments: Any, **options: Any) -> None:
 
 async def _nothing_soon(*arguments: Any, **options: Any) -> None:
     return None
+
+
+async def _nobody_soon(*arguments: Any, **options: Any) -> list[Any]:
+    return []
 
 
 async def _zero_soon(*arguments: Any, **options: Any) -> int:
@@ -114,7 +121,7 @@ MUTANTS: dict[str, Mutant] = {
     "fsync of the disk does nothing": Mutant(SimDisk, "sync_node", _nothing),
     "the WAL is not synced": Mutant(Engine, "sync_wal", _nothing),
     "the journal is not synced before COMMIT": Mutant(Journal, "sync", _nothing_soon),
-    "a record does not wait for its packs": Mutant(Pipeline, "_wait_for_packs", _nothing_soon),
+    "a record does not wait for its packs": Mutant(Pipeline, "_wait_for_packs", _nobody_soon),
     "flush returns at once": Mutant(Pipeline, "flush", _nothing_soon),
     "fsync returns at once": Mutant(Files, "fsync", _nothing_soon),
     "closed files are not staged for a transaction": Mutant(Files, "stage_ready", _nothing_soon),
@@ -122,6 +129,9 @@ MUTANTS: dict[str, Mutant] = {
     "what was cut off comes back": Mutant(FileState, "take_back", _take_all_back),
     "the spool is emptied under a thread": Mutant(Spool, "settle", _empty, first=1039),
     "an attribute is not kept": Mutant(Xattrs, "set", _nothing_soon),
+    "where riders lie is not noted by who reads their record": Mutant(Record, "bases", lambda record: iter(())),
+    "where riders lie is not noted by who writes their record": Mutant(logbook, "bases", lambda head_bytes, riders: iter(())),
+    "a checkpoint does not say where riders lie": Mutant(Snapshot, "riding", lambda snapshot: []),
     "a refused pack counts as put": Mutant(Uploads, "_bring", _refused_is_done, first=1025),
     "an earlier process's outbox is not committed": Mutant(Commits, "hurry", _nothing, first=1257),
     "silence is not waited for as long as it was promised": Mutant(Writer, "_wait_for_silence", _impatient, OFFICE, Slow, first=1015),

@@ -1,0 +1,162 @@
+"""What rode in records is packed together later, so that it costs a reader no request for each small commit.
+
+When many packs ride, or some and nothing else is going on, their sealed chunks are copied, byte for byte, into the journal's open pack, by
+rows of the next transaction, and the rows of the old packs go with it. The new pack is put like any other (and rides itself when it is
+small). What was read meanwhile at the old place is there still, since objects stay; whoever finds the row of a pack gone looks its chunk up
+again. Dead before the transaction is durable: nothing happened; after it: it did.
+
+All chunks move, those that no file uses as well: another one may just be about to. To forget them is the matter of a collection.
+A pack that is not whole stays where it is, for reads and fsck to find.
+"""
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import trio
+
+from s3cfs.blocks.cache import PackCache
+from s3cfs.blocks.handles import read_fully
+from s3cfs.blocks.journal import Journal
+from s3cfs.doors import Doors
+from s3cfs.errors import Damaged, NotFound, S3cfsError, StoreError
+from s3cfs.formats.chunk import ChunkCodec
+from s3cfs.history.admission import Kind
+from s3cfs.history.commits import Commits
+from s3cfs.meta import Chunk, Meta, Pack
+from s3cfs.remote import Remote
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 5.0
+QUIET_LOOKS = 2                 # in which nothing went to the store, nor has to
+QUIET_SHARE = 8                 # then it is due with a so many times smaller number
+ROWS_AT_ONCE = 64               # between two looks at what else is to be done
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    pack: Pack
+    sealed: dict[int, tuple[Chunk, bytes]]         # by chunk
+
+
+class Packing:
+    """`run` it beside the commits of a mount that writes."""
+
+    def __init__(self, doors: Doors, meta: Meta, journal: Journal, cache: PackCache, remote: Remote, codec: ChunkCodec, commits: Commits,
+                 apply_lock: trio.Lock, epoch: int) -> None:
+        """`apply_lock`: held while rows come to point at bytes in the journal."""
+        self._doors, self._meta, self._journal, self._cache, self._remote = doors, meta, journal, cache, remote
+        self._codec, self._commits, self._apply_lock, self._epoch = codec, commits, apply_lock, epoch
+        self._scope = trio.CancelScope()
+        self._broken: set[int] = set()             # packs that cannot be had whole
+        self.packed = 0                            # packs that rode, since the start
+
+    async def run(self) -> None:
+        """Until stopped, or writing has ended."""
+        commits, quiet = -1, 0
+        with self._scope:
+            while self._commits.health.writable:
+                await self._doors.clock.sleep(LOOK_S)
+                still = self._commits.commits == commits and not self._commits.busy
+                commits, quiet = self._commits.commits, quiet + 1 if still else 0
+                try:
+                    if self.due(quiet=quiet >= QUIET_LOOKS) and self._commits.has_room(Kind.GROW):
+                        await self.step()
+                except StoreError as error:
+                    log.info("packing waits: %s", error)
+                except S3cfsError as error:        # writing has ended, and the next transaction says so
+                    log.info("packing ends: %s", error)
+                    return
+
+    def stop(self) -> None:
+        """Nothing is changed afterwards."""
+        self._scope.cancel()
+
+    def due(self, *, quiet: bool) -> bool:
+        count, size = self._meta.riding_totals()
+        count -= len(self._broken)
+        limits, share = self._doors.limits, QUIET_SHARE if quiet else 1
+        return count > 1 and (count * share >= limits.ride_packs or size * share >= limits.ride_total_bytes)       # one alone stays
+
+    async def step(self) -> int:
+        """Move what rides now, the oldest first, as much as is due at a time; how many packs it was."""
+        loads: list[_Load] = []
+        size = 0
+        for place in self._meta.riding():
+            if len(loads) >= self._doors.limits.ride_packs or size >= self._doors.limits.ride_total_bytes:
+                break
+            if place.pack in self._broken or self._journal.has(place.pack):        # its record is being noted
+                continue
+            load = await self._load(self._meta.pack_of(place.pack))
+            if load is None:
+                self._broken.add(place.pack)
+                continue
+            loads.append(load)
+            size += load.pack.size
+        if loads:
+            await self._move(loads)
+        return len(loads)
+
+    # ---------------------------------------------------------------- reading
+
+    async def _load(self, pack: Pack) -> _Load | None:
+        """All its chunks, opened once to see that they are whole; None: they are not."""
+        rows = await self._meta.chunks_of(pack.id)
+        for read in (self._from_cache, self._from_store):
+            data = await read(pack)
+            sealed = await self._doors.threads.run(self._open_in_thread, data, rows)
+            if sealed is not None:
+                return _Load(pack, sealed)
+        log.warning("pack %s in %s is not whole: it is not packed anew", pack.name, pack.key)
+        return None
+
+    async def _from_cache(self, pack: Pack) -> bytes:
+        assert pack.name is not None
+        handle = self._cache.lease(pack.name, 0, pack.size)
+        if handle is None:
+            return b""
+        try:
+            return await self._doors.threads.run(read_fully, handle.file, pack.size, 0)
+        except OSError:
+            return b""
+        finally:
+            self._cache.give_back(handle)
+
+    async def _from_store(self, pack: Pack) -> bytes:
+        try:
+            return await self._remote.get(pack.key, pack.base, pack.size)
+        except NotFound:
+            return b""
+
+    def _open_in_thread(self, data: bytes, rows: Sequence[Chunk]) -> dict[int, tuple[Chunk, bytes]] | None:
+        found: dict[int, tuple[Chunk, bytes]] = {}
+        for row in rows:
+            sealed = data[row.off:row.off + row.clen]
+            try:
+                self._codec.decode(row.hash, sealed, row.len)
+            except Damaged:
+                return None
+            found[row.id] = (row, sealed)
+        return found
+
+    # ---------------------------------------------------------------- moving
+
+    async def _move(self, loads: Sequence[_Load]) -> None:
+        async with self._apply_lock:
+            self._commits.check_writable()
+            chunks = [one for load in loads for one in load.sealed.values()]
+            places = await self._journal.append(self._new_pack, [(row.hash, sealed, row.len) for row, sealed in chunks])
+            for number, ((row, _), (pack, offset)) in enumerate(zip(chunks, places, strict=True), 1):
+                await self._meta.move_chunk(row.id, pack, offset)
+                if number % ROWS_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
+            for load in loads:
+                await self._meta.drop_pack(load.pack.id)
+        self.packed += len(loads)
+        log.info("%d packs that rode in records, of %d chunks, go into another", len(loads), len(chunks))
+        await self._cache.discard([load.pack.name for load in loads if load.pack.name is not None])
+
+    async def _new_pack(self) -> int:
+        return await self._meta.new_pack(self._epoch)
