@@ -106,7 +106,8 @@ class History:
 
     def _before(self, record: Record) -> tuple[int, str, str]:
         """(n, key, hash) of the record before; n = 0: there is none."""
-        key, n = record.info.get("prev_key"), record.n - 1 - record.info.get("skips", 0)
+        key, skips = record.info.get("prev_key"), record.info.get("skips", 0)
+        n = record.n - 1 - skips if type(skips) is int and skips >= 0 else -1
         if type(key) is not str or n < 0 or (key == "") != (n == 0) or (n == 0 and record.prev != "0" * 64):
             raise Wrong(record.key, "what it says of the record before it contradicts itself")
         return n, key, record.prev
@@ -155,7 +156,7 @@ class History:
         for part in manifest.parts:
             for changeset in self.part(manifest, part):
                 tables.apply(part["key"], changeset)
-        if {name: tables.value(name) for name in manifest.counters} != manifest.counters:
+        if any(manifest.counters.get(name) not in (None, value) for name, value in tables.rows["counter"].values()):
             raise Wrong(manifest.key, "its counters are not those of its parts")
         rows = {row["id"]: row for row in tables.named("pack")}
         for pack, key, base in manifest.riding:

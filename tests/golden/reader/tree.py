@@ -9,7 +9,7 @@ from typing import Any
 from .history import History
 from .packs import Packs
 from .sealed import Keys
-from .store import Store, Wrong
+from .store import Newer, Store, Wrong
 from .superblock import current, unlock
 from .tables import Tables
 
@@ -40,6 +40,8 @@ class Node:
 class Filesystem:
     def __init__(self, tables: Tables, packs: Packs) -> None:
         self.tables, self.packs = tables, packs
+        if tables.rows["fsmeta"].get(("schema",)) != ("schema", b"0"):
+            raise Newer("tables of another version")
         self._inodes = {row["ino"]: row for row in tables.named("inode")}
         self._chunks = {row["id"]: row for row in tables.named("chunk")}
         self._names = {row["id"]: row["name"] for row in tables.named("pack")}
