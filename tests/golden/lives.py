@@ -154,11 +154,10 @@ async def fourth(node: Node) -> None:
 
 
 async def fifth(node: Node) -> None:
-    """A record after the last checkpoint."""
-    checkpoints = node.commits.writing
-    assert checkpoints is not None
+    """What rode in records is packed anew: chunks of older epochs in a pack of this one. And a record after the last checkpoint."""
+    assert node.packing is not None and node.commits.writing is not None and await node.packing.step()
     await node.flush()
-    await checkpoints.checkpoints.finished()
+    await node.commits.writing.checkpoints.finished()
     await write(node, 1, b"last words", {0: b"after the checkpoint, " * 100})
 
 

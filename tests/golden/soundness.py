@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.golden.reader import history, packs, superblock, tables
 from tests.golden.reader.changeset import changes
+from tests.golden.reader.sealed import integer
 from tests.golden.reader.store import Store
 
 
@@ -19,6 +20,7 @@ class Seen:
     checkpoints: int = 0
     left_out: int = 0                  # numbers of records that are in no history
     riders: int = 0
+    copied: int = 0                    # chunks that an earlier epoch sealed than that of their pack
 
 
 def sound(store: Store, **secret: Any) -> Seen:
@@ -45,11 +47,12 @@ def sound(store: Store, **secret: Any) -> Seen:
             seen.checkpoints += 1
             assert found.load(manifest).rows == state.rows
     assert found.tables().rows == state.rows
-    _chunks(packs.Packs(store, keys, found.riding), state)
+    seen.copied = _chunks(packs.Packs(store, keys, found.riding), state)
     return seen
 
 
-def _chunks(all_packs: packs.Packs, state: tables.Tables) -> None:
+def _chunks(all_packs: packs.Packs, state: tables.Tables) -> int:
+    copied = 0
     rows = {row["id"]: row for row in state.named("pack")}
     indexes: dict[str, set[tuple[bytes, int, int, int]]] = {}
     for chunk in state.named("chunk"):
@@ -61,3 +64,5 @@ def _chunks(all_packs: packs.Packs, state: tables.Tables) -> None:
                 assert len(all_packs.whole(pack["name"])) == pack["size"]
             assert place in indexes[pack["name"]]
             all_packs.chunk(pack["name"], *place)
+            copied += integer(all_packs.whole(pack["name"]), chunk["off"], 4) < int(pack["name"].partition("-")[0])
+    return copied

@@ -72,7 +72,7 @@ def test_everything_else_in_it(folder: Path, secret: dict[str, Any]):
     assert {table for table, _ in seen.changes} == set(tables.COLUMNS) - {"fsmeta"}
     assert {operation for _, operation in seen.changes} == {"insert", "update", "delete"}
     assert seen.records["release"] and seen.records["commit"] and seen.records["claim"] + seen.records["seal"] >= 5
-    assert seen.checkpoints > 3 and seen.left_out == 2 and seen.riders
+    assert seen.checkpoints > 3 and seen.left_out == 2 and seen.riders and seen.copied
 
 
 # ---------------------------------------------------------------- damage
