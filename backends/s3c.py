@@ -146,7 +146,7 @@ class S3Backend(Backend):
     def capabilities(self) -> Capabilities:
         return Capabilities(
             create_only=self._create_only, linearizable=self._linearizable, batch_delete=self._batch_delete,
-            ranged_reads=self._ranged_reads, parallel_reads=PARALLEL, parallel_writes=PARALLEL,
+            ranged_reads=self._ranged_reads, delimiters=self._delimiters, parallel_reads=PARALLEL, parallel_writes=PARALLEL,
             largest_object_bytes=LARGEST_PUT_BYTES)
 
     @property

@@ -23,6 +23,7 @@ class Capabilities:
     may_delete: bool = True
     batch_delete: int = 1                      # keys that go in one request
     ranged_reads: bool = True                  # False: for a part of an object all of it is transferred
+    delimiters: bool = True                    # False: folders are found by listing everything below
     parallel_reads: int = 8                    # calls at once that it bears, and profits from
     parallel_writes: int = 8
     ideal_object_bytes: int = 8 * MIB

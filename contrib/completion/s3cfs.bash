@@ -12,7 +12,7 @@ _s3cfs() {
         fsck) words="--help --repair --full --quick --no-cache --cachedir --authfile --backend-options --passphrase-fd --quiet --json" ;;
         stat) words="--help --json" ;;
         ctl) words="--help flush drop-cache log-level layer" ;;
-        probe) words="--help --takeover --authfile --backend-options --passphrase-fd --quiet --json" ;;
+        probe) words="--help --takeover --large --authfile --backend-options --passphrase-fd --quiet --json" ;;
         debug) words="--help dump" ;;
         help) words="--help" ;;
         version) words="--help --json" ;;

@@ -62,6 +62,7 @@ complete -c s3cfs -n '__fish_seen_subcommand_from ctl' -a layer
 complete -c s3cfs -n __fish_use_subcommand -f -a probe -d 'try what a store can do, and note it if it has changed'
 complete -c s3cfs -n '__fish_seen_subcommand_from probe' -l help -d 'show this help message and exit'
 complete -c s3cfs -n '__fish_seen_subcommand_from probe' -l takeover -d 'the last machine that had it mounted is certainly gone'
+complete -c s3cfs -n '__fish_seen_subcommand_from probe' -l large -d 'try objects of 16 MiB to 1 GiB, too'
 complete -c s3cfs -n '__fish_seen_subcommand_from probe' -l authfile -r -d 'authentication file'
 complete -c s3cfs -n '__fish_seen_subcommand_from probe' -l backend-options -r -d 'options of the backend, instead of those in the file'
 complete -c s3cfs -n '__fish_seen_subcommand_from probe' -l passphrase-fd -r -d 'read the passphrase from this open file descriptor'

@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 
-from s3cfs.backends.base import PROBE_ROUNDS
+from s3cfs.backends.findings import Examination, Findings
 from s3cfs.config import Settings
 from s3cfs.doors import Doors, SystemClock, SystemDisk, SystemRandomness, TrioThreads
 from s3cfs.errors import NoFilesystem
@@ -20,37 +22,46 @@ from .host import process_alive, this_host
 from .store import open_store, patient, unlock
 from .superblocks import read_superblock
 
+OnProgress = Callable[[Mapping[str, Any]], None]
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    tier: str                      # what the store was found to be
+    tier: str                      # what the store was found to be; "sole": of neither tier
     before: str | None             # what the filesystem there was under; None: there is none, or nobody has mounted it
     noted: bool                    # the log says `tier` from now on
+    found: Findings
 
 
-def probe(settings: Settings, *, takeover: bool) -> ProbeResult:
-    """Try create-only puts; where a filesystem there says otherwise, note it. AlreadyMounted when somebody is, or may be, in office."""
+def probe(settings: Settings, *, takeover: bool, large: bool = False, progress: OnProgress = lambda event: None) -> ProbeResult:
+    """Try what the store can do; where a filesystem there says otherwise, note it. AlreadyMounted when somebody is, or may be, in office.
+
+    `large`: large objects, too.
+    """
     backend = patient(open_store(settings))
     try:
         backend.check()
-        found = Tier.T1 if backend.probe_create_only(PROBE_ROUNDS) else Tier.T2
+        found = Examination(backend, large=large, progress=progress).run()
+        tier = Tier.T1 if found.create_only else Tier.T2 if found.linearizable else Tier.SOLE
         try:
             keyring = unlock(read_superblock(backend), settings)
         except NoFilesystem:
-            return ProbeResult(found, None, False)
+            return ProbeResult(tier, None, False, found)
         with tempfile.TemporaryDirectory(prefix="s3cfs-probe-") as scratch:
             doors = Doors(SystemClock(), SystemRandomness(), TrioThreads(), SystemDisk(scratch))
             remote = Remote(backend, doors.threads, doors.clock, DEFAULTS.uploads_at_once, DEFAULTS.downloads_at_once)
-            return trio.run(_note, doors, remote, keyring, found, Takeover.YES if takeover else Takeover.NO)
+            before, noted = trio.run(_note, doors, remote, keyring, tier, Takeover.YES if takeover else Takeover.NO)
+        return ProbeResult(tier, before, noted, found)
     finally:
         backend.close()
 
 
-async def _note(doors: Doors, remote: Remote, keyring: KeyRing, found: Tier, takeover: Takeover) -> ProbeResult:
+async def _note(doors: Doors, remote: Remote, keyring: KeyRing, found: Tier, takeover: Takeover) -> tuple[str | None, bool]:
+    """What the filesystem was under, and whether that was changed. What its owner vouched for (SOLE) stays when the store became T2."""
     tip = await find_tip(remote, keyring.sealer("record", 0))
     before = str(tip.info.get("tier")) if tip.n else None
-    if before is None or (before == Tier.T1) == (found is Tier.T1):
-        return ProbeResult(found, before, False)
+    if before is None or before == found or (before == Tier.SOLE and found is Tier.T2):
+        return before, False
     writer = Writer(doors, remote, found, lambda epoch: keyring.sealer("record", epoch), this_host(), process_alive)
     await writer.restate(tip, found, takeover=takeover)
-    return ProbeResult(found, before, True)
+    return before, True

@@ -32,6 +32,22 @@ class FsckResult(Protocol):
     def exit_code(self) -> int: ...
 
 
+class Findings(Protocol):
+    """See backends/findings.py."""
+
+    stale: list[str]
+    wrong: list[str]
+    rounds: int
+    may_delete: bool
+    batch_delete: int
+    ranged_reads: bool
+    delimiters: bool
+    largest_bytes: int | None
+
+    @property
+    def linearizable(self) -> bool: ...
+
+
 class ProbeResult(Protocol):
     @property
     def tier(self) -> str: ...
@@ -39,6 +55,8 @@ class ProbeResult(Protocol):
     def before(self) -> str | None: ...
     @property
     def noted(self) -> bool: ...
+    @property
+    def found(self) -> Findings: ...
 
 
 class App(Protocol):
@@ -46,7 +64,7 @@ class App(Protocol):
              show: Callable[[MkfsResult], None]) -> MkfsResult: ...
     def mount(self, settings: Settings, mountpoint: str, options: MountOptions) -> int: ...
     def fsck(self, settings: Settings, options: FsckOptions, report: Callable[[Any], None], progress: OnProgress) -> FsckResult: ...
-    def probe(self, settings: Settings, *, takeover: bool) -> ProbeResult: ...
+    def probe(self, settings: Settings, *, takeover: bool, large: bool, progress: OnProgress) -> ProbeResult: ...
     def dump(self, settings: Settings, key: str, *, rows: bool = False) -> Mapping[str, Any]: ...
 
 

@@ -1,8 +1,12 @@
 """`s3cfs probe`: the verdict about a store that changed, and mounts that go by the note."""
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ from s3cfs.app.make import mkfs
 from s3cfs.app.node import Node, NodeOptions, open_node
 from s3cfs.app.store import unlock
 from s3cfs.app.superblocks import read_superblock
+from s3cfs.backends.base import Capabilities, ObjectInfo
 from s3cfs.backends.memory import MemoryBackend
 from s3cfs.config import Settings
 from s3cfs.doors import Doors, SystemClock, SystemDisk, SystemRandomness, TrioThreads
@@ -109,3 +114,45 @@ def test_nothing_is_noted_beside_a_mount(place: Place) -> None:
         finally:
             place.is_t1(True)
     assert place.mount(beside) is Tier.T1
+
+
+class Late(MemoryBackend):
+    """A store that cannot refuse to overwrite, and whose listings lag behind; nobody says so."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, linearizable=None)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        return iter([info for info in super().list(prefix) if "here/key" not in info.key])
+
+
+def test_a_store_of_neither_tier_is_noted(place: Place) -> None:
+    """From then on mounts refuse it, but for one that its owner vouches for."""
+    place.is_t1(True)
+    assert place.mount(writes(b"one")) is Tier.T1
+    late = Late(create_only=False)
+    late._objects = place.backend._objects
+    place.backend = late
+    found = probe(place.settings(), takeover=False)
+    assert (found.tier, found.before, found.noted) == (Tier.SOLE, Tier.T1, True)
+    assert found.found.stale and "`list` saw nothing" in found.found.stale[0]
+    with pytest.raises(Unsupported, match="--sole-writer"):
+        place.mount(nothing)
+    assert place.mount(writes(b"two"), sole_writer=True) is Tier.SOLE
+    assert probe(place.settings(), takeover=False).noted is False
+
+
+def test_the_terminal_is_told_how_far_it_is(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "s3cfs", "probe", "--quiet", f"local://{tmp_path}/store"]
+    try:
+        assert subprocess.run(command, stdout=subprocess.DEVNULL, stderr=theirs).returncode == 0
+        command.remove("--quiet")
+        assert subprocess.run(command, stdout=subprocess.DEVNULL, stderr=theirs).returncode == 0
+        said = os.read(ours, 65536).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert re.match("\r(races|looking|deletions)[a-z ,]*: [0-9]+ steps of 27 steps", said), said
