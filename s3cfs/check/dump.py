@@ -101,13 +101,17 @@ def _as_record(data: bytes, n: int, keyring: KeyRing, rows: bool) -> dict[str, A
     return {"kind": "record", "hash": record.record_hash(data).hex(), "record": found.kind.value, "n": found.n, "epoch": found.epoch,
             "writer": found.writer, "prev": found.prev.hex(), "time_ns": found.time_ns, "info": found.info,
             "changeset_bytes": len(found.changeset),
-            "riders": [_rider(rider, base, data[base:base + rider.size]) for rider, base in found.bases()],
+            "riders": [_rider(rider, base, data[base:base + rider.size], keyring) for rider, base in found.bases()],
             **_changes([found.changeset], rows)}
 
 
-def _rider(rider: record.Rider, base: int, data: bytes) -> dict[str, Any]:
-    return {"pack": rider.pack, "name": rider.name, "offset": base, "size": rider.size,
-            "name_matches": pack.verify_name(pack_key(rider.name), data)}
+def _rider(rider: record.Rider, base: int, data: bytes, keyring: KeyRing) -> dict[str, Any]:
+    key = pack_key(rider.name)
+    try:
+        inside = _pack(key, data, keyring, False)
+    except Damaged as error:
+        inside = {"name_matches": pack.verify_name(key, data), "problem": str(error)}
+    return {"pack": rider.pack, "name": rider.name, "offset": base, "size": rider.size, **inside}
 
 
 def _checkpoint(key: str, data: bytes, keyring: KeyRing, rows: bool) -> dict[str, Any]:

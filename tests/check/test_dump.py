@@ -59,6 +59,23 @@ def test_a_damaged_chunk_is_shown_not_hidden() -> None:
     )
 
 
+def test_a_rider_is_shown_as_the_pack_that_it_is() -> None:
+    """Also when it is damaged: the record is whole then, all the same."""
+    objects, ring, expected = store()
+    key, data = expected["records"][1]["key"], bytearray(objects.objects[expected["records"][1]["key"]])
+    pack, name, offset, size = expected["records"][1]["riders"][0]
+    alone = dump(objects, expected["pack"]["key"], ring)
+    (shown,) = dump(objects, key, ring)["riders"]
+    assert (shown["pack"], shown["name"], shown["offset"], shown["size"], shown["chunks"]) == (pack, name, offset, size, alone["chunks"])
+    data[offset + expected["pack"]["entries"][1]["offset"] + 50] ^= 1
+    objects.objects[key] = bytes(data)
+    (shown,) = dump(objects, key, ring)["riders"]
+    assert not shown["name_matches"] and [one["intact"] for one in shown["chunks"]] == [True, False, True]
+    objects.objects[key] = bytes(data[:-1])
+    (shown,) = dump(objects, key, ring)["riders"]
+    assert not shown["name_matches"] and "damaged or missing" in shown["problem"]
+
+
 def test_claims_and_what_is_none() -> None:
     objects, ring, expected = store()
     key = ids.claim_key(5, "0123456789abcdef")
