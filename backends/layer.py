@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from s3cfs.backends.progress import Progress
 from s3cfs.backends.types import Body, Capabilities, Degraded, ObjectInfo
 from s3cfs.doors import Doors
 from s3cfs.errors import ConfigError
@@ -35,7 +36,8 @@ class Call:
     """What goes down with an operation beside its arguments."""
 
     lane: Lane
-    until: float                   # by `doors.clock.monotonic`: nobody waits for the answer after it
+    until: float                   # by `doors.clock.monotonic`: nobody waits for the answer after it, unless something moves until then
+    progress: Progress = field(default_factory=Progress)     # of the whole call of `Remote`; its default is for calls nobody waits for
 
     def in_lane(self, lane: Lane) -> Call:
         return replace(self, lane=lane)

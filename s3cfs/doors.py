@@ -7,8 +7,9 @@ argument and never calls `time`, `random`, `os.urandom`, `open`, `trio.to_thread
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import trio
@@ -41,6 +42,16 @@ class Threads(Protocol):
         """Run a blocking function beside the event loop; not cancellable once begun (a cancel is seen afterwards).
 
         A hop costs about 100 us: batch. Only calls that release the GIL for long belong here.
+        """
+
+
+class StoreThreads(Protocol):
+    """For calls of the store, apart from all others: a store that hangs in every thread must not hold up one local fsync."""
+
+    async def run(self, function: Callable[..., T], *args: Any, ended: Callable[[], None]) -> T:
+        """Run a blocking function beside the event loop. When cancelled it is abandoned: it goes on, and may still take effect.
+
+        `ended` is called on the event loop when the function has ended, whoever waits, or when it never began; once in any case.
         """
 
 
@@ -89,6 +100,7 @@ class Doors:
     threads: Threads
     disk: Disk
     limits: Limits = DEFAULTS
+    store_threads: StoreThreads = field(default_factory=lambda: OwnThreads())
 
 
 class ShortCalls:
@@ -145,6 +157,48 @@ class TrioThreads:
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+
+
+class OwnThreads:
+    """A new thread for each call, gone with it (60 us): nothing is left of them where a process is to fork. How many there are at once is
+    their caller's matter."""
+
+    def __init__(self) -> None:
+        self._running: set[threading.Thread] = set()
+
+    async def run(self, function: Callable[..., T], *args: Any, ended: Callable[[], None]) -> T:
+        token, done = trio.lowlevel.current_trio_token(), trio.Event()
+        answers: list[T] = []
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                answers.append(function(*args))
+            except BaseException as error:
+                errors.append(error)
+            try:
+                token.run_sync_soon(finish)
+            except trio.RunFinishedError:                # nobody is left to be told
+                pass
+
+        def finish() -> None:
+            self._running.discard(thread)
+            ended()
+            done.set()
+
+        thread = threading.Thread(target=work, name="store", daemon=True)
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            thread.start()
+        except BaseException:
+            ended()
+            raise
+        self._running.add(thread)
+        await done.wait()
+        thread.join()
+        if errors:
+            raise errors.pop()
+        return answers.pop()
 
 
 class SystemFile:

@@ -96,7 +96,8 @@ class Limits:
 
     # the store
     store_timeout_s: float = 20.0
-    store_deadline_s: float = 120.0          # the retry wrapper gives up on one call after this
+    store_deadline_s: float = 120.0          # of silence; then a call has an error, whatever its attempt is at
+    urgent_at_once: int = 4                  # records, claims, superblocks: beside all others
 
 
 DEFAULTS = Limits()

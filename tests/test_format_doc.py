@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.golden.reader import tables as second_tables
 from tests.golden.reader.history import History
 from tests.golden.reader.store import Folder
 from tests.golden.reader.superblock import current, unlock
+from tests.remote.kit import ask
 
 TEXT = (Path(__file__).parent.parent / "docs/format.md").read_text("utf-8")
 
@@ -226,4 +228,4 @@ def test_an_example_of_each_key_is_known_to_dump():
     """`s3cfs debug dump KEY` shows any object: none of the examples is refused for its name."""
     for key in [one for row in rows(part("Keys of the store")) for one in re.findall(r"`([^`]*)`", row[1])]:
         with pytest.raises(Exception, match="no such object"):
-            dump(MemoryBackend(), key, RING)
+            ask(MemoryBackend(), partial(dump, key=key, keyring=RING))

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import trio
 from s3cfs.config import MountOptions, Settings
 from s3cfs.control import control_server, register, socket_path, unregister
 from s3cfs.doors import Doors, SystemClock, SystemRandomness, TrioThreads
-from s3cfs.errors import Interrupted, S3cfsError, StoreError, UsageError
+from s3cfs.errors import Interrupted, S3cfsError, UsageError
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.superblock import Superblock
 from s3cfs.fuse.lifecycle import Report, extend_timeout, reopen_logs, sd_notify, watch_signals
@@ -26,7 +25,7 @@ from .host import process_alive, this_host
 from .local import FolderLock, LocalDisk
 from .node import NodeOptions, open_node
 from .opening import DATABASE
-from .store import open_store, patient
+from .store import open_store
 from .watch import Watch
 
 log = logging.getLogger(__name__)
@@ -42,7 +41,6 @@ class Daemon:
         self.doors = Doors(SystemClock(), SystemRandomness(), TrioThreads(), disk)
         self.leaving = Leaving()
         self.life = Life(settings.url, path, self.doors.clock.monotonic())
-        self._no_more_retries = threading.Event()
         self._socket = socket_path()
         self._registration: Path | None = None
         self._watch: Watch | None = None
@@ -85,7 +83,7 @@ class Daemon:
             raise self.life.failure
 
     async def _filesystem(self, keep_socket: Callable[[], None]) -> None:
-        backend = patient(open_store(self.settings), stop=self._no_more_retries, on_retry=self._retrying)
+        backend = open_store(self.settings)
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._cancel_when_urgent, scope)
@@ -123,13 +121,7 @@ class Daemon:
             await self.leaving.urgent.wait()
             log.warning("leaving at once: %d bytes stay in %s and go to the store at the next mount",
                         self.life.node.commits.lag_bytes(), self.disk.root)
-        self._no_more_retries.set()
         scope.cancel()
-
-    def _retrying(self, error: StoreError, pause_s: float) -> None:
-        log.debug("store call repeated in %.1f s: %s", pause_s, error)
-        if self.life.node is not None:
-            self.life.node.remote.retrying(error, pause_s)
 
     def _mounted(self, mounted: Mounted) -> None:
         assert self._watch is not None

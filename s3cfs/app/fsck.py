@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import trio
@@ -29,7 +30,6 @@ from s3cfs.formats.superblock import Superblock
 from s3cfs.history.checkpoints import Checkpoints
 from s3cfs.history.localtip import LocalTip
 from s3cfs.history.retreat import Retreat, find_retreat
-from s3cfs.limits import DEFAULTS
 from s3cfs.meta import Meta
 from s3cfs.remote import Remote
 
@@ -37,7 +37,7 @@ from .host import process_alive, this_host
 from .local import folder_name, locked, open_folder
 from .node import Node, NodeOptions, open_node
 from .opening import DATABASE, load_meta
-from .store import FIRST_TIMEOUT_S, impatient, open_store, patient, unlock
+from .store import first_look, open_store, unlock
 from .superblocks import read_superblock
 
 CORRECTED, UNCORRECTED, OPERATIONAL = 1, 4, 8          # of fsck(8)
@@ -56,20 +56,10 @@ class FsckResult:
 
 def fsck(settings: Settings, options: FsckOptions, report: Callable[[Any], None], progress: OnProgress) -> FsckResult:
     """Check a filesystem; each problem goes to `report` as a check.Line. Raises what keeps it from looking at all."""
-    bare = open_store(settings, timeout_s=FIRST_TIMEOUT_S)
-    first = impatient(bare)
-    first.check()
-    try:
-        found = read_superblock(first)
-        keyring = unlock(found, settings)
-    except (Damaged, NoFilesystem) as error:
-        if isinstance(error, NoFilesystem) and not _holds_something(first):
-            raise
-        text = str(error) if isinstance(error, Damaged) else "every superblock is missing, and with it the keys: nothing here can be read"
-        report(Line("superblocks", Severity.ERROR, text, "super/", None, False))
+    unlocked = first_look(settings, partial(_unlocked, settings, report))
+    if unlocked is None:
         return FsckResult({"problems": 1}, UNCORRECTED | OPERATIONAL)
-    finally:
-        first.close()
+    found, keyring = unlocked
     with contextlib.ExitStack() as stack:
         disk: SystemDisk | None = None
         if options.cachedir is not None:
@@ -77,11 +67,21 @@ def fsck(settings: Settings, options: FsckOptions, report: Callable[[Any], None]
             if os.path.exists(os.path.join(options.cachedir, name, DATABASE)):
                 disk = open_folder(options.cachedir, name)
                 stack.enter_context(locked(disk, "checking", lambda text: progress({"done": 0, "total": None, "unit": "", "text": text})))
-        return trio.run(check_filesystem, lambda: patient(open_store(settings)), found, keyring, disk, options, report, progress)
+        return trio.run(check_filesystem, lambda: open_store(settings), found, keyring, disk, options, report, progress)
 
 
-def _holds_something(backend: Backend) -> bool:
-    return any(True for prefix in ("log/", "pack/") for _ in backend.list(prefix))
+async def _unlocked(settings: Settings, report: Callable[[Any], None], remote: Remote) -> tuple[Superblock, KeyRing] | None:
+    """The keys; None, and it was reported, when there are none to be had any more."""
+    await remote.check()
+    try:
+        found = await read_superblock(remote)
+        return found, unlock(found, settings)
+    except (Damaged, NoFilesystem) as error:
+        if isinstance(error, NoFilesystem) and not (await remote.folders("log/") or await remote.folders("pack/")):
+            raise
+        text = str(error) if isinstance(error, Damaged) else "every superblock is missing, and with it the keys: nothing here can be read"
+        report(Line("superblocks", Severity.ERROR, text, "super/", None, False))
+        return None
 
 
 async def check_filesystem(open_backend: Callable[[], Backend], superblock: Superblock, keyring: KeyRing, local: SystemDisk | None,
@@ -126,9 +126,8 @@ class _Fsck:
     # ---------------------------------------------------------------- looking
 
     async def run(self) -> FsckResult:
-        remote = Remote(self._open_backend(), self._threads, self._clock, DEFAULTS.uploads_at_once, DEFAULTS.downloads_at_once)
         rows_doors: Doors | None = None
-        try:
+        async with Remote(self._open_backend(), self._doors()).running() as remote:
             meta, rows_doors, unreadable = await self._open_rows(remote)
 
             async def rebuild() -> Meta:
@@ -144,9 +143,6 @@ class _Fsck:
                 if meta is not None:
                     with contextlib.suppress(S3cfsError):
                         meta.close()
-        finally:
-            with trio.CancelScope(shield=True):
-                await remote.close()
         code = OPERATIONAL if meta is None else 0
         if self._options.repair and self._contradicted:
             self._report(Line("repair", Severity.NOTE, "nothing was repaired: first decide about the local state", None, None, False))

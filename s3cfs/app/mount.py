@@ -18,13 +18,16 @@ from s3cfs import limits
 from s3cfs.config import MountOptions, Settings
 from s3cfs.errors import ConfigError, Diverged, ExitCode
 from s3cfs.formats.chunker import SLOW
+from s3cfs.formats.keys import KeyRing
+from s3cfs.formats.superblock import Superblock
 from s3cfs.fuse import mountpoint as mountpoints
 from s3cfs.fuse.lifecycle import Report, daemonise
+from s3cfs.remote import Remote
 
 from .daemon import Daemon
 from .local import LocalDisk, folder_name, locked, open_folder, set_aside
 from .memory import bound_the_allocator
-from .store import FIRST_TIMEOUT_S, impatient, open_store, unlock
+from .store import first_look, unlock
 from .superblocks import heal, read_copies
 
 log = logging.getLogger(__name__)
@@ -38,14 +41,16 @@ def mount(settings: Settings, mountpoint: str, options: MountOptions) -> int:
     mountpoints.check_fuse()
     path = mountpoints.prepare(mountpoint, nonempty=options.nonempty)
     _refuse_below(path, settings, options)
-    first = impatient(open_store(settings, timeout_s=FIRST_TIMEOUT_S))
-    first.check()
-    copies = read_copies(first)
-    found = copies.superblock
-    keyring = unlock(found, settings)
-    if not options.read_only and heal(first, copies) and copies.damaged:
-        _say(f"superblock {copies.damaged[0]} is damaged; a further copy was written")
-    first.close()                                   # connections and their threads do not survive a fork
+
+    async def look(remote: Remote) -> tuple[Superblock, KeyRing]:
+        await remote.check()
+        copies = await read_copies(remote)
+        keyring = unlock(copies.superblock, settings)
+        if not options.read_only and await heal(remote, copies) and copies.damaged:
+            _say(f"superblock {copies.damaged[0]} is damaged; a further copy was written")
+        return copies.superblock, keyring
+
+    found, keyring = first_look(settings, look)
     if SLOW:
         _say(SLOW)
     disk = open_folder(options.cachedir, folder_name(found, settings.url))

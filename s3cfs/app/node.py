@@ -147,7 +147,15 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
     """A running filesystem; see the module's text. S3cfsError when it cannot be opened; nothing is lost then."""
     doors.disk.makedirs("journal")
     doors = replace(doors, limits=limits.fitted(doors.limits, backend.capabilities, superblock.chunk_max))
-    remote = Remote(backend, doors.threads, doors.clock, doors.limits.uploads_at_once, doors.limits.downloads_at_once)
+    async with Remote(backend, doors).running() as remote:
+        async with _opened(doors, remote, keyring, superblock, options, progress) as node:
+            yield node
+    _raise_what_ended(node)
+
+
+@contextlib.asynccontextmanager
+async def _opened(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superblock, options: NodeOptions,
+                  progress: Progress) -> AsyncIterator[Node]:
     retreat = options.retreat
     meta, replica, tip = await load_meta(doors, remote, keyring, progress, retreat)
     try:
@@ -200,8 +208,6 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
     finally:
         with contextlib.suppress(S3cfsError):
             meta.close()
-    await remote.close()
-    _raise_what_ended(node)
 
 
 def _raise_what_ended(node: Node) -> None:

@@ -1,28 +1,33 @@
 """From settings to an open store, its superblock and its keys."""
 from __future__ import annotations
 
+import contextlib
 import logging
-import threading
-import time
-from collections.abc import Callable, Mapping
-from typing import Any
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import trio
 
 from s3cfs.backends.base import Backend
 from s3cfs.backends.registry import backend_type, open_backend
-from s3cfs.backends.retry import RetryBackend
 from s3cfs.backends.url import StoreUrl
 from s3cfs.check.dump import dump as dump_object
 from s3cfs.config import Settings
-from s3cfs.doors import Randomness, SystemRandomness
-from s3cfs.errors import ConfigError, StoreError, WrongPassphrase
+from s3cfs.doors import Doors, Randomness, SystemClock, SystemDisk, SystemRandomness, TrioThreads
+from s3cfs.errors import ConfigError, WrongPassphrase
 from s3cfs.formats import superblock
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.superblock import Superblock
+from s3cfs.limits import DEFAULTS
+from s3cfs.remote import Remote
 
 from .superblocks import read_superblock
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 TIMEOUT = "tcp-timeout"
 FIRST_DEADLINE_S = 10.0        # at start a person waits: no network is said soon,
 FIRST_TIMEOUT_S = 6.0          # and that a store is silent; a tcp-timeout that was set is kept
@@ -39,15 +44,23 @@ def open_store(settings: Settings, *, timeout_s: float | None = None) -> Backend
                         password=settings.password.reveal() if settings.password else "")
 
 
-def patient(bare: Backend, *, stop: threading.Event | None = None,
-            on_retry: Callable[[StoreError, float], None] | None = None) -> Backend:
-    """What a filesystem runs on: calls that may be repeated are, until `stop` is set."""
-    return RetryBackend(bare, sleep=stop.wait if stop is not None else time.sleep, on_retry=on_retry)
+@contextlib.asynccontextmanager
+async def remote_of(bare: Backend, *, deadline_s: float = DEFAULTS.store_deadline_s) -> AsyncIterator[Remote]:
+    """For a command without a filesystem's local state. `bare` is closed at the end."""
+    with tempfile.TemporaryDirectory(prefix="s3cfs-", ignore_cleanup_errors=True) as scratch:
+        doors = Doors(SystemClock(), SystemRandomness(), TrioThreads(), SystemDisk(scratch),
+                      replace(DEFAULTS, store_deadline_s=deadline_s))
+        async with Remote(bare, doors).running() as remote:
+            yield remote
 
 
-def impatient(bare: Backend) -> Backend:
-    """What a command starts on: trouble is reported soon."""
-    return RetryBackend(bare, deadline_s=FIRST_DEADLINE_S)
+def first_look(settings: Settings, look: Callable[[Remote], Awaitable[T]]) -> T:
+    """What a command starts on: trouble is reported soon. No thread is left of it, so that the process may fork."""
+    async def main() -> T:
+        async with remote_of(open_store(settings, timeout_s=FIRST_TIMEOUT_S), deadline_s=FIRST_DEADLINE_S) as remote:
+            return await look(remote)
+
+    return trio.run(main)
 
 
 def unlock(found: Superblock, settings: Settings, random: Randomness | None = None) -> KeyRing:
@@ -65,10 +78,9 @@ def unlock(found: Superblock, settings: Settings, random: Randomness | None = No
 
 def dump(settings: Settings, key: str, *, rows: bool = False) -> Mapping[str, Any]:
     """What one object says, for `s3cfs debug dump`. Superblocks need no key."""
-    backend = impatient(open_store(settings, timeout_s=FIRST_TIMEOUT_S))
-    try:
-        backend.check()
-        keyring = None if key.startswith("super/") else unlock(read_superblock(backend), settings)
-        return dump_object(backend, key, keyring, rows=rows)
-    finally:
-        backend.close()
+    async def look(remote: Remote) -> Mapping[str, Any]:
+        await remote.check()
+        keyring = None if key.startswith("super/") else unlock(await read_superblock(remote), settings)
+        return await dump_object(remote, key, keyring, rows=rows)
+
+    return first_look(settings, look)

@@ -9,10 +9,10 @@ import logging
 from dataclasses import dataclass
 
 from s3cfs import ids
-from s3cfs.backends.base import Backend
 from s3cfs.errors import Damaged, Exists, NoFilesystem, NotFound, StoreError
 from s3cfs.formats import superblock
 from s3cfs.formats.superblock import Superblock
+from s3cfs.remote import Remote
 
 log = logging.getLogger(__name__)
 
@@ -30,22 +30,22 @@ class Copies:
     last: int                      # the highest number of a copy
 
 
-def read_superblock(backend: Backend) -> Superblock:
+async def read_superblock(remote: Remote) -> Superblock:
     """The one that counts. NoFilesystem, NewerFormat, Damaged."""
-    return read_copies(backend).superblock
+    return (await read_copies(remote)).superblock
 
 
-def read_copies(backend: Backend) -> Copies:
+async def read_copies(remote: Remote) -> Copies:
     """Of the highest number with a whole copy. NoFilesystem, NewerFormat, Damaged when there are some but none is whole."""
     numbers: dict[int, set[int]] = {}
-    for info in backend.list(PREFIX):
+    for info in await remote.list(PREFIX):
         try:
             n, copy = ids.parse_super_key(info.key)
         except ValueError:
             continue
         numbers.setdefault(n, set()).add(copy)
     if not numbers:
-        raise NoFilesystem(f"{backend.location} holds no s3cfs filesystem (s3cfs mkfs makes one)")
+        raise NoFilesystem(f"{remote.location} holds no s3cfs filesystem (s3cfs mkfs makes one)")
     worst: Damaged | None = None
     for n in sorted(numbers, reverse=True):
         found: Superblock | None = None
@@ -53,7 +53,7 @@ def read_copies(backend: Backend) -> Copies:
         for copy in sorted(numbers[n]):
             key = ids.super_key(n, copy)
             try:
-                here = superblock.decode(backend.get(key), n)
+                here = superblock.decode(await remote.get(key), n)
                 if found is not None and here != found:
                     raise Damaged("it differs from its other copy")
                 found, whole = here, whole + 1
@@ -65,10 +65,10 @@ def read_copies(backend: Backend) -> Copies:
                 worst = worst or Damaged(f"superblock {key} is damaged: {exc}")
         if found is not None:
             return Copies(found, whole, tuple(damaged), max(numbers[n]))
-    raise worst or NoFilesystem(f"{backend.location}: its superblocks went while they were being read")
+    raise worst or NoFilesystem(f"{remote.location}: its superblocks went while they were being read")
 
 
-def heal(backend: Backend, copies: Copies) -> list[str]:
+async def heal(remote: Remote, copies: Copies) -> list[str]:
     """Write copies until COPIES are whole; the new keys. Only of a superblock that was unlocked, so that it is known to be its owner's.
 
     A store that takes none now is asked again by the next mount.
@@ -78,7 +78,7 @@ def heal(backend: Backend, copies: Copies) -> list[str]:
     for number in range(copies.last + 1, copies.last + 1 + COPIES - copies.whole):
         key = ids.super_key(copies.superblock.n, number)
         try:
-            backend.put(key, data)
+            await remote.put(key, data)
         except Exists:
             pass
         except StoreError as exc:

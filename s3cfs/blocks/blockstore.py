@@ -60,7 +60,7 @@ class _Flight:
         self.error: str | None = None
         self.passing = False                             # the error: the store did not answer
         self.urgent = urgent
-        self.asked = asked                               # see Fetcher.asking: from when patience counts
+        self.asked = asked                               # see Fetcher.asked: from when patience counts
 
 
 class BlockStore:
@@ -77,7 +77,6 @@ class BlockStore:
         chunk_of: Callable[[int], Awaitable[Chunk | None]] | None = None,
         decoded_bytes: int | None = None,
         readahead_bytes: int | None = None,
-        downloads: int | None = None,
     ) -> None:
         """`pack_of` and `chunk_of` look up rows (Meta.pack, which may also say Damaged; Meta.chunk). The bounds are those of
         `doors.limits` where they are not given."""
@@ -85,7 +84,7 @@ class BlockStore:
         self._doors, self._journal, self._cache, self._codec = doors, journal, cache, codec
         self._pack_of, self._chunk_of, self._finds = pack_of, chunk_of, finds
         self.stats = ReadStats()
-        self._fetcher = Fetcher(remote, cache, doors.clock, self.stats, bounds, downloads)
+        self._fetcher = Fetcher(remote, cache, doors.clock, self.stats, bounds)
         self._decoded: OrderedDict[int, bytes] = OrderedDict()
         self._decoded_limit = bounds.decoded_cache_bytes if decoded_bytes is None else decoded_bytes
         self.decoded_bytes = 0
@@ -201,8 +200,7 @@ class BlockStore:
         return data
 
     async def _fly(self, chunk: Chunk, *, urgent: bool) -> bytes:
-        with self._fetcher.asking() as asked:
-            return await self._join_or_fly(chunk, urgent, asked)
+        return await self._join_or_fly(chunk, urgent, self._fetcher.asked())
 
     async def _join_or_fly(self, chunk: Chunk, urgent: bool, asked: float) -> bytes:
         again = True                                     # after a flight that gave up: it asked before us
@@ -377,8 +375,7 @@ class BlockStore:
             elif not self._journal.has(chunk.pack):
                 source = await self._source(chunk)
                 if not self._cache.covers(source.name, chunk.off, chunk.clen):
-                    with self._fetcher.asking() as asked:
-                        await self._fetcher.get(source, chunk.off, chunk.clen, asked, urgent=False)
+                    await self._fetcher.get(source, chunk.off, chunk.clen, self._fetcher.asked(), urgent=False)
         except (S3cfsError, OSError) as error:
             log.debug("read-ahead of chunk %s: %s", chunk.id, error)
         finally:

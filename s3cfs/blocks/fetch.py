@@ -7,19 +7,16 @@ when slots are free they wait for one pass of the scheduler, so that readers wok
 
 A second miss in one pack soon after the first takes the neighbourhood with it: files written together lie together and are read together.
 
-While calls of the store fail, whoever waits gets Temporary when it has answered no GET for `store_deadline_s` since it asked, in the queue
-as well as in a request: an outage is two minutes for the thousandth reader too, and a slow link on which nothing fails may take its time.
-What this process slept through (stopped, or its machine suspended) does not count.
+Whoever waits, in the queue or for a request, gets Temporary when no byte has come from the store for `store_deadline_s` since it asked
+(remote/patience.py): an outage is two minutes for the thousandth reader too, and a slow link may take its time.
 
 A want whose last waiter was cancelled leaves the queue; a GET under way is finished for the cache. Bytes in memory are bounded by slots x
 `fetch_max_bytes`: a slot is free again only when its bytes are in the cache. Event-loop thread only.
 """
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import trio
@@ -29,12 +26,11 @@ from s3cfs.doors import Clock
 from s3cfs.errors import Damaged, S3cfsError, StoreError, Temporary
 from s3cfs.ids import PackName
 from s3cfs.limits import DEFAULTS, Limits
-from s3cfs.remote import Remote
+from s3cfs.remote import Lane, Remote
 
 RESERVED_SLOTS = 2                 # of the downloads at once, never taken by read-ahead
 NEIGHBOUR_S = 30.0                 # "soon after"
 RECENT_PACKS = 1024
-LOOK_S = 5.0                       # who waits looks at the clock as often
 
 
 @dataclass(slots=True)
@@ -86,21 +82,14 @@ class _Want:
 
 
 class Fetcher:
-    def __init__(self, remote: Remote, cache: PackCache, clock: Clock, stats: ReadStats, bounds: Limits = DEFAULTS,
-                 downloads: int | None = None) -> None:
+    def __init__(self, remote: Remote, cache: PackCache, clock: Clock, stats: ReadStats, bounds: Limits = DEFAULTS) -> None:
         self._remote, self._cache, self._clock, self._stats, self._limits = remote, cache, clock, stats, bounds
         self._align, self._gap = bounds.fetch_align_bytes, bounds.fetch_gap_bytes
-        downloads = bounds.downloads_at_once if downloads is None else downloads
-        self._slots = downloads
-        self._ahead_slots = max(1, downloads - RESERVED_SLOTS)
+        self._slots = remote.slots(Lane.READ)
+        self._ahead_slots = max(1, self._slots - RESERVED_SLOTS)
         self._queue: list[_Want] = []
         self._running: dict[PackName, list[_Fetch]] = {}
         self._busy = 0
-        self._answered = float("-inf")                                 # when the store last answered a GET (`_now`)
-        self._failed = float("-inf")                                   # when a GET last ended without an answer
-        self._asking = 0                                               # who may be waiting, and looks at the clock then
-        self._seen = self._slept = 0.0                                 # when it was last looked at; what was slept through
-        self._deadline_s = bounds.store_deadline_s
         self._recent: OrderedDict[PackName, float] = OrderedDict()     # pack -> monotonic time of its last urgent miss
         self._nursery: trio.Nursery | None = None
         self._pumping = False
@@ -117,24 +106,9 @@ class Fetcher:
             want.started.set()
         self._queue.clear()
 
-    @contextlib.contextmanager
-    def asking(self) -> Iterator[float]:
-        """Patience begins: `asked` for the calls of `get` inside."""
-        asked = self._now()
-        self._asking += 1
-        try:
-            yield asked
-        finally:
-            self._now()                                  # while this one still counts as looking
-            self._asking -= 1
-
-    def _now(self) -> float:
-        """Monotonic seconds, without what this process slept through."""
-        moment = self._clock.monotonic()
-        if self._asking and moment - self._seen > 2 * LOOK_S:
-            self._slept += moment - self._seen - LOOK_S
-        self._seen = moment
-        return moment - self._slept
+    def asked(self) -> float:
+        """Patience begins: for the calls of `get` that follow from what is asked now."""
+        return self._remote.patience.now()
 
     @property
     def busy(self) -> int:
@@ -143,7 +117,7 @@ class Fetcher:
     async def get(self, pack: Source, offset: int, size: int, asked: float, *, urgent: bool = True,
                   fresh: bool = False) -> memoryview:
         """These sealed bytes of the pack, from the store. `fresh`: from a request begun after this call, whatever is under way. `asked`:
-        see `asking`.
+        what `asked` said.
 
         Raises what Remote raises, and Damaged when the object is shorter than it should be.
         """
@@ -173,15 +147,13 @@ class Fetcher:
         return want.fetch
 
     async def _wait(self, event: trio.Event, pack: Source, asked: float) -> None:
-        while not event.is_set():
-            since = max(asked, self._answered)
-            left = since + self._deadline_s - self._now()
-            if left <= 0 and max(self._failed, self._remote.last_retry) >= since:
-                raise Temporary("get", pack.key, f"the store has not answered for {self._deadline_s:.0f} s")
-            with trio.move_on_after(min(left, LOOK_S) if left > 0 else LOOK_S) as scope:
-                await event.wait()
-            if scope.cancelled_caught:
-                await self._clock.sleep(0.0)             # by the door of time: a process that is stopped does not pass it
+        patience, deadline_s = self._remote.patience, self._limits.store_deadline_s
+
+        def left(now: float) -> float:
+            return max(asked, patience.counted(self._remote.last_answer(Lane.READ))) + deadline_s - now
+
+        if not await patience.wait(event, left):
+            raise Temporary("get", pack.key, f"no answer within {deadline_s:g} s")
 
     def promote(self, name: PackName, offset: int, size: int) -> None:
         """Somebody waits now for what was wanted for later."""
@@ -288,10 +260,6 @@ class Fetcher:
             except S3cfsError as error:
                 fetch.error = error
             finally:
-                if isinstance(fetch.error, StoreError) and fetch.error.retryable:
-                    self._failed = self._now()
-                else:
-                    self._answered = self._now()
                 if fetch.data is None:
                     fetch.error = fetch.error or _stopped(fetch.pack)
                     running.remove(fetch)                # whoever asks next tries anew

@@ -9,43 +9,43 @@ from typing import Any
 
 import apsw
 
-from s3cfs.backends.base import Backend
 from s3cfs.backends.pieces import Head
 from s3cfs.errors import Damaged, UsageError
 from s3cfs.formats import chunk, pack, record, superblock
 from s3cfs.formats.checkpoint import decode_manifest, decode_part
 from s3cfs.formats.keys import KeyRing
 from s3cfs.ids import pack_key, parse_checkpoint_key, parse_log_key, parse_pack_key, parse_super_key
+from s3cfs.remote import Remote
 
 _CLAIM = re.compile(r"claim/[a-z0-9._-]+/\d{1,10}-[0-9a-f]{16}")
 _OPERATIONS = {apsw.SQLITE_INSERT: "insert", apsw.SQLITE_UPDATE: "update", apsw.SQLITE_DELETE: "delete"}
 
 
-def dump(backend: Backend, key: str, keyring: KeyRing | None, *, rows: bool = False) -> dict[str, Any]:
+async def dump(remote: Remote, key: str, keyring: KeyRing | None, *, rows: bool = False) -> dict[str, Any]:
     """What the object `key` holds, JSON-able. Superblocks can be read without a key ring.
 
     `rows`: every row of a changeset, not only how many of each table. NotFound, Damaged, NewerFormat; UsageError for a key that is none.
     """
     if _is_one(parse_super_key, key):
-        data, pieces = _whole(backend, key)
+        data, pieces = await _whole(remote, key)
         return {"key": key, "size": len(data), **pieces, "kind": "superblock", **_superblock(key, data)}
     reader = next((read for parse, read in _READERS if _is_one(parse, key)), None)
     if reader is None:
         raise UsageError(f"{key}: no object of s3cfs has such a name")
     if keyring is None:
         raise UsageError(f"{key}: it is sealed, its keys are needed")
-    data, pieces = _whole(backend, key)
+    data, pieces = await _whole(remote, key)
     return {"key": key, "size": len(data), **pieces, **reader(key, data, keyring, rows)}
 
 
-def _whole(backend: Backend, key: str) -> tuple[bytes, dict[str, Any]]:
+async def _whole(remote: Remote, key: str) -> tuple[bytes, dict[str, Any]]:
     """The object, and where its pieces are if the store could not take it in one."""
-    data = backend.get(key)
+    data = await remote.get(key)
     head = Head.decode(data)
     if head is None:
         return data, {}
     keys = [head.key(number) for number in range(head.count)]
-    return b"".join(map(backend.get, keys)), {"pieces": keys}
+    return b"".join([await remote.get(key) for key in keys]), {"pieces": keys}
 
 
 def _is_one(parse: Callable[[str], Any], key: str) -> bool:

@@ -25,6 +25,7 @@ from s3cfs.errors import AlreadyMounted, Unsupported
 from s3cfs.history.log import Host
 from s3cfs.history.office import Tier
 from s3cfs.vfs.types import ROOT_CALLER
+from tests.remote.kit import ask
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Place:
     def mount(self, work: Callable[[Node], Awaitable[None]], **options: object) -> Tier:
         """From the store alone, each time."""
         self.mounts += 1
-        found = read_superblock(self.backend)
+        found = ask(self.backend, read_superblock)
         doors = Doors(SystemClock(), SystemRandomness(), TrioThreads(), SystemDisk(f"{self.tmp}/{self.mounts}"))
         made = NodeOptions(host=Host(f"boot-{self.mounts}", "ns", 1, 1, "host"), **options)  # type: ignore[arg-type]
         tiers: list[Tier] = []
@@ -61,7 +62,7 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     made = Place(str(tmp_path), MemoryBackend())
-    for module in ("make", "verdict"):
+    for module in ("store", "verdict"):
         monkeypatch.setattr(f"s3cfs.app.{module}.open_store", lambda settings, **how: made.backend)
     mkfs(made.settings(), label="", plain=True, passphrase=None, show=lambda result: None)
     return made

@@ -1,19 +1,17 @@
 """Everyone who joins the suite."""
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from s3cfs.backends.base import Backend
-from s3cfs.backends.faulty import FaultyBackend, Rates
+from s3cfs.backends.faulty import FaultyBackend
 from s3cfs.backends.local import LocalBackend
 from s3cfs.backends.memory import MemoryBackend
 from s3cfs.backends.recorder import RecorderBackend
 from s3cfs.backends.registry import open_backend
-from s3cfs.backends.retry import RetryBackend
 from tests.backends.suite import BackendSuite
 from tests.servers import Server
 
@@ -104,20 +102,6 @@ class TestFaultyWithoutFaults(BackendSuite):
         return FaultyBackend(MemoryBackend())
 
 
-class TestRetryOverFaults(BackendSuite):
-    """The retry wrapper hides transient faults of everything but puts (those have tests of their own)."""
-
-    create_only = True
-
-    @pytest.fixture
-    def backend(self) -> Backend:
-        seed = random.SystemRandom().randrange(2**32)
-        print(f"seed {seed}")
-        rates = Rates(before=0.1, after=0.1, throttled=0.1)
-        faulty = FaultyBackend(MemoryBackend(), seed, rates, operations=("get", "stat", "delete", "list"))
-        return RetryBackend(faulty, sleep=lambda seconds: None)
-
-
 class TestAllWrappers(BackendSuite):
     create_only = True
 
@@ -125,5 +109,4 @@ class TestAllWrappers(BackendSuite):
     def backend(self, tmp_path: Path) -> Backend:
         local = LocalBackend(str(tmp_path / "store"))
         local.create()
-        faulty = FaultyBackend(RecorderBackend(local), 5, Rates(before=0.1), operations=("get", "stat", "list"))
-        return RecorderBackend(RetryBackend(faulty, sleep=lambda seconds: None))
+        return RecorderBackend(FaultyBackend(RecorderBackend(local)))

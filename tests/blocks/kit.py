@@ -5,12 +5,14 @@ import errno
 import random
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import trio
 
 from s3cfs.backends.base import Backend, Body, Capabilities, ObjectInfo
+from s3cfs.backends.progress import moved
 from s3cfs.blocks.blockstore import BlockStore
 from s3cfs.blocks.cache import PackCache
 from s3cfs.blocks.journal import ClosedPack, Journal
@@ -19,7 +21,7 @@ from s3cfs.errors import Damaged, NotFound, Temporary
 from s3cfs.formats.chunk import ChunkCodec
 from s3cfs.formats.keys import KeyRing
 from s3cfs.ids import ChunkId, PackName, pack_key
-from s3cfs.limits import GIB
+from s3cfs.limits import DEFAULTS, GIB
 from s3cfs.meta.types import Chunk, Pack
 from s3cfs.remote import Remote
 
@@ -157,9 +159,9 @@ class CountingStore(Backend):
         self.gate.set()
         self.at_once = self.most_at_once = 0
         self.away = False
-        self.once_back = 0                       # 1: back after the next error
         self.flip_next = 0                       # so many answers get a flipped bit in the middle of each 4 KiB: a bad transfer
         self._lock = threading.Lock()
+        self._pieces = self._arrived = 0         # of answers at the gate
 
     @property
     def capabilities(self) -> Capabilities:
@@ -177,9 +179,8 @@ class CountingStore(Backend):
             flip = self.flip_next > 0
             self.flip_next -= flip
         try:
-            assert self.gate.wait(20)
+            self._at_the_gate()
             if self.away:
-                self.away = self.once_back != 1
                 raise Temporary("get", key, "no route to host")
             if key not in self.objects:
                 raise NotFound("get", key)
@@ -191,6 +192,24 @@ class CountingStore(Backend):
         finally:
             with self._lock:
                 self.at_once -= 1
+
+    def _at_the_gate(self) -> None:
+        mine = self._pieces
+        for _ in range(20_000):
+            if self.gate.wait(0.001):
+                return
+            if mine != self._pieces:
+                mine += 1
+                moved()
+                with self._lock:
+                    self._arrived += 1
+        raise AssertionError("nobody opened the gate")
+
+    async def flow(self) -> None:
+        """A piece of each answer that waits at the gate comes."""
+        self._arrived = 0
+        self._pieces += 1
+        await until(lambda: self._arrived == self.at_once)
 
     def put(self, key: str, data: Body, only_if_absent: bool = False) -> None:
         self.objects[key] = bytes(data)
@@ -230,7 +249,7 @@ class House:
     def __init__(self, disk: SystemDisk | ForgetfulDisk, *, epoch: int = 1, cache_bytes: int = GIB, decoded_bytes: int = 64 << 20,
                  store: CountingStore | None = None, downloads: int = 8, clock: HandClock | None = None) -> None:
         self.disk, self.store, self.clock = disk, store or CountingStore(), clock or HandClock()
-        self.doors = Doors(self.clock, SystemRandomness(), TrioThreads(), disk)
+        self.doors = Doors(self.clock, SystemRandomness(), TrioThreads(), disk, replace(DEFAULTS, downloads_at_once=downloads))
         keys = KeyRing(FS_ID, MASTER, self.doors.random)
         self.keys, self.index_sealer = keys, keys.sealer("index", epoch)
         self.codec = ChunkCodec(keys, epoch, 1)
@@ -241,9 +260,9 @@ class House:
         self.rows: dict[int, Chunk] = {}
         self.finds = Finds()
         self.epoch, self.next_pack = epoch, 1
-        self.remote = Remote(self.store, self.doors.threads, self.clock, 6, 8)
+        self.remote = Remote(self.store, self.doors)
         self.blocks = BlockStore(self.doors, self.remote, self.journal, self.cache, self.codec, self.pack_of, chunk_of=self.chunk_of,
-                                 finds=self.finds, decoded_bytes=decoded_bytes, downloads=downloads)
+                                 finds=self.finds, decoded_bytes=decoded_bytes)
 
     async def pack_of(self, pack_id: int) -> Pack:
         if pack_id not in self.packs:

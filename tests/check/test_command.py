@@ -16,6 +16,7 @@ from s3cfs.backends.registry import open_backend
 from s3cfs.doors import SystemDisk, SystemRandomness
 from s3cfs.formats.superblock import unlock
 from tests.check.kit import World, doors
+from tests.remote.kit import ask
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert cli.main(["mkfs", "--label", "home", url]) == 0
     monkeypatch.setenv("S3CFS_PASSPHRASE", "HUNTER2")             # it was taken out of the environment
     backend = open_backend(url, {})
-    found = read_superblock(backend)
+    found = ask(backend, read_superblock)
     keyring = unlock(found, passphrase="HUNTER2", random=SystemRandomness())
     state = tmp_path / "cache" / folder_name(found, url)
     state.parent.mkdir()

@@ -7,12 +7,17 @@ import pytest
 
 from s3cfs import ids
 from s3cfs.backends.pieces import Head
-from s3cfs.check.dump import dump
+from s3cfs.check import dump as dumping
 from s3cfs.errors import Damaged, NotFound, UsageError
 from s3cfs.formats import record, superblock
 from s3cfs.formats.keys import KeyRing
 from tests.formats.kit import DictStore, FixedRandomness, both_modes
 from tests.golden import make
+from tests.remote.kit import ask
+
+
+def dump(objects: DictStore, key: str, ring: KeyRing | None, *, rows: bool = False) -> dict[str, Any]:
+    return ask(objects, lambda remote: dumping.dump(remote, key, ring, rows=rows))
 
 
 def store(plain: bool = False) -> tuple[DictStore, KeyRing, dict[str, Any]]:

@@ -5,11 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from s3cfs.app.superblocks import heal, read_copies
+from s3cfs.app import superblocks
+from s3cfs.app.superblocks import Copies
+from s3cfs.backends.base import Backend
 from s3cfs.backends.memory import MemoryBackend
 from s3cfs.errors import Damaged, NoFilesystem
 from s3cfs.formats import superblock
 from tests.check.kit import World
+from tests.remote.kit import ask
+
+
+def read_copies(backend: Backend) -> Copies:
+    return ask(backend, superblocks.read_copies)
+
+
+def heal(backend: Backend, copies: Copies) -> list[str]:
+    return ask(backend, lambda remote: superblocks.heal(remote, copies))
 
 
 @pytest.fixture

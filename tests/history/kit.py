@@ -44,7 +44,7 @@ class Life:
 
     @property
     def remote(self) -> Remote:
-        return Remote(self.backend, self.doors.threads, self.doors.clock, 3, 8)
+        return Remote(self.backend, self.doors)
 
     def node(self, options: NodeOptions | None = None, **commits: Any) -> contextlib.AbstractAsyncContextManager[Node]:
         options = options or NodeOptions()

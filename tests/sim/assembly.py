@@ -11,15 +11,14 @@ from typing import Any, Protocol
 from s3cfs import ids
 from s3cfs.app.node import NodeOptions, open_node
 from s3cfs.backends.base import Backend
-from s3cfs.backends.retry import RetryBackend
 from s3cfs.doors import Doors
 from s3cfs.formats import superblock
 from s3cfs.formats.superblock import Argon2Params
 from s3cfs.history.commits import Options as CommitOptions
 from s3cfs.history.health import State
 from s3cfs.limits import Limits
+from s3cfs.remote import Remote
 
-from .doors import SimClock
 from .machines import Who
 from .resources import weights
 
@@ -224,11 +223,9 @@ class S3cfs:
 
     @contextlib.asynccontextmanager
     async def mount(self, doors: Doors, backend: Backend, settings: Settings, who: Who = NOBODY) -> AsyncIterator[SimNode]:
-        assert isinstance(doors.clock, SimClock)
-        patient = RetryBackend(backend, deadline_s=settings.limits.store_deadline_s, clock=doors.clock.monotonic,
-                               sleep=doors.clock.block, uniform=doors.random.uniform)
-        found = superblock.decode(await doors.threads.run(patient.get, ids.super_key(1)))
+        doors = replace(doors, limits=settings.limits)
+        found = superblock.decode(await Remote(backend, doors).get(ids.super_key(1)))
         keyring = superblock.unlock(found, passphrase="pass", random=doors.random)
         options = replace(settings.options, host=who.host, process_alive=who.process_alive, takeover=who.takeover)
-        async with open_node(replace(doors, limits=settings.limits), patient, keyring, found, options) as node:
+        async with open_node(doors, backend, keyring, found, options) as node:
             yield _Node(node)

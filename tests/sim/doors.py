@@ -14,10 +14,10 @@ from .faults import DiskFaults
 from .runtime import now
 from .sqlitevfs import attach, detach
 from .store import Bucket, SimStore, StoreFaults
-from .threads import SimThreads, pause
+from .threads import SimStoreThreads, SimThreads
 
 __all__ = ["Bucket", "Crash", "DiskFaults", "Incarnation", "Plan", "SimClock", "SimDisk", "SimDrive", "SimFile", "SimRandomness",
-           "SimStore", "SimThreads", "StoreFaults", "attach", "detach", "make_doors"]
+           "SimStore", "SimStoreThreads", "SimThreads", "StoreFaults", "attach", "detach", "make_doors"]
 
 EPOCH_NS = 1_700_000_000_000_000_000
 
@@ -43,12 +43,6 @@ class SimClock:
         await self._incarnation.thawed()
         self._incarnation.alive()
 
-    def block(self, seconds: float) -> None:
-        """A thread sleeps (the retry wrapper's does)."""
-        self._incarnation.alive()
-        assert pause(seconds), "this would stop the event loop: it must run in a thread"
-        self._incarnation.alive()
-
 
 class SimRandomness:
     """Unpredictable to nobody."""
@@ -72,4 +66,5 @@ def make_doors(incarnation: Incarnation, drive: SimDrive, seed: int, limits: Lim
         threads=SimThreads(incarnation, random.Random(rng.getrandbits(64))),
         disk=attach(incarnation, drive),
         limits=limits,
+        store_threads=SimStoreThreads(incarnation, random.Random(rng.getrandbits(64))),
     )

@@ -14,11 +14,14 @@ from blake3 import blake3
 
 from s3cfs import ids
 from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, ObjectInfo
+from s3cfs.backends.progress import moved
 from s3cfs.errors import Corrupt, Exists, NotFound, Temporary, Throttled, Unsupported
 
 from .crash import Crash, Incarnation
 from .runtime import now
 from .threads import pause
+
+PIECE_S = 15.0                          # how long a piece of a body takes at most, on a slow line
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +110,12 @@ class StoreFaults:
     latency_s: float = 0.0              # of a call, on average; half of it before the effect
     bytes_per_s: float = math.inf
     hang_s: float = 0.0                 # what a call takes that fails because the store is away
+    stuck: float = 0.0                  # a call that hangs for minutes, and then is carried out
     rng: random.Random = field(default_factory=lambda: random.Random(0))
 
     @property
     def healthy(self) -> bool:
-        return not any((self.temporary, self.lost_reply, self.late, self.corrupt, self.away))
+        return not any((self.temporary, self.lost_reply, self.late, self.corrupt, self.stuck, self.away))
 
     def __str__(self) -> str:
         speed = f", {self.bytes_per_s / 1000:.0f} kB/s" if self.bytes_per_s < math.inf else ""
@@ -121,13 +125,14 @@ class StoreFaults:
     def draw(cls, rng: random.Random) -> StoreFaults:
         """Mostly a good line, sometimes a bad one."""
         own = random.Random(rng.getrandbits(64))
-        made = cls(rng=own, latency_s=rng.choice([0.0, 0.01, 0.05, 0.3]), hang_s=rng.choice([0.0, 5.0, 20.0]))
+        made = cls(rng=own, latency_s=rng.choice([0.0, 0.01, 0.05, 0.3]), hang_s=rng.choice([0.0, 5.0, 20.0, 500.0]))
         if rng.random() < 0.15:
             made.bytes_per_s = rng.choice([2_000.0, 20_000.0])
         if rng.random() < 0.5:
             return made
         level = rng.choice([0.02, 0.1, 0.25])
         made.temporary, made.lost_reply, made.late, made.corrupt = [rng.choice([0.0, level]) for _ in range(4)]
+        made.stuck = rng.choice([0.0, 0.0, level / 10])
         return made
 
 
@@ -155,8 +160,11 @@ class SimStore(Backend):
         faults = self.faults
         seconds = faults.latency_s * faults.rng.expovariate(2.0) if faults.latency_s else 0.0
         seconds += size / faults.bytes_per_s
-        if seconds:
-            assert pause(seconds), "a call of the store on the event loop"
+        while seconds > 0:
+            assert pause(min(seconds, PIECE_S)), "a call of the store on the event loop"
+            seconds -= PIECE_S
+            self.incarnation.alive()
+            moved()
         self.incarnation.alive()
 
     def _begin(self, operation: str, key: str, size: int = 0) -> None:
@@ -169,6 +177,9 @@ class SimStore(Backend):
         if faults.away and not faults.calm:
             pause(faults.hang_s)
             raise Temporary(operation, key, "the simulated store is away")
+        if faults.stuck and rng.random() < faults.stuck:
+            pause(rng.uniform(10.0, 400.0))
+            self.incarnation.alive()
         if faults.temporary and rng.random() < faults.temporary:
             if rng.random() < 0.3:
                 raise Throttled(operation, key, "simulated 503", retry_after=rng.choice([None, 0.5]))

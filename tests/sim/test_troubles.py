@@ -15,7 +15,7 @@ from s3cfs.errors import Temporary
 from .check import RECOVERED, ClientLog, Moment, covers, judge, recovered
 from .crash import Crash, Incarnation, Plan
 from .disk import SimDisk, SimDrive
-from .doors import SimClock, SimThreads
+from .doors import SimClock, SimStoreThreads, SimThreads
 from .faults import CALLS, MODES, DiskFaults, Trouble
 from .history import Events, History
 from .machines import Machine
@@ -24,6 +24,7 @@ from .nature import Families, Nature
 from .runtime import Actor, live, live_together
 from .sqlitevfs import attach, detach
 from .store import Bucket, SimStore, StoreFaults
+from .threads import pause
 
 KEY = "raw:" + "5a" * 32
 
@@ -121,7 +122,7 @@ def test_drawn_faults_are_of_every_kind():
 
 def test_a_call_of_the_store_takes_its_time_and_the_loop_goes_on():
     incarnation = Incarnation("test")
-    threads = SimThreads(incarnation, random.Random(1))
+    threads = SimStoreThreads(incarnation, random.Random(1))
     store = SimStore(incarnation, Bucket(), StoreFaults(latency_s=10.0, rng=random.Random(2)))
     ticks: list[float] = []
 
@@ -134,7 +135,7 @@ def test_a_call_of_the_store_takes_its_time_and_the_loop_goes_on():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ticking)
             began = trio.current_time()
-            await threads.run(store.put, "k", b"data")
+            await threads.run(store.put, "k", b"data", ended=lambda: None)
             nursery.cancel_scope.cancel()
             return trio.current_time() - began
 
@@ -143,20 +144,34 @@ def test_a_call_of_the_store_takes_its_time_and_the_loop_goes_on():
     assert len(ticks) >= 2 * int(outcome.value) - 1
 
 
+def test_an_abandoned_call_takes_effect_later():
+    incarnation = Incarnation("test")
+    threads = SimStoreThreads(incarnation, random.Random(1))
+    bucket = Bucket()
+    store = SimStore(incarnation, bucket, StoreFaults(stuck=1.0, rng=random.Random(3)))
+    ended: list[bool] = []
+
+    async def main() -> None:
+        with trio.move_on_after(5.0) as scope:
+            await threads.run(store.put, "k", b"data", ended=lambda: ended.append("k" in bucket.objects))
+        assert scope.cancelled_caught and not ended and not bucket.objects
+        await trio.sleep(500.0)
+        assert ended == [True] and bucket.objects == {"k": b"data"}
+
+    assert live(incarnation, main, seed=1).error is None
+
+
 def test_a_thread_of_a_dead_process_hears_of_its_death():
     incarnation = Incarnation("test")
-    threads = SimThreads(incarnation, random.Random(1))
-    clock = SimClock(incarnation)
+    threads = SimThreads(incarnation, random.Random(1), mixed=1.0)
     ended: list[str] = []
 
     def slow() -> None:
         try:
-            clock.block(1000.0)
+            pause(1000.0)
         except Crash:
             ended.append("crash")
             raise
-
-    slow.__qualname__ = "SimStore.slow"
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:

@@ -1,10 +1,11 @@
 """Threads whose order comes from the seed: real ones, of which one runs at a time and gives way where the world is touched.
 
-A function that runs in a `Worker` may `pause` (a store answers after a while, a disk takes its time, a retry sleeps): the event
+A function that runs in a `Worker` may `pause` (a store answers after a while, a disk takes its time): the event
 loop goes on meanwhile, and other threads do. The thread that runs is always known, so one seed is one order.
 """
 from __future__ import annotations
 
+import contextvars
 import os
 import random
 import threading
@@ -16,9 +17,7 @@ import trio
 from .crash import Crash, Incarnation
 
 T = TypeVar("T")
-#: these always run in a worker: the store's calls take time. All others do now and then, so that they mix with the loop.
-STORE_CALLS = ("RetryBackend.", "SimStore.", "Remote.", "_call_in_thread")
-MIXED = 0.12
+MIXED = 0.12                       # how often what is no call of the store runs in a worker, so that it mixes with the loop
 
 
 class Worker(threading.Thread):
@@ -31,6 +30,7 @@ class Worker(threading.Thread):
         self._back.acquire()
         self._job: Callable[[], Any] = lambda: None
         self._pause_s: float | None = None
+        self.seconds: float | None = None         # it wants to pause so long, or None: it is done
         self._killed = False
         self.value: Any = None
         self.error: BaseException | None = None
@@ -101,8 +101,8 @@ def pause(seconds: float) -> bool:
 class SimThreads:
     """`doors.Threads`: a hop begins and ends at moments that vary with the seed; every sync and remote call in it is a point of death.
 
-    As with real threads it is not cancellable once begun. Most functions happen in one moment; those of the store, and some of
-    the others, run in a `Worker` and mix with what else goes on.
+    As with real threads it is not cancellable once begun. Most functions happen in one moment; some run in a `Worker` and mix
+    with what else goes on.
     """
 
     def __init__(self, incarnation: Incarnation, rng: random.Random, *, mixed: float = MIXED) -> None:
@@ -115,58 +115,119 @@ class SimThreads:
         if worker is not None and kind in ("write", "sync") and self._rng.random() < 0.3:
             worker.pause(self._rng.choice([0.0, 0.0, 0.001, 0.02]))
 
-    async def _pass_time(self) -> None:
-        kind = self._rng.random()
-        if kind < 0.45:
-            for _ in range(self._rng.randint(0, 3)):
-                await trio.lowlevel.checkpoint()
-        elif kind < 0.85:
-            await trio.sleep(self._rng.uniform(0.0001, 0.02))
-        elif kind < 0.98:
-            await trio.sleep(self._rng.uniform(0.02, 0.3))
-        else:
-            await trio.sleep(self._rng.uniform(0.3, 2.0))
-        await self._incarnation.thawed()
-
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         await trio.lowlevel.checkpoint_if_cancelled()
         name = getattr(function, "__qualname__", type(function).__name__)
         with trio.CancelScope(shield=True):
             self._incarnation.point("hop", f"to {name}")
-            await self._pass_time()
+            await _pass_time(self._rng, self._incarnation)
             self._incarnation.alive()
             result: T | Exception
             try:
-                if not self._incarnation.untroubled and (name.startswith(STORE_CALLS) or self._rng.random() < self._mixed):
-                    result = await self._in_worker(function, args)
+                if not self._incarnation.untroubled and self._rng.random() < self._mixed:
+                    worker = _begun(function, args)
+                    try:
+                        result = await _finished(worker, self._incarnation)
+                    except trio.Cancelled:                    # the dead are not shielded
+                        _drop(worker)
+                        raise
                 else:
                     result = function(*args)
             except Exception as error:
                 result = error
             self._incarnation.alive()
-            await self._pass_time()
+            await _pass_time(self._rng, self._incarnation)
             self._incarnation.point("hop", f"from {name}")
         if isinstance(result, Exception):
             raise result
         return result
 
-    async def _in_worker(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
-        worker = _worker()
-        worker.begin(lambda: function(*args))
-        seconds = worker.step()
-        while seconds is not None:
+
+class SimStoreThreads:
+    """`doors.StoreThreads`: always in a worker, since the store's calls take time. A cancelled one goes on by itself, and so may still
+    take effect, in this life or after it."""
+
+    def __init__(self, incarnation: Incarnation, rng: random.Random) -> None:
+        self._incarnation, self._rng = incarnation, rng
+
+    async def run(self, function: Callable[..., T], *args: Any, ended: Callable[[], None]) -> T:
+        name = getattr(function, "__qualname__", type(function).__name__)
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._incarnation.point("hop", f"to the store: {name}")
+            await _pass_time(self._rng, self._incarnation)
+            self._incarnation.alive()
+            if self._incarnation.untroubled:
+                return function(*args)
+            worker = _begun(function, args)
             try:
-                await trio.sleep(seconds)
-                await self._incarnation.thawed()
-                self._incarnation.alive()
-            except BaseException:
-                worker.kill()
-                _idle.append(worker)
+                result: T = await _finished(worker, self._incarnation)
+            except trio.Cancelled:
+                if self._incarnation.dead:
+                    _drop(worker)
+                else:
+                    done, ended = ended, lambda: None
+                    trio.lowlevel.spawn_system_task(self._abandoned, worker, done, context=contextvars.copy_context())
                 raise
-            seconds = worker.step()
-        value, error = worker.value, worker.error
-        worker.value = worker.error = None
-        _idle.append(worker)
-        if error is not None:
-            raise error
-        return value  # type: ignore[no-any-return]
+        finally:
+            ended()
+        await _pass_time(self._rng, self._incarnation)
+        self._incarnation.point("hop", f"from the store: {name}")
+        return result
+
+    async def _abandoned(self, worker: Worker, ended: Callable[[], None]) -> None:
+        try:
+            await _finished(worker, self._incarnation)
+        except trio.Cancelled:                                # the world ends
+            _drop(worker)
+            raise
+        except (Exception, Crash):                            # nobody hears of it
+            pass
+        finally:
+            ended()
+
+
+async def _pass_time(rng: random.Random, incarnation: Incarnation) -> None:
+    kind = rng.random()
+    if kind < 0.45:
+        for _ in range(rng.randint(0, 3)):
+            await trio.lowlevel.checkpoint()
+    elif kind < 0.85:
+        await trio.sleep(rng.uniform(0.0001, 0.02))
+    elif kind < 0.98:
+        await trio.sleep(rng.uniform(0.02, 0.3))
+    else:
+        await trio.sleep(rng.uniform(0.3, 2.0))
+    await incarnation.thawed()
+
+
+def _begun(function: Callable[..., T], args: tuple[Any, ...]) -> Worker:
+    worker = _worker()
+    worker.begin(lambda: function(*args))
+    worker.seconds = worker.step()
+    return worker
+
+
+def _drop(worker: Worker) -> None:
+    """Its process is gone."""
+    worker.kill()
+    _idle.append(worker)
+
+
+async def _finished(worker: Worker, incarnation: Incarnation) -> Any:
+    """What it returns or raises. When cancelled it is left where it paused, for `_finished` again or for `_drop`."""
+    while worker.seconds is not None:
+        await trio.sleep(worker.seconds)
+        await incarnation.thawed()
+        try:
+            incarnation.alive()
+        except Crash:
+            _drop(worker)
+            raise
+        worker.seconds = worker.step()
+    value, error = worker.value, worker.error
+    worker.value = worker.error = None
+    _idle.append(worker)
+    if error is not None:
+        raise error
+    return value

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ import trio
 
 from s3cfs.app.node import Node, NodeOptions, open_node
 from s3cfs.backends.base import Backend
-from s3cfs.doors import Doors, SystemClock, SystemDisk, SystemRandomness, TrioThreads
+from s3cfs.doors import Doors, OwnThreads, SystemClock, SystemDisk, SystemRandomness, TrioThreads
 from s3cfs.formats import superblock
 from s3cfs.formats.keys import KeyRing
 from s3cfs.limits import Limits
@@ -55,22 +55,37 @@ class Gates(TrioThreads):
         return self._holds[name]
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
+        return await self._held(function, lambda: super(Gates, self).run(function, *args))
+
+    async def _held(self, function: Callable[..., T], go: Callable[[], Awaitable[T]]) -> T:
         hold = self._holds.pop(getattr(function, "__name__", ""), None)
         if hold is None:
-            return await super().run(function, *args)
+            return await go()
         if not hold.after:
             await hold.stop()
-            return await super().run(function, *args)
-        result = await super().run(function, *args)
+            return await go()
+        result = await go()
         await hold.stop()
         return result
+
+
+class StoreGates(OwnThreads):
+    """The same for calls of the store."""
+
+    def __init__(self, gates: Gates) -> None:
+        super().__init__()
+        self._gates = gates
+
+    async def run(self, function: Callable[..., T], *args: Any, ended: Callable[[], None]) -> T:
+        return await self._gates._held(function, lambda: super(StoreGates, self).run(function, *args, ended=ended))
 
 
 @contextlib.asynccontextmanager
 async def node_at(path: Path, backend: Backend, threads: TrioThreads | None = None, *, pool_bytes: int = 16 * MIB,
                   bounds: Limits = BOUNDS, **changed: Any) -> AsyncIterator[Node]:
     """Whatever is tried, it ends within a minute."""
-    doors = Doors(SystemClock(), SystemRandomness(), threads or TrioThreads(), SystemDisk(str(path)), replace(bounds, **changed))
+    doors = Doors(SystemClock(), SystemRandomness(), threads or TrioThreads(), SystemDisk(str(path)), replace(bounds, **changed),
+                  StoreGates(threads) if isinstance(threads, Gates) else OwnThreads())
     with trio.fail_after(60):
         async with open_node(doors, backend, KEYRING, SUPERBLOCK, NodeOptions(pool_bytes=pool_bytes)) as node:
             yield node

@@ -332,7 +332,7 @@ def test_a_read_that_waits_while_staging_ends(meanwhile: str, tmp_path: Path) ->
                 seen.append(await node.vfs.read(ino, 0, MIB))
 
             async with trio.open_nursery() as nursery:
-                staging, fetching = threads.hold("cut"), threads.hold("_call_in_thread")
+                staging, fetching = threads.hold("cut"), threads.hold("_in_thread")
                 nursery.start_soon(node.vfs.fsync, ino)
                 await staging.reached.wait()
                 await write(node, ino, 150 * KIB, b"d" * 1000)

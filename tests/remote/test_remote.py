@@ -9,25 +9,11 @@ import pytest
 import trio
 import trio.testing
 
-from s3cfs.backends.base import Backend, Body, ObjectInfo
+from s3cfs.backends.base import Body, ObjectInfo
 from s3cfs.backends.faulty import Fault, FaultyBackend
 from s3cfs.backends.memory import MemoryBackend
-from s3cfs.backends.retry import RetryBackend
-from s3cfs.doors import SystemClock, TrioThreads
 from s3cfs.errors import Exists, NotFound, StoreError, Temporary
-from s3cfs.remote import Remote
-
-
-def remote_to(backend: Backend, uploads: int = 2, downloads: int = 2) -> Remote:
-    return Remote(backend, TrioThreads(), SystemClock(), uploads, downloads)
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        with trio.fail_after(30):
-            await test()
-
-    trio.run(bounded)
+from tests.remote.kit import Jitter, remote_to, run
 
 
 class Gated(MemoryBackend):
@@ -81,7 +67,7 @@ def test_everything_passes_through() -> None:
 def test_a_commit_never_queues_behind_packs() -> None:
     async def test() -> None:
         backend = Gated()
-        remote = remote_to(backend, uploads=2, downloads=2)
+        remote = remote_to(backend, uploads_at_once=2, downloads_at_once=2)
         await remote.put("log/0", b"x")
         async with trio.open_nursery() as nursery:
             for n in range(8):
@@ -102,7 +88,7 @@ def test_a_commit_never_queues_behind_packs() -> None:
 def test_uploads_do_not_hold_up_reads_nor_reads_uploads() -> None:
     async def test() -> None:
         backend = Gated()
-        remote = remote_to(backend, uploads=1, downloads=3)
+        remote = remote_to(backend, uploads_at_once=1, downloads_at_once=3)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(remote.put, "pack/aa/1", b"data")
             await trio.to_thread.run_sync(backend.arrived.acquire)
@@ -122,28 +108,25 @@ def test_uploads_do_not_hold_up_reads_nor_reads_uploads() -> None:
     run(test)
 
 
-def test_a_cancelled_call_has_ended_when_it_is_left() -> None:
-    """Else the buffer could be reused while the thread still sends it."""
+def test_a_cancelled_call_is_abandoned_and_keeps_its_slot_until_its_thread_ends() -> None:
     async def test() -> None:
         backend = Gated()
-        remote = remote_to(backend)
-        buffer = bytearray(b"before")
+        remote = remote_to(backend, uploads_at_once=1)
         async with trio.open_nursery() as nursery:
-            async def put() -> None:
-                with trio.CancelScope() as scope:
-                    scopes.append(scope)
-                    await remote.put("pack/aa/1", buffer)
-                buffer[:] = b"after!"
+            with trio.CancelScope() as scope:
+                async def cancel() -> None:
+                    await trio.to_thread.run_sync(backend.arrived.acquire)
+                    scope.cancel()
 
-            scopes: list[trio.CancelScope] = []
-            nursery.start_soon(put)
-            await trio.to_thread.run_sync(backend.arrived.acquire)
-            scopes[0].cancel()
+                nursery.start_soon(cancel)
+                await remote.put("pack/aa/1", b"given up")
+            assert scope.cancelled_caught and backend.waiting == 1
+            nursery.start_soon(remote.put, "pack/aa/2", b"next")
             await trio.testing.wait_all_tasks_blocked()
-            assert buffer == b"before"
+            assert backend.waiting == 1, "its slot is still taken"
             backend.gate.set()
-        assert buffer == b"after!"
-        assert MemoryBackend.get(backend, "pack/aa/1") == b"before"
+        assert MemoryBackend.get(backend, "pack/aa/1") == b"given up", "it took effect all the same"
+        assert MemoryBackend.get(backend, "pack/aa/2") == b"next" and backend.most == 1
 
     run(test)
 
@@ -151,7 +134,7 @@ def test_a_cancelled_call_has_ended_when_it_is_left() -> None:
 def test_the_counters() -> None:
     async def test() -> None:
         faulty = FaultyBackend(MemoryBackend())
-        remote = remote_to(RetryBackend(faulty, sleep=lambda seconds: None))
+        remote = remote_to(faulty, random=Jitter(highest=False))
         assert remote.last_success is None
         assert remote.snapshot()["seconds_since_success"] is None
         await remote.put("pack/aa/1", bytes(1000))
@@ -209,7 +192,7 @@ class Strange(MemoryBackend):
 
 def test_whatever_a_backend_raises_is_an_error_of_the_store() -> None:
     async def test() -> None:
-        remote = remote_to(RetryBackend(Strange(), sleep=lambda seconds: pytest.fail("that is not tried again")))
+        remote = remote_to(Strange())
         calls: dict[tuple[str, str], Callable[[], Awaitable[object]]] = {
             ("get", "pack/x"): lambda: remote.get("pack/x", 5, 10), ("put", "pack/x"): lambda: remote.put("pack/x", b"data"),
             ("stat", "pack/x"): lambda: remote.stat("pack/x"), ("delete", "pack/x"): lambda: remote.delete("pack/x"),
@@ -223,46 +206,12 @@ def test_whatever_a_backend_raises_is_an_error_of_the_store() -> None:
     run(test)
 
 
-def test_the_deadline_counts_from_the_asking() -> None:
-    """Two calls, one slot, a store that is away: the second waits for the first, and then not as long again."""
-    class Clock(SystemClock):
-        now = 0.0
-
-        def monotonic(self) -> float:
-            return self.now
-
-    class Away(MemoryBackend):
-        def stat(self, key: str) -> ObjectInfo:
-            raise Temporary("stat", key, "away")
-
-    clock, ended = Clock(), []
-
-    def sleep(seconds: float) -> None:
-        clock.now += seconds
-
-    async def test() -> None:
-        backend = RetryBackend(Away(), deadline_s=100.0, clock=clock.monotonic, sleep=sleep, uniform=lambda low, high: high)
-        remote = Remote(backend, TrioThreads(), clock, 1, 1)
-
-        async def stat(number: int) -> None:
-            with pytest.raises(Temporary):
-                await remote.stat(f"pack/{number}")
-            ended.append(clock.now)
-
-        async with trio.open_nursery() as nursery:
-            for number in range(5):
-                nursery.start_soon(stat, number)
-        assert len(ended) == 5 and 75 < max(ended) <= 100
-
-    run(test)
-
-
 def test_reads_that_hang_keep_no_sign_of_life_waiting():
     """Tier T2 lists the claims after each record."""
     async def test() -> None:
         store = Gated()
         store.put("claim/main/1-a", b"")
-        remote = remote_to(store, downloads=1)
+        remote = remote_to(store, downloads_at_once=1)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: _ignore(remote.get("pack/00/x")))
             await trio.to_thread.run_sync(store.arrived.acquire)
