@@ -18,12 +18,13 @@ from typing import ClassVar
 
 from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, ObjectInfo
 from s3cfs.backends.probe import probe
+from s3cfs.backends.progress import moved
 from s3cfs.backends.url import Credentials, Options, StoreUrl
 from s3cfs.errors import BucketMissing, ConfigError, Denied, Exists, NotFound, StoreError, StoreFull, Temporary, Unsupported
 
 TEMPORARY = ".tmp"
 LEFTOVER_AGE_S = 86400.0       # a temporary file older than this belongs to nobody any more
-_WRITE_BYTES = 1 << 30         # one write(2) takes less than 2 GiB
+_PIECE_BYTES = 4 << 20         # one write(2): a disk on the net may be slow
 
 
 class LocalBackend(Backend):
@@ -88,10 +89,11 @@ class LocalBackend(Backend):
                 wanted = wanted if size is None else min(wanted, size)
                 pieces = []
                 while wanted:
-                    piece = os.pread(file.fileno(), min(wanted, _WRITE_BYTES), offset)
+                    piece = os.pread(file.fileno(), min(wanted, _PIECE_BYTES), offset)
                     if not piece:
                         break          # somebody truncates our files: the caller's seals notice
                     pieces.append(piece)
+                    moved()
                     offset, wanted = offset + len(piece), wanted - len(piece)
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
         except OSError as error:
@@ -209,7 +211,8 @@ class LocalBackend(Backend):
         try:
             view = memoryview(data)
             while view:
-                view = view[os.write(fd, view[:_WRITE_BYTES]):]
+                view = view[os.write(fd, view[:_PIECE_BYTES]):]
+                moved()
             os.fsync(fd)
         except BaseException:
             with contextlib.suppress(OSError):

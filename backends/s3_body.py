@@ -1,15 +1,18 @@
-"""Bodies on their way to the store: never copied, and with what the store checks them by."""
+"""Bodies on their way: to the store never copied, and with what it checks them by; both ways in pieces, each of which is progress."""
 from __future__ import annotations
 
 import hashlib
 import io
 import zlib
 from base64 import b64encode
+from typing import Any
 
+from s3cfs.backends.progress import moved
 from s3cfs.backends.types import Body
 from s3cfs.limits import MIB
 
 SEND_BYTES = 256 * 1024            # one send; each has the whole tcp-timeout
+RECEIVE_BYTES = 128 * 1024         # one piece of an answer: more than two minutes for it is not called flowing
 MD5_MAX_BYTES = 1 * MIB            # 1.5 ms of CPU; larger bodies rely on TLS or on their signature
 CHECKSUMS = ("auto", "md5", "crc32", "none")
 
@@ -27,6 +30,7 @@ class Reader:
     def read(self, size: int | None = None) -> memoryview:
         piece = self._view[self._at:self._at + SEND_BYTES] if size is not None and size >= 0 else self._view[self._at:]
         self._at += len(piece)
+        moved()                                # what was handed out before has gone
         return piece
 
     def tell(self) -> int:
@@ -35,6 +39,15 @@ class Reader:
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._view)}[whence]
         return self._at
+
+
+def received(body: Any) -> bytes:
+    """All that comes."""
+    pieces: list[bytes] = []
+    while piece := body.read(RECEIVE_BYTES):
+        pieces.append(piece)
+        moved()
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def md5_of(data: Body) -> str:

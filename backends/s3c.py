@@ -5,7 +5,7 @@ validation, no automatic checksums, and no payload signature where something els
 HTTP to anywhere else the payload is signed, for nothing else would notice a change on the way.
 A body is never copied: `Reader` (s3_body.py) hands out slices of the caller's buffer. It does so in pieces because a socket's
 time-out counts for the whole of one send: a pack over a slow uplink would run into it while bytes flow.
-The SDK does not retry (the retry wrapper does, and knows which puts may be repeated) and does not follow a bucket to
+The SDK does not retry (`Remote` does, and knows which puts may be repeated) and does not follow a bucket to
 its region (each process would pay for it; WrongRegion names the region instead).
 """
 from __future__ import annotations
@@ -23,7 +23,7 @@ from botocore.parsers import ResponseParserError
 from s3cfs.backends import s3_errors
 from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, Listing, ObjectInfo
 from s3cfs.backends.probe import probe
-from s3cfs.backends.s3_body import CHECKSUMS, Reader, checksum, md5_of
+from s3cfs.backends.s3_body import CHECKSUMS, Reader, checksum, md5_of, received
 from s3cfs.backends.s3_sdk import Sdk, put_arguments, session_of
 from s3cfs.backends.s3_tls import ca_bundle
 from s3cfs.backends.url import Credentials, Options, StoreUrl
@@ -169,7 +169,7 @@ class S3Backend(Backend):
                     return b""
                 raise
             with closing(answer["Body"]) as body:
-                data: bytes = body.read()
+                data = received(body)
         part = answer.get("ContentRange", "")                          # the header decides: some answer a range with 200
         if not part and answer["ResponseMetadata"]["HTTPStatusCode"] == 200:
             expected = answer.get("ContentLength", len(data))
