@@ -23,7 +23,6 @@ from s3cfs import ids
 from s3cfs.app.fsck import check_filesystem
 from s3cfs.app.host import process_alive, this_host
 from s3cfs.app.node import Node, NodeOptions, open_node
-from s3cfs.app.store import patient
 from s3cfs.backends.base import Backend
 from s3cfs.check import Line
 from s3cfs.config import FsckOptions
@@ -182,7 +181,7 @@ class Filesystem:
     async def node(self, folder: Path, backend: Backend | None = None, **changes: Any) -> AsyncIterator[Node]:
         """With local state in `folder`; closes the backend."""
         backend = backend or self.open(folder)
-        async with open_node(doors(folder / "state"), patient(backend), self.keyring, self.superblock, node_options(**changes)) as node:
+        async with open_node(doors(folder / "state"), backend, self.keyring, self.superblock, node_options(**changes)) as node:
             yield node
 
     def look(self, folder: Path, **changes: Any) -> Tree:
@@ -203,7 +202,7 @@ class Filesystem:
     def fsck(self, folder: Path) -> list[str]:
         """What a full check of the store finds, in words."""
         lines: list[Line] = []
-        result = trio.run(check_filesystem, lambda: patient(self.open(folder)), self.superblock, self.keyring, None, FsckOptions(full=True),
+        result = trio.run(check_filesystem, lambda: self.open(folder), self.superblock, self.keyring, None, FsckOptions(full=True),
                           lines.append, lambda event: None)
         return [f"{line.severity}: {line.text}" for line in lines] if result.exit_code else []
 

@@ -209,7 +209,7 @@ async def going_back(backend: Backend, keyring: KeyRing, block: Superblock) -> d
     backend.put(key, data[:100] + bytes(20) + data[120:])
     with tempfile.TemporaryDirectory() as local:
         here = doors(Path(local))
-        retreat = await find_retreat(here, Remote(backend, here.threads, here.clock, 3, 8), keyring, None)
+        retreat = await find_retreat(here, Remote(backend, here), keyring, None)
     async with _mounted(backend, keyring, block, retreat=retreat) as node:
         await write(node, 1, b"gone on", {0: b"after the repair"})
         await node.flush()

@@ -18,6 +18,7 @@ from s3cfs.backends.registry import open_backend
 from s3cfs.doors import SystemRandomness
 from s3cfs.formats import superblock
 from tests.golden.lives import doors, tree
+from tests.remote.kit import ask
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = sorted(Path(__file__).parent.glob("v*/filesystem*"))
@@ -34,7 +35,7 @@ def test_the_tree_comes_out(folder: Path, secret: str, read_only: bool, tmp_path
     expected = json.loads((folder / "tree.json").read_text())
     shutil.copytree(folder / "store", tmp_path / "store")
     backend = open_backend(f"local://{tmp_path}/store")
-    found = read_superblock(backend)
+    found = ask(backend, read_superblock)
     keyring = superblock.unlock(found, random=SystemRandomness(), **{"passphrase" if secret == "second" else secret: expected[secret]})
 
     async def look() -> dict[str, Any]:
