@@ -48,8 +48,9 @@ async def recover(doors: Doors, meta: Meta, journal: Journal, remote: Remote, co
     open_packs = {pack.id: [PackEntry(c.hash, c.off, c.clen, c.len) for c in await meta.chunks_of(pack.id)]
                   for pack in await meta.open_packs()}
     closed: dict[int, tuple[PackName, int]] = {}
-    rows = {pack.id: pack for pack in await meta.packs()}
-    for number in meta.unsent():
+    unsent = meta.unsent()
+    rows = {pack.id: pack for number in unsent for pack in await meta.packs(number - 1, 1)}      # or the next one, which is not asked for
+    for number in unsent:
         name = rows[number].name if number in rows else None
         if name is None:
             meta.forget_unsent(number)            # nobody needs it any more

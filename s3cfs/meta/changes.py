@@ -13,6 +13,7 @@ from s3cfs.meta.engine import Engine
 from s3cfs.meta.types import OutboxSlice
 
 STREAM_BYTES = 64 << 10
+APPLY_BYTES = 16 << 10             # some hundred rows: in between another thread may have the interpreter's lock
 NAMES_SHOWN = 5
 SLICE_ROWS = 4000             # in one record: choosing them takes some 5 ms
 OUTBOX = "SELECT count(*), coalesce(sum(length(changeset)), 0), min(time_ns) FROM outbox"
@@ -49,7 +50,7 @@ class Changes:
 
         engine.session.close()                       # or it would record what is applied
         try:
-            apsw.session_config(apsw.SQLITE_SESSION_CONFIG_STRMSIZE, STREAM_BYTES)
+            apsw.session_config(apsw.SQLITE_SESSION_CONFIG_STRMSIZE, APPLY_BYTES)
             apsw.Changeset.apply(_pieces(changeset), engine.connection, conflict=conflict)       # in pieces, as in merge_changesets
         except Exception as error:
             if translate(error, engine.path) or not engine.connection.in_transaction:
