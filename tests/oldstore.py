@@ -91,7 +91,7 @@ def on_disk(folder: str, limits: Limits = DEFAULTS) -> Doors:
 async def _checkpoint(doors: Doors, store: OldStore, keyring: KeyRing) -> None:
     meta = Meta.open(doors, "old.db", None)
     try:
-        remote = Remote(store, doors.threads, doors.clock, 3, 8)
+        remote = Remote(store, doors)
         writing = Checkpoints(doors, meta, remote, keyring, store.epochs, Health(read_only=False))
         await writing.write(meta.snapshot(), store.tip)
         assert writing.written == 1

@@ -89,7 +89,7 @@ def test_what_waits_for_silence_looks_with_one_request(store: OldStore, tmp_path
     async def main() -> None:
         backend = RecorderBackend(store)
         doors = on_disk(str(tmp_path), Limits(takeover_silence_s=0.1))
-        remote = Remote(backend, doors.threads, doors.clock, 3, 8)
+        remote = Remote(backend, doors)
         tip = await find_tip(remote, KEYRING.sealer("record", 0))
         writer = Writer(doors, remote, Tier.T1, lambda epoch: KEYRING.sealer("record", epoch), Host(), lambda host: True)
         backend.take()
@@ -102,7 +102,7 @@ def test_what_waits_for_silence_looks_with_one_request(store: OldStore, tmp_path
 def test_what_is_loaded_is_what_was_written(store: OldStore, tmp_path: Path) -> None:
     async def main() -> None:
         doors = on_disk(str(tmp_path))
-        remote = Remote(store, doors.threads, doors.clock, 3, 8)
+        remote = Remote(store, doors)
         steps: list[tuple[str, int, int]] = []
         meta, _, tip = await load_meta(doors, remote, KEYRING, lambda *step: steps.append(step))
         assert LocalTip.load(meta).n == tip.n >= RECORDS
