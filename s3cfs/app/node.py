@@ -180,7 +180,9 @@ async def _opened(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Su
             except StartOver as again:
                 raise again.cause or ObjectMissing("the log changed just now, while this machine took over; mount again") from None
             epoch = writer.epoch
-        node = _assemble(doors, remote, keyring, superblock, meta, writer, tip, epoch, options)
+        cache = PackCache(doors, options.cache_bytes)
+        await doors.threads.run(cache.load)
+        node = _assemble(doors, remote, keyring, superblock, meta, writer, tip, epoch, cache, options)
         async with trio.open_nursery() as nursery:
             await nursery.start(node.blocks.run)
             if writer is not None:
@@ -237,11 +239,9 @@ async def _leave(node: Node) -> None:
 
 
 def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superblock, meta: Meta, writer: Writer | None, tip: Tip,
-              epoch: int, options: NodeOptions) -> Node:
+              epoch: int, cache: PackCache, options: NodeOptions) -> Node:
     codec = ChunkCodec(keyring, epoch, options.level)
     journal = Journal(doors, keyring.sealer("index", epoch), epoch, short_sync_s=options.commits.short_sync_s)
-    cache = PackCache(doors, options.cache_bytes)
-    cache.load()
     damage = Damage(doors, meta)
     blocks = BlockStore(doors, remote, journal, cache, codec, meta.pack, chunk_of=meta.chunk, finds=damage,
                         decoded_bytes=options.decoded_bytes)

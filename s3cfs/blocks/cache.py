@@ -6,78 +6,35 @@ but the table, and no error of the disk leaves this module: a disk that is full 
 the store.
 
 Valid ranges are byte intervals whose borders are multiples of `fetch_align_bytes` or the pack's end, so a pack of 64 MiB has at most
-512; they are kept as 32 bit numbers. Bytes in valid ranges are what `used_bytes` counts. A file being read or written is not evicted.
-Everything runs on the event-loop thread but the bodies named `*_in_thread`.
+512; they are kept as 32 bit numbers (ranges.py, and the table of them). Bytes in valid ranges are what `used_bytes` counts. A file being
+read or written is not evicted. Everything runs on the event-loop thread but the bodies named `*_in_thread`.
 """
 from __future__ import annotations
 
 import errno
-import json
 import logging
-import re
-from array import array
-from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import pairwise
 
 import trio
 
 from s3cfs.blocks.handles import SHORT, Handle, Handles, Turn, read_fully
+from s3cfs.blocks.ranges import TABLE, Ranges, Table
 from s3cfs.doors import DiskFile, Doors
 from s3cfs.ids import PackName
 
 log = logging.getLogger(__name__)
 
 FOLDER = "cache"
-TABLE = "cache/ranges.json"
 MAX_PACKS = 50_000                 # files, so that a cache of tiny packs stays bounded in memory and inodes
 OPEN_FILES = 64
 SHRINK = 0.75                      # of what is used: the new limit after the disk refused a write
-_FILE = re.compile(r"\d{1,10}-[0-9a-f]{64}")
-
-
-class Ranges:
-    """A set of bytes as sorted, disjoint, non-touching intervals [start, end)."""
-
-    __slots__ = ("_borders", "total")
-
-    def __init__(self, borders: list[int] | None = None) -> None:
-        self._borders = array("I", borders or [])
-        self.total = sum(self._borders[1::2]) - sum(self._borders[0::2])
-
-    def borders(self) -> list[int]:
-        return self._borders.tolist()
-
-    def covers(self, start: int, end: int) -> bool:
-        if start >= end:
-            return True
-        at = bisect_right(self._borders, start)
-        return at % 2 == 1 and self._borders[at] >= end
-
-    def add(self, start: int, end: int) -> None:
-        self._replace(start, end, inside=True)
-
-    def remove(self, start: int, end: int) -> None:
-        self._replace(start, end, inside=False)
-
-    def _replace(self, start: int, end: int, *, inside: bool) -> None:
-        if start >= end:
-            return
-        borders = self._borders
-        low, high = bisect_left(borders, start), bisect_right(borders, end)
-        new = array("I")                     # an even index means outside, an odd one inside an interval
-        if (low % 2 == 0) == inside:
-            new.append(start)
-        if (high % 2 == 0) == inside:
-            new.append(end)
-        borders[low:high] = new
-        self.total = sum(borders[1::2]) - sum(borders[0::2])
+AT_ONCE = 500                      # entries that are handled without giving way
 
 
 class PackCache:
     def __init__(self, doors: Doors, limit_bytes: int | None = None) -> None:
-        """Call `load` before anything else."""
+        """Run `load` in a thread before anything else."""
         self._doors, self._align = doors, doors.limits.fetch_align_bytes
         limit_bytes = doors.limits.cache_bytes if limit_bytes is None else limit_bytes
         self._handles = Handles(doors.disk, OPEN_FILES)
@@ -86,7 +43,9 @@ class PackCache:
         self._saving, self._trimming = Turn(), Turn()
         self._allowed = limit_bytes                              # what the disk seems to bear, at most limit_bytes
         self.limit_bytes = limit_bytes
-        self._changed = False                                    # since the table was written
+        self._table = Table(doors.disk)
+        self._unsaved: dict[str, bool] = {}                      # since the table was written: changed, or used only; in the order of use
+        self._changed = False
         self.used_bytes = 0
         self.failures = 0                                        # errors of the disk that were swallowed
 
@@ -111,6 +70,7 @@ class PackCache:
             self._broken(name, "open", error)
             return None
         self._packs.move_to_end(name)
+        self._unsaved[name] = self._unsaved.pop(name, False)
         return handle
 
     def give_back(self, handle: Handle) -> None:
@@ -198,9 +158,15 @@ class PackCache:
 
     def _change(self, name: str, start: int, end: int, *, add: bool) -> None:
         ranges = self._packs[name]
-        before, self._changed = ranges.total, True
+        before = ranges.total
+        self._note(name)
         (ranges.add if add else ranges.remove)(start, end)
         self.used_bytes += ranges.total - before
+
+    def _note(self, name: str) -> None:
+        """The table is to say so."""
+        self._unsaved.pop(name, None)
+        self._unsaved[name] = self._changed = True
 
     # ------------------------------------------------------------ going
 
@@ -208,21 +174,26 @@ class PackCache:
         """Evict down to the limit (or to `to_bytes`, when the journal needs the disk), unlinking in a thread. For after `adopt`; `store`
         does it itself."""
         limit = self._allowed if to_bytes is None else min(to_bytes, self._allowed)
-        for name in self._victims(limit):
-            self._forget(name)
-            self._doomed[_path(name)] = None
-        if self._doomed:
-            async with self._trimming:
-                paths = list(self._doomed)
-                with trio.CancelScope(shield=True):
-                    await self._doors.threads.run(self._unlink_in_thread, paths)
-                for path in paths:
-                    self._doomed.pop(path, None)
+        while True:
+            victims = self._victims(limit)
+            for name in victims:
+                self._forget(name)
+                self._doomed[_path(name)] = None
+            if self._doomed:
+                async with self._trimming:
+                    paths = list(self._doomed)
+                    with trio.CancelScope(shield=True):
+                        await self._doors.threads.run(self._unlink_in_thread, paths)
+                    for path in paths:
+                        self._doomed.pop(path, None)
+            if len(victims) < AT_ONCE:
+                return
 
     def _victims(self, limit: int) -> list[str]:
-        used, count, victims = self.used_bytes, len(self._packs), []
+        """At most AT_ONCE."""
+        used, count, victims = self.used_bytes, len(self._packs), list[str]()
         for name, ranges in self._packs.items():
-            if used <= limit and count <= MAX_PACKS:
+            if len(victims) == AT_ONCE or (used <= limit and count <= MAX_PACKS):
                 break
             if not self._handles.in_use(_path(name)):
                 victims.append(name)
@@ -251,7 +222,7 @@ class PackCache:
     def _forget(self, name: str) -> None:
         ranges = self._packs.pop(name, None)
         if ranges is not None:
-            self._changed = True
+            self._note(name)
             self.used_bytes -= ranges.total
             self._handles.drop(_path(name))
 
@@ -272,33 +243,41 @@ class PackCache:
     # ------------------------------------------------------------ the table
 
     async def save(self) -> None:
-        """Write the table if it changed: every now and then, and at the end. What is stored after the last save is forgotten by a crash."""
+        """Write what changed into the table: every now and then, and at the end. A crash forgets what was stored after the last save."""
         async with self._saving:
             if not self._changed:
                 return
-            self._changed = False
+            unsaved, self._unsaved, self._changed = self._unsaved, {}, False
             try:
                 with trio.CancelScope(shield=True):
-                    await self._doors.threads.run(self._save_in_thread, list(self._packs.items()))
+                    await (self._rewrite() if self._table.wants_rewrite else self._append(unsaved))
             except OSError as error:
+                self._unsaved = {**unsaved, **self._unsaved}
                 self._changed = True
                 self.failures += 1
                 log.warning("cache: %s cannot be written: %s", TABLE, error)
 
-    def _save_in_thread(self, packs: list[tuple[str, Ranges]]) -> None:
-        """Ranges may change meanwhile: one by one they are what they were at some moment, and a wrong table costs a request."""
-        lines = [json.dumps([name, ranges.borders()], separators=(",", ":")) for name, ranges in packs if ranges.total]
-        data = f'{{"version":1,"packs":[{",".join(lines)}]}}'.encode()
-        file = self._doors.disk.open(TABLE + ".new", create=True)
+    async def _append(self, unsaved: dict[str, bool]) -> None:
+        entries = [(name, self._borders(name) if changed else None) for name, changed in unsaved.items()]
+        await self._doors.threads.run(self._table.append, entries)
+
+    async def _rewrite(self) -> None:
+        """A few entries at a time. One that changes meanwhile is as it was at some moment here, and is appended the next time."""
+        names = [name for name, ranges in self._packs.items() if ranges.total]
+        await self._doors.threads.run(self._table.begin)
         try:
-            file.pwrite(data, 0)
-            file.fsync()
+            for start in range(0, len(names), AT_ONCE):
+                await self._doors.threads.run(self._table.add, [(name, self._borders(name)) for name in names[start:start + AT_ONCE]])
+            await self._doors.threads.run(self._table.finish)
         finally:
-            file.close()
-        self._doors.disk.rename(TABLE + ".new", TABLE)
+            self._table.abandon()
+
+    def _borders(self, name: str) -> list[int]:
+        ranges = self._packs.get(name)
+        return ranges.borders() if ranges is not None else []
 
     def load(self) -> None:
-        """Take over what an earlier process left; files that the table does not know are removed. For the start: it blocks."""
+        """Take over what an earlier process left; files that the table does not know are removed. For the start, in a thread."""
         disk = self._doors.disk
         try:
             disk.makedirs(FOLDER)
@@ -307,8 +286,7 @@ class PackCache:
             self.failures += 1
             log.warning("cache: %s is of no use (%s): starting empty", FOLDER, error)
             return
-        table = self._read_table()
-        for name, borders in table:
+        for name, borders in self._table.load().items():
             if name in names:
                 del names[name]
                 try:
@@ -322,24 +300,9 @@ class PackCache:
         names.pop(TABLE.rpartition("/")[2], None)
         self._unlink_in_thread([_path(name) for name in names])
 
-    def _read_table(self) -> list[tuple[str, list[int]]]:
-        disk = self._doors.disk
-        try:
-            if not disk.exists(TABLE):
-                return []
-            file = disk.open(TABLE)
-            try:
-                table = json.loads(read_fully(file, file.size(), 0))
-            finally:
-                file.close()
-            found = [(str(name), [int(border) for border in borders]) for name, borders in table["packs"]]
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            log.warning("cache: %s is of no use (%s): starting empty", TABLE, error)
-            return []
-        return [(n, b) for n, b in found if _FILE.fullmatch(n) and len(b) % 2 == 0 and all(x < y for x, y in pairwise(b))]
-
     async def close(self) -> None:
         await self.trim()
+        self._changed = self._changed or bool(self._unsaved)     # what was used, too
         await self.save()
         self._handles.close()
 

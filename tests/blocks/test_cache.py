@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3cfs.blocks.cache import PackCache, Ranges
+from s3cfs.blocks import cache as cache_module
+from s3cfs.blocks import ranges as ranges_module
+from s3cfs.blocks.cache import PackCache
+from s3cfs.blocks.ranges import Ranges
 from s3cfs.doors import Doors, SystemRandomness, TrioThreads
 from s3cfs.ids import PackName
 from s3cfs.limits import DEFAULTS
@@ -101,7 +104,7 @@ def test_the_table_survives_and_unknown_files_do_not(tmp_path: Path) -> None:
         disk.unlink(f"cache/{name(2)}")
         disk.open(f"cache/{name(3)}").truncate(ALIGN + 10)
         after = cache_on(disk, 2 * ALIGN)
-        assert disk.listdir("cache") == sorted([name(1), name(3), "ranges.json"])
+        assert disk.listdir("cache") == sorted([name(1), name(3), "ranges"])
         assert after.read(name(1), ALIGN, ALIGN) == noise(ALIGN, 1)
         assert after.read(name(3), ALIGN, 11) is None and after.read(name(3), ALIGN, 10) == noise(ALIGN, 3)[:10]
         assert after.used_bytes == ALIGN + 10
@@ -120,7 +123,7 @@ def test_a_table_that_did_not_change_is_not_written_again() -> None:
 
     async def test() -> None:
         await cache.save()
-        assert not disk.exists("cache/ranges.json")
+        assert not disk.exists("cache/ranges")
         await cache.store(name(1), 0, noise(ALIGN, 1))
         for change in (lambda: None, lambda: cache.invalidate(name(1), 0, 5), lambda: cache.store(name(1), 0, noise(ALIGN, 1)),
                        cache.drop_all):
@@ -143,13 +146,120 @@ def test_a_table_that_did_not_change_is_not_written_again() -> None:
     run(test)
 
 
+def test_a_save_costs_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not what is there; now and then the table is written anew, in pieces."""
+    monkeypatch.setattr(ranges_module, "GROWS_BYTES", 5000)
+    monkeypatch.setattr(cache_module, "AT_ONCE", 100)
+    disk = ForgetfulDisk()
+    cache = cache_on(disk)
+    written: list[tuple[str, int]] = []
+    real = ranges_module._lines
+
+    def lines(entries):
+        data = real(entries)
+        written.append(("lines", len(data)))
+        assert len(entries) <= 100
+        return data
+    monkeypatch.setattr(ranges_module, "_lines", lines)
+
+    async def test() -> None:
+        for number in range(450):
+            await cache.store(name(number), 0, noise(ALIGN, number % 3))
+        await cache.save()
+        assert len(written) == 5                            # anew, in pieces
+        size = disk.size("cache/ranges")
+        for number in range(20):
+            written.clear()
+            cache.invalidate(name(number), 0, 1)
+            await cache.store(name(number), 0, noise(ALIGN, number))
+            cache.give_back(cache.lease(name(300), 0, 1))   # type: ignore[arg-type]
+            await cache.save()
+            assert len(written) == 1 and written[0][1] < 250
+            assert disk.size("cache/ranges") < size + (number + 1) * 250
+        assert cache_on(disk).used_bytes == cache.used_bytes
+        for number in range(2000):
+            await cache.store(name(number % 450), 0, noise(ALIGN, number % 3))
+            if number % 20 == 19:
+                await cache.save()
+                assert disk.size("cache/ranges") <= 2 * size + 5000 + 20 * 100
+        assert cache_on(disk).used_bytes == cache.used_bytes
+
+    run(test)
+
+
+def test_the_order_of_use_survives() -> None:
+    disk = ForgetfulDisk()
+    cache = cache_on(disk)
+
+    async def test() -> None:
+        for number in range(5):
+            await cache.store(name(number), 0, noise(ALIGN, number))
+        await cache.save()
+        cache.read(name(0), 0, 1)
+        await cache.store(name(5), 0, noise(ALIGN, 5))
+        cache.read(name(2), 0, 1)
+        await cache.save()
+        cache.read(name(1), 0, 1)                           # nothing changed after this; the end writes it all the same
+        await cache.close()
+        again = cache_on(disk)
+        assert list(again._packs) == [name(number) for number in (3, 4, 0, 5, 2, 1)]
+
+    run(test)
+
+
+@pytest.mark.parametrize("torn", [b'["', b'["1-00', b"\0\0\0\n", b'["%b",[0,' % name(2).encode()])
+def test_after_a_torn_line_nothing_is_appended(torn: bytes) -> None:
+    """What a crash left of the last save: the lines before it count, and the next save writes anew."""
+    disk = ForgetfulDisk()
+    cache = cache_on(disk)
+
+    async def test() -> None:
+        for number in range(3):
+            await cache.store(name(number), 0, noise(ALIGN, number))
+        await cache.save()
+        file = disk.open("cache/ranges")
+        file.pwrite(torn, file.size())
+        again = cache_on(disk)
+        assert again.used_bytes == 3 * ALIGN
+        again.invalidate(name(1), 0, 1)
+        await again.save()
+        data = disk.open("cache/ranges").pread(10_000, 0)
+        assert data.count(b"\n") == 2 and data.endswith(b"\n")
+        assert cache_on(disk).used_bytes == 2 * ALIGN
+
+    run(test)
+
+
+def test_evicting_much_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "AT_ONCE", 10)
+    disk = ForgetfulDisk()
+    cache = cache_on(disk)
+    batches: list[int] = []
+    real = cache._unlink_in_thread
+
+    def unlink(paths: list[str]) -> None:
+        batches.append(len(paths))
+        real(paths)
+    monkeypatch.setattr(cache, "_unlink_in_thread", unlink)
+
+    async def test() -> None:
+        for number in range(45):
+            await cache.store(name(number), 0, noise(ALIGN, number % 3))
+        batches.clear()
+        await cache.drop_all()
+        assert batches == [10, 10, 10, 10, 5] and not cache.used_bytes and disk.listdir("cache") == []
+
+    run(test)
+
+
 @pytest.mark.parametrize("text", [
-    b"", b"{", b"[]", b'{"packs": 3}', b'{"packs": [["x"]]}', b'{"packs": [["%b", [9, 4]]]}' % name(1).encode(),
-    b'{"packs": [["%b", [-1, 99999999999]]]}' % name(1).encode(), b'{"packs": [["../meta.db", [0, 5]]]}'])
+    b"", b"{", b"[]\n", b"3\n", b'["x"]\n', b'["%b"]\n' % name(1).encode(), b'["%b", [9, 4]]\n' % name(1).encode(),
+    b'["%b", [-1, 5]]\n' % name(1).encode(), b'["%b", [0, 99999999999]]\n' % name(1).encode(), b'["../meta.db", [0, 5]]\n',
+    b'["%b", [0, 5]]\n["%b", []]\n' % (name(1).encode(), name(1).encode()), b"\xff\n"])
 def test_a_damaged_table_is_an_empty_cache(tmp_path: Path, text: bytes) -> None:
     disk = disk_in(tmp_path)
     disk.makedirs("cache")
-    for path in ("cache/ranges.json", f"cache/{name(1)}"):
+    for path in ("cache/ranges", f"cache/{name(1)}"):
         file = disk.open(path, create=True)
         file.pwrite(text, 0)
         file.close()
