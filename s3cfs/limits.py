@@ -71,6 +71,7 @@ class Limits:
 
     # metadata
     count_rows: int = 20_000                 # chunks and packs that are counted on the event loop; more in a thread
+    slow_query_s: float = 0.002              # a query of the metadata that is expected to take longer is first asked in a thread
     sweep_rows: int = 8192                   # extents that go in one step when a file is removed or truncated
     ride_max_bytes: int = 32 * KIB           # new chunks of one commit, up to this, ride in its record: a request costs more
     ride_packs: int = 256                    # so many that ride, or so many bytes, are packed together

@@ -77,4 +77,8 @@ class _File(apsw.VFSFile):
 class SlowDisk(SystemDisk):
     def __init__(self, root: str, vfs: SlowVfs) -> None:
         super().__init__(root)
+        self._vfs = vfs
         self.sqlite_vfs = vfs.name
+
+    def blocks_read(self) -> int:
+        return self._vfs.cold_on_loop if self._vfs.on_loop else self._vfs.cold_in_thread

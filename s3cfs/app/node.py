@@ -182,6 +182,7 @@ async def _opened(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Su
             epoch = writer.epoch
         cache = PackCache(doors, options.cache_bytes)
         await doors.threads.run(cache.load)
+        meta.warmth.start()
         node = _assemble(doors, remote, keyring, superblock, meta, writer, tip, epoch, cache, options)
         async with trio.open_nursery() as nursery:
             await nursery.start(node.blocks.run)

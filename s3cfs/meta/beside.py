@@ -20,8 +20,8 @@ from s3cfs.meta.database import connect, translate
 from s3cfs.meta.engine import Engine
 from s3cfs.meta.types import OutboxSlice, Totals
 
-CACHE_KIB = 1024                # of pages, each
-IDLE_MAX = 2
+CACHE_KIB = 512                 # of pages, each
+IDLE_MAX = 8
 SLICE_IDS = 200_000             # chunks or packs in one query: some 50 ms
 
 

@@ -80,10 +80,11 @@ class Content:
 
     # ------------------------------------------------------------ extents
 
-    async def extents(self, ino: int, start: int, end: int) -> list[tuple[Extent, Chunk]]:
-        """Those overlapping [start, end), whole, in order, with their chunks."""
+    async def extents(self, ino: int, start: int, end: int, limit: int = -1) -> list[tuple[Extent, Chunk]]:
+        """Those overlapping [start, end), whole, in order, with their chunks; the first `limit` of them (-1: all)."""
         sql = _EXTENTS_LEFT if ino in self._trash else _EXTENTS
-        return [(Extent(row[0], row[1], row[2], row[3]), Chunk(*row[4:])) for row in self._all(f"{sql} ORDER BY e.off", (ino, start, end))]
+        return [(Extent(row[0], row[1], row[2], row[3]), Chunk(*row[4:]))
+                for row in self._all(f"{sql} ORDER BY e.off LIMIT ?4", (ino, start, end, limit))]
 
     async def replace(self, ino: int, start: int, end: int, new: Sequence[Extent]) -> None:
         """Make [start, end) consist of `new` (ordered, disjoint, inside the range; gaps are holes).

@@ -11,7 +11,8 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import apsw
@@ -24,6 +25,10 @@ from s3cfs.meta.types import Counters, Transaction
 from s3cfs.meta.wal import Wal
 
 
+def _timeless() -> float:
+    return 0.0
+
+
 class Engine:
     """See the top of the file. Parts of the metadata (tree, content, ...) hold one and speak SQL to it."""
 
@@ -31,6 +36,9 @@ class Engine:
         self.doors, self.path, self.key = doors, path, key
         self.failed: S3cfsError | None = None
         self.snapshots: set[int] = set()        # open ones; they hold the WAL
+        self._now: Callable[[], float] = _timeless
+        self._slow_s = math.inf
+        self._was_slow: Callable[[], None] = lambda: None
         self.open_packs: set[int] = set()       # begun by this process and not closed: content.py keeps it
         try:
             if doors.disk.exists(path):
@@ -81,22 +89,34 @@ class Engine:
 
     # ------------------------------------------------------------ statements
 
+    def time_statements(self, slow_s: float, was_slow: Callable[[], None]) -> None:
+        """From now on `was_slow` is told of each that takes that long."""
+        self._now, self._slow_s, self._was_slow = self.doors.clock.monotonic, slow_s, was_slow
+
     def one(self, sql: str, args: Sequence[Any] = ()) -> tuple[Any, ...] | None:
         """The first row."""
         if self.failed:
             raise self.again()
+        began = self._now()
         try:
-            return self.connection.execute(sql, args).fetchone()
+            row = self.connection.execute(sql, args).fetchone()
         except Exception as error:
             raise self.blame(error) from error
+        if self._now() - began >= self._slow_s:
+            self._was_slow()
+        return row
 
     def all(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         if self.failed:
             raise self.again()
+        began = self._now()
         try:
-            return self.connection.execute(sql, args).fetchall()
+            rows = self.connection.execute(sql, args).fetchall()
         except Exception as error:
             raise self.blame(error) from error
+        if self._now() - began >= self._slow_s:
+            self._was_slow()
+        return rows
 
     async def ask(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """`all` for those who can wait for an answer; here it never suspends."""
@@ -106,11 +126,15 @@ class Engine:
         """Rows changed."""
         if self.failed:
             raise self.again()
+        began = self._now()
         try:
             self.connection.execute(sql, args)
-            return self.connection.changes()
+            changed = self.connection.changes()
         except Exception as error:
             raise self.blame(error) from error
+        if self._now() - began >= self._slow_s:
+            self._was_slow()
+        return changed
 
     def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         if self.failed:

@@ -22,6 +22,7 @@ from s3cfs.meta.reverse import Reverse
 from s3cfs.meta.snapshot import Snapshot, fingerprint, totals
 from s3cfs.meta.tree import Tree
 from s3cfs.meta.types import Counters, Totals, Transaction
+from s3cfs.meta.warmth import Warmth
 
 
 class Meta:
@@ -42,6 +43,7 @@ class Meta:
         bulk = Bulk(engine)
         self.audit = Audit(engine)
         self.beside = Beside(engine)
+        self.warmth = Warmth(engine, self.beside)
         self.reverse_beside = Reverse(self.beside.ask)
 
         self.get, self.new_inode, self.update_inode, self.drop_inode = tree.get, tree.new_inode, tree.update_inode, tree.drop_inode

@@ -11,6 +11,7 @@ from s3cfs.meta import Meta
 from .state import FileState
 
 FIRST_BYTES = 1 * limits.MIB
+ROWS = 512                         # extents looked up at a time
 SLACK_BYTES = 4 * limits.MIB       # the kernel's requests overtake each other
 
 
@@ -32,7 +33,11 @@ class ReadAhead:
         low, high = max(state.read_end, state.readahead_to), min(state.read_end + state.readahead_bytes, state.size)
         if low < high:
             state.readahead_to = high                    # before anything is awaited: reads overtake each other
-            found = await self._meta.extents(state.ino, low, high)
+            if self._meta.warmth.wary:
+                await self._meta.warmth.extents([(state.ino, low, high)])
+            found = await self._meta.extents(state.ino, low, high, ROWS)
+            if len(found) == ROWS:
+                state.readahead_to = high = found[-1][0].off + found[-1][0].len
             taken = await self._blocks.prefetch([chunk for _, chunk in found])
             if taken < len(found):                       # asked for again when half of what is on its way was read
                 state.readahead_to = max(low, found[taken][0].off)

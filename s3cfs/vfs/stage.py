@@ -166,6 +166,9 @@ class Stager:
             cut = self._cutter.cut(rest)
         else:
             cut = await self._doors.threads.run(self._cutter.cut, rest)
+        if self._meta.warmth.wary:
+            await self._meta.warmth.chunks([piece.id for piece in cut.pieces])
+            await self._meta.warmth.extents([(part.state.ino, *_reach(part)) for part in slices])
         new = await self._look_up(cut.pieces)
         if new:
             if weight <= INLINE_WORK_BYTES:
@@ -299,6 +302,12 @@ class Stager:
             content = DirtyMap()
             content.write(0, inline)
             state.take_back(content)
+
+
+def _reach(part: Slice) -> tuple[int, int]:
+    """From the first to the last byte that it changes."""
+    runs = part.data.runs()
+    return (min(runs[0][0], part.valid_to), max(runs[-1][1], part.size)) if runs else (min(part.size, part.valid_to), part.size + 1)
 
 
 async def _acquire(lock: trio.Lock) -> None:

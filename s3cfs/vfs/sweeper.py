@@ -62,6 +62,8 @@ class Sweeper:
             if self._waiting_bytes() + self._meta.open_bytes > self._most_waiting:
                 await self._clock.sleep(RETRY_S)
                 continue
+            if self._meta.warmth.wary:
+                await self._meta.warmth.trash()
             try:
                 await self._gate.enter(Kind.SHRINK)
             except NoSpace:

@@ -142,6 +142,9 @@ class ForgetfulDisk:
             del self.kept_names[name]
         self.kept_names.update({name: node for name, node in self.names.items() if name.startswith(path + "/")})
 
+    def blocks_read(self) -> int:
+        return 0
+
     def free_bytes(self) -> int:
         return self.free
 

@@ -131,6 +131,7 @@ SMALL: dict[str, tuple[Any, ...]] = {
     "wal_restart_pages": (32, 8192),
     "wal_rest_pages": (4, 2048),
     "wal_anyhow_pages": (128, 65_536),
+    "slow_query_s": (0.0, 0.002),
 }
 
 

@@ -368,6 +368,9 @@ class SimDisk:
         self.drive.settle_names(path)
         self.incarnation.point("sync", f"after sync_dir {path}")
 
+    def blocks_read(self) -> int:
+        return 0
+
     def free_bytes(self) -> int:
         self.incarnation.alive()
         return max(0, self.drive.faults.room_bytes - self.drive.used_bytes())
