@@ -38,7 +38,7 @@ class Engine:
         self.snapshots: set[int] = set()        # open ones; they hold the WAL
         self._now: Callable[[], float] = _timeless
         self._slow_s = math.inf
-        self._was_slow: Callable[[], None] = lambda: None
+        self._was_slow: Callable[[float], None] = lambda took_s: None
         self.open_packs: set[int] = set()       # begun by this process and not closed: content.py keeps it
         try:
             if doors.disk.exists(path):
@@ -89,7 +89,7 @@ class Engine:
 
     # ------------------------------------------------------------ statements
 
-    def time_statements(self, slow_s: float, was_slow: Callable[[], None]) -> None:
+    def time_statements(self, slow_s: float, was_slow: Callable[[float], None]) -> None:
         """From now on `was_slow` is told of each that takes that long."""
         self._now, self._slow_s, self._was_slow = self.doors.clock.monotonic, slow_s, was_slow
 
@@ -102,8 +102,8 @@ class Engine:
             row = self.connection.execute(sql, args).fetchone()
         except Exception as error:
             raise self.blame(error) from error
-        if self._now() - began >= self._slow_s:
-            self._was_slow()
+        if (took_s := self._now() - began) >= self._slow_s:
+            self._was_slow(took_s)
         return row
 
     def all(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -114,8 +114,8 @@ class Engine:
             rows = self.connection.execute(sql, args).fetchall()
         except Exception as error:
             raise self.blame(error) from error
-        if self._now() - began >= self._slow_s:
-            self._was_slow()
+        if (took_s := self._now() - began) >= self._slow_s:
+            self._was_slow(took_s)
         return rows
 
     async def ask(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -132,8 +132,8 @@ class Engine:
             changed = self.connection.changes()
         except Exception as error:
             raise self.blame(error) from error
-        if self._now() - began >= self._slow_s:
-            self._was_slow()
+        if (took_s := self._now() - began) >= self._slow_s:
+            self._was_slow(took_s)
         return changed
 
     def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:

@@ -5,8 +5,8 @@ So what is about to be asked is asked in a thread first, on a connection of its 
 as ever, and finds the pages in memory. Nothing else changes: not what an operation sees, nor where it may not be interrupted.
 
 As with doors.ShortCalls, what the last queries took decides. `cold` is true at the start; a few quick answers in threads end it, and from
-then on it costs an operation a look at a flag. A slow query on the loop brings it back. That alone may have been a busy machine; one in a
-thread that read from the medium is proof, and then it stays for a while.
+then on it costs an operation a look at a flag. A slow query on the loop that read from the medium brings it back, and one in a thread is
+proof: then it stays for a while.
 """
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Warmth:
         self._slow_s = engine.doors.limits.slow_query_s
         self.cold = self.wary = False
         self._quick = 0
-        self._misses = 0
+        self._seen = (0, 0)                       # pages that SQLite did not have, blocks that the system did not have: when last slow
         self._stays_until = self._wary_until = -math.inf
         self._known: OrderedDict[tuple[Any, ...], float] = OrderedDict()       # when it was brought
         self._turns = trio.Semaphore(AT_ONCE)
@@ -67,13 +67,19 @@ class Warmth:
     def start(self) -> None:
         """From now on it looks how long queries take. Whoever has not called this has everything on the loop."""
         self.cold = self.wary = True
+        self._seen = (0, self._doors.disk.blocks_read())
         self._engine.time_statements(self._slow_s, self._was_slow)
 
-    def _was_slow(self) -> None:
+    def _was_slow(self, took_s: float) -> None:
         """A statement on the loop. Was it for the disk?"""
-        before, self._misses = self._misses, self._engine.connection.status(apsw.SQLITE_DBSTATUS_CACHE_MISS)[0]
-        if self._misses != before:
+        misses = self._engine.connection.status(apsw.SQLITE_DBSTATUS_CACHE_MISS)[0]
+        before, self._seen = self._seen, (misses, self._doors.disk.blocks_read())
+        if self._seen[0] != before[0] and self._is_slow(took_s, self._seen[1] - before[1]):
             self.cold, self._quick = True, 0
+
+    def _is_slow(self, took_s: float, blocks: int) -> bool:
+        """What took long may have waited for a busy processor, or the interpreter: unless it read the medium, or took very long."""
+        return took_s >= self._slow_s and (blocks > 0 or took_s >= CERTAIN * self._slow_s)
 
     # ------------------------------------------------------------ what is about to be asked
 
@@ -130,7 +136,7 @@ class Warmth:
 
     def _learn(self, took_s: float, blocks: int) -> None:
         now = self._doors.clock.monotonic()
-        if took_s >= self._slow_s and (blocks or took_s >= CERTAIN * self._slow_s):
+        if self._is_slow(took_s, blocks):
             self.cold = self.wary = True
             self._quick, self._stays_until, self._wary_until = 0, now + STAYS_S, now + WARY_S
             return
