@@ -38,7 +38,8 @@ def test_slices_are_all_of_it(meta: Meta, monkeypatch: pytest.MonkeyPatch) -> No
     assert meta.beside.totals() == meta.totals()
 
 
-def test_several_threads_have_a_connection_each_and_few_stay_open(meta: Meta) -> None:
+def test_several_threads_have_a_connection_each_and_few_stay_open(meta: Meta, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3cfs.meta.beside.IDLE_MAX", 2)
     inside, leave = threading.Barrier(5), threading.Event()
 
     def hold() -> None:
