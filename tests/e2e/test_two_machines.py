@@ -200,4 +200,4 @@ def test_two_machines(story: Callable[..., None], make: Make, moto_s3: Server, r
 def test_two_machines_on_one_store(make: Make, store: Store) -> None:
     """`make backends` asks for it."""
     in_turns(make(store, "turns").mkfs())
-    at_once(make(store, "at once").mkfs())
+    at_once(make(store, "at-once").mkfs())
