@@ -19,6 +19,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 
 from s3cfs.backends.layer import Layer
+from s3cfs.backends.progress import moved
 from s3cfs.backends.stale import stale_answers
 from s3cfs.backends.types import Body, Capabilities, Degraded, ObjectInfo
 
@@ -73,6 +74,7 @@ class Backend(abc.ABC):
         """At most `capabilities.batch_delete` of them, in one request if the store can. After an error some may be gone."""
         for key in keys:
             self.delete(key)
+            moved()
 
     @abc.abstractmethod
     def list(self, prefix: str) -> Iterator[ObjectInfo]:

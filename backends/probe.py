@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from s3cfs.backends.base import Body
+from s3cfs.backends.progress import moved
 from s3cfs.errors import BucketMissing, ClockSkew, Denied, Exists, StoreError, StoreFull, Temporary, WrongRegion
 
 RACERS = 12                        # fewer than connections in a pool
@@ -35,6 +36,7 @@ def probe(put: Put, get: Get, delete: Callable[[str], None], token: str, rounds:
                 return False
             outcomes: list[Future[bool]] = []
             for number in range(rounds):
+                moved()
                 used.append(f"probe/{token}-{number}")
                 won, unclear = _race(pool, put, used[-1])
                 if len(won) > 1:

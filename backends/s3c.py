@@ -23,6 +23,7 @@ from botocore.parsers import ResponseParserError
 from s3cfs.backends import s3_errors
 from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, Listing, ObjectInfo
 from s3cfs.backends.probe import probe
+from s3cfs.backends.progress import moved
 from s3cfs.backends.s3_body import CHECKSUMS, Reader, checksum, md5_of, received
 from s3cfs.backends.s3_sdk import Sdk, put_arguments, session_of
 from s3cfs.backends.s3_tls import ca_bundle
@@ -267,6 +268,7 @@ class S3Backend(Backend):
                 self._batch_delete = 1
         for key in left:
             self.delete(key)
+            moved()
         if errors:
             raise min(errors, key=lambda error: error.retryable)
 
@@ -317,6 +319,7 @@ class S3Backend(Backend):
             answer = self._sdk("list_objects_v2", Bucket=self._bucket, Prefix=self._prefix + prefix, MaxKeys=PAGE_KEYS, **arguments)
         if not {"IsTruncated", "KeyCount", "Name"} & answer.keys():     # some other page, which must not pass for an empty listing
             raise Temporary("list", prefix, f"{self._place.host} {s3_errors.NOT_S3}")
+        moved()
         skip = len(self._prefix)
         found = [ObjectInfo(item["Key"][skip:], int(item["Size"])) for item in answer.get("Contents", ())
                  if item["Key"].startswith(self._prefix + prefix)]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+from s3cfs.backends.progress import moved
 from s3cfs.backends.types import Body, Capabilities, Degraded, ObjectInfo
 from s3cfs.errors import Denied, Exists, NotFound, StoreError, Unsupported
 
@@ -85,6 +86,7 @@ class _Round:
                 failure = error
                 continue
             answers += 1
+            moved()
             expected = _expected(name, there)
             if seen != expected:
                 self.stale.append(f"{when} `{name}` saw {seen}, not {expected}")

@@ -10,6 +10,7 @@ import re
 import pytest
 
 from s3cfs import errors
+from s3cfs.backends.progress import told_to
 from tests.backends.answers import Answer, AnsweringServer, error, page
 from tests.servers import Server
 
@@ -83,6 +84,15 @@ def test_an_error_of_the_whole_request_is_no_verdict(server: AnsweringServer, re
     with pytest.raises(errors.StoreError):
         backend.delete_many(KEYS)
     assert backend.capabilities.batch_delete == 1000
+
+
+def test_single_deletions_tell_that_they_go_on(server: AnsweringServer) -> None:
+    """A thousand of them take longer than any call may be silent."""
+    server.answers = [error(501, "NotImplemented"), Answer(204)]
+    told: list[int] = []
+    with told_to(lambda: told.append(len(server.asked))):
+        server.backend().delete_many(KEYS)
+    assert told == [2, 3, 4]
 
 
 def test_real_servers_have_it(rclone_s3: Server, moto_s3: Server) -> None:
