@@ -261,7 +261,7 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
     files.use(stager, commits.durable, commits.check_writable)
     damage.use(commits.check_writable)
     sweeper = Sweeper(doors, meta, commits, lambda: commits.backlog.bytes)
-    packing = (Packing(doors, meta, journal, cache, remote, codec, commits, stager.apply_lock, epoch)
+    packing = (Packing(doors, meta, journal, cache, blocks, remote, codec, commits, stager.apply_lock, epoch)
                if writer is not None and options.packing else None)
     vfs = Vfs(meta, files, commits, doors.clock, read_only=options.read_only, writeback=options.kernel_times)
     return Node(doors, superblock, keyring, remote, meta, writer, journal, cache, codec, blocks, damage, files, stager, spool, commits,

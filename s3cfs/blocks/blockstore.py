@@ -306,8 +306,7 @@ class BlockStore:
         return self._codec.decode(chunk.hash, read_fully(file, chunk.clen, chunk.off), chunk.len)
 
     async def _source(self, chunk: Chunk) -> Source:
-        known = self._packs.get(chunk.pack)
-        if known is not None:
+        if (known := self._packs.get(chunk.pack)) is not None:
             return known
         try:
             pack = await self._pack_of(chunk.pack)
@@ -315,10 +314,12 @@ class BlockStore:
             raise NotFound("get", f"pack {chunk.pack}", str(error)) from None
         if pack is None or pack.name is None:
             raise NotFound("get", f"pack {chunk.pack}", "it is not in the journal, and was never given a name")
-        return self._remember(pack, pack.name)
+        return self.remember(pack)
 
-    def _remember(self, pack: Pack, name: PackName) -> Source:
-        known = self._packs[pack.id] = Source(name, pack.size, pack.key, pack.base)
+    def remember(self, pack: Pack) -> Source:
+        """Where a pack lies, though its row may go: who holds a place in it reads there."""
+        assert pack.name is not None
+        known = self._packs[pack.id] = Source(pack.name, pack.size, pack.key, pack.base)
         if len(self._packs) > NAMES_MAX:
             self._packs.popitem(last=False)
         return known

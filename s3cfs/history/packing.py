@@ -1,12 +1,12 @@
 """What rode in records is packed together later, so that it costs a reader no request for each small commit.
 
-When many packs ride, or some and nothing else is going on, their sealed chunks are copied, byte for byte, into the journal's open pack, by
-rows of the next transaction, and the rows of the old packs go with it. The new pack is put like any other (and rides itself when it is
-small). What was read meanwhile at the old place is there still, since objects stay; whoever finds the row of a pack gone looks its chunk up
-again. Dead before the transaction is durable: nothing happened; after it: it did.
+When many packs ride, or some and nothing else is going on, those of their chunks that files use are copied, sealed as they are, into the
+journal's open pack, by rows of the next transaction; the others are forgotten, and the rows of the old packs go with it. The new pack is
+put like any other (and rides itself when it is small). Dead before the transaction is durable: nothing happened; after it: it did.
 
-All chunks move, those that no file uses as well: another one may just be about to. To forget them is the matter of a collection.
-A pack that is not whole stays where it is, for reads and fsck to find.
+Whoever holds a place in an old pack finds its bytes there still, since objects stay; or, once this process forgot where that was, looks
+the chunk up again. Whoever found a forgotten chunk, to refer to it, looks again under `apply_lock` (vfs/stage.py). A pack that is not whole
+stays where it is, for reads and fsck to find.
 """
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import trio
 
+from s3cfs.blocks.blockstore import BlockStore
 from s3cfs.blocks.cache import PackCache
 from s3cfs.blocks.handles import read_fully
 from s3cfs.blocks.journal import Journal
@@ -38,17 +39,17 @@ ROWS_AT_ONCE = 64               # between two looks at what else is to be done
 @dataclass(frozen=True, slots=True)
 class _Load:
     pack: Pack
-    sealed: dict[int, tuple[Chunk, bytes]]         # by chunk
+    sealed: dict[int, bytes]                       # by chunk, of those that files use
 
 
 class Packing:
     """`run` it beside the commits of a mount that writes."""
 
-    def __init__(self, doors: Doors, meta: Meta, journal: Journal, cache: PackCache, remote: Remote, codec: ChunkCodec, commits: Commits,
-                 apply_lock: trio.Lock, epoch: int) -> None:
+    def __init__(self, doors: Doors, meta: Meta, journal: Journal, cache: PackCache, blocks: BlockStore, remote: Remote,
+                 codec: ChunkCodec, commits: Commits, apply_lock: trio.Lock, epoch: int) -> None:
         """`apply_lock`: held while rows come to point at bytes in the journal."""
         self._doors, self._meta, self._journal, self._cache, self._remote = doors, meta, journal, cache, remote
-        self._codec, self._commits, self._apply_lock, self._epoch = codec, commits, apply_lock, epoch
+        self._blocks, self._codec, self._commits, self._apply_lock, self._epoch = blocks, codec, commits, apply_lock, epoch
         self._scope = trio.CancelScope()
         self._broken: set[int] = set()             # packs that cannot be had whole
         self.packed = 0                            # packs that rode, since the start
@@ -102,8 +103,10 @@ class Packing:
     # ---------------------------------------------------------------- reading
 
     async def _load(self, pack: Pack) -> _Load | None:
-        """All its chunks, opened once to see that they are whole; None: they are not."""
-        rows = await self._meta.chunks_of(pack.id)
+        """Its chunks that files use, opened once to see that they are whole; None: they are not."""
+        rows = [row for row in await self._meta.chunks_of(pack.id) if row.refs]
+        if not rows:
+            return _Load(pack, {})
         for read in (self._from_cache, self._from_store):
             data = await read(pack)
             sealed = await self._doors.threads.run(self._open_in_thread, data, rows)
@@ -130,15 +133,15 @@ class Packing:
         except NotFound:
             return b""
 
-    def _open_in_thread(self, data: bytes, rows: Sequence[Chunk]) -> dict[int, tuple[Chunk, bytes]] | None:
-        found: dict[int, tuple[Chunk, bytes]] = {}
+    def _open_in_thread(self, data: bytes, rows: Sequence[Chunk]) -> dict[int, bytes] | None:
+        found: dict[int, bytes] = {}
         for row in rows:
             sealed = data[row.off:row.off + row.clen]
             try:
                 self._codec.decode(row.hash, sealed, row.len)
             except Damaged:
                 return None
-            found[row.id] = (row, sealed)
+            found[row.id] = sealed
         return found
 
     # ---------------------------------------------------------------- moving
@@ -146,17 +149,26 @@ class Packing:
     async def _move(self, loads: Sequence[_Load]) -> None:
         async with self._apply_lock:
             self._commits.check_writable()
-            chunks = [one for load in loads for one in load.sealed.values()]
-            places = await self._journal.append(self._new_pack, [(row.hash, sealed, row.len) for row, sealed in chunks])
-            for number, ((row, _), (pack, offset)) in enumerate(zip(chunks, places, strict=True), 1):
+            moving: list[tuple[Chunk, bytes]] = []
+            gone: list[Pack] = []
+            for load in loads:
+                rows = await self._meta.chunks_of(load.pack.id)
+                if all(row.id in load.sealed for row in rows if row.refs):         # else a file came to use one meanwhile
+                    gone.append(load.pack)
+                    moving += [(row, load.sealed[row.id]) for row in rows if row.refs]
+                    for row in rows:
+                        await self._meta.forget_chunk(row.id)
+            places = await self._journal.append(self._new_pack, [(row.hash, sealed, row.len) for row, sealed in moving])
+            for number, ((row, _), (pack, offset)) in enumerate(zip(moving, places, strict=True), 1):
                 await self._meta.move_chunk(row.id, pack, offset)
                 if number % ROWS_AT_ONCE == 0:
                     await trio.lowlevel.checkpoint()
-            for load in loads:
-                await self._meta.drop_pack(load.pack.id)
-        self.packed += len(loads)
-        log.info("%d packs that rode in records, of %d chunks, go into another", len(loads), len(chunks))
-        await self._cache.discard([load.pack.name for load in loads if load.pack.name is not None])
+            for old in gone:
+                self._blocks.remember(old)
+                await self._meta.drop_pack(old.id)
+        self.packed += len(gone)
+        log.info("%d packs that rode in records go; %d chunks of them are used, and lie in another pack now", len(gone), len(moving))
+        await self._cache.discard([old.name for old in gone if old.name is not None])
 
     async def _new_pack(self) -> int:
         return await self._meta.new_pack(self._epoch)

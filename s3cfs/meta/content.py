@@ -291,6 +291,13 @@ class Content:
         if not self._run("UPDATE chunk SET pack = ?, off = ? WHERE id = ?", (pack, off, id)):
             raise ChunkGone(id)
 
+    async def forget_chunk(self, id: int) -> bool:
+        """Drop the row of a chunk, and its mark, if no file uses it. Whoever found it and has no reference yet must look again."""
+        gone = self._run("DELETE FROM chunk WHERE id = ? AND refs = 0", (id,))
+        if gone:
+            self.unmark_bad(id)
+        return bool(gone)
+
     async def chunks_of(self, pack: int) -> list[Chunk]:
         """In the order of the pack."""
         return [Chunk(*row) for row in self._all(f"{_CHUNK} WHERE pack = ? ORDER BY off", (pack,))]

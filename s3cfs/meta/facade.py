@@ -55,7 +55,7 @@ class Meta:
 
         self.extents, self.replace, self.truncate = content.extents, content.replace, content.truncate
         self.find_chunk, self.add_chunk = content.find_chunk, content.add_chunk
-        self.chunk, self.move_chunk = content.chunk, content.move_chunk
+        self.chunk, self.move_chunk, self.forget_chunk = content.chunk, content.move_chunk, content.forget_chunk
         self.chunks_of, self.users_of = content.chunks_of, content.users_of
         self.mark_bad, self.unmark_bad = content.mark_bad, content.unmark_bad
         self.bad_chunks, self.bad_in_use = content.bad_chunks, content.bad_in_use

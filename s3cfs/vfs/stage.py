@@ -141,7 +141,8 @@ class Stager:
         return part
 
     async def _short_tail(self, part: Slice) -> tuple[int, bytes] | None:
-        """The last chunk of the file, if it is short, at hand, and the slice appends to it."""
+        """The last chunk of the file, if it is short, at hand, and the slice appends to it. It is stored once more, so beyond some KiB it
+        must not be longer than what is appended: else a log that grows by a line every few seconds sends many times its size."""
         runs = part.data.runs()
         if len(runs) != 1 or runs[0][1] < part.size or runs[0][0] == 0 or part.valid_to < runs[0][0]:
             return None
@@ -151,7 +152,7 @@ class Stager:
             return None
         extent, chunk = found[0]
         whole = not extent.coff and extent.len == chunk.len < self._cutter.chunker.min_bytes
-        if not whole or not start <= extent.off + extent.len <= end:
+        if not whole or not start <= extent.off + extent.len <= end or chunk.len > max(end - start, self._doors.limits.tail_max_bytes):
             return None
         data = self._blocks.cached(chunk.id)
         return (extent.off, bytes(data[:start - extent.off])) if data is not None else None
@@ -178,6 +179,7 @@ class Stager:
         await _acquire(self.apply_lock)
         try:
             new = [piece for piece in new if not await self._is_known(piece)]      # another file may have brought it meanwhile
+            new += await self._forgotten(cut.pieces)
             if new:
                 places = await self._journal.append(self._new_pack, [(piece.id, piece.sealed, len(piece.data)) for piece in new])
                 await self._add_chunks(new, places)
@@ -216,6 +218,12 @@ class Stager:
         piece.row = chunk.id
         self.dedup_bytes += len(piece.data)
         return True
+
+    async def _forgotten(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """Those that were found, of no file then, and went since (history/packing.py). With `apply_lock`; sealed now."""
+        gone = [piece for piece in pieces if piece.row and await self._meta.chunk(piece.row) is None and not await self._is_known(piece)]
+        self._seal(gone)
+        return gone
 
     def _seal(self, pieces: Sequence[Piece]) -> None:
         for piece in pieces:

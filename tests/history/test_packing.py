@@ -220,3 +220,43 @@ def test_every_moment_of_the_store_is_whole(monkeypatch: pytest.MonkeyPatch) -> 
             before = len(files)
     assert before == 12
 
+
+
+def test_what_no_file_uses_is_forgotten_and_may_come_back() -> None:
+    """A state that is written anew again and again: one chunk of it is left. A content of before is stored once more."""
+    site = Site(limits=MANY)
+
+    async def main(life: Life) -> None:
+        async with life.node() as node:
+            ino = await write_file(node, b"a", content(0))
+
+            async def over(number: int) -> None:
+                await node.vfs.open(ino, 2)
+                await node.vfs.write(ino, 0, content(number))
+                await node.vfs.release(ino)
+
+            for number in range(1, 8):
+                await over(number)
+                await node.flush()
+            node.packing._scope.cancel()  # type: ignore[union-attr]
+            stager, step = node.stager, node.packing.step  # type: ignore[union-attr]
+            assert stager is not None
+            real = stager._look_up
+
+            async def slow(pieces: Any) -> Any:
+                found = await real(pieces)
+                assert await step() == 7                                  # between its look and its reference
+                return found
+
+            await over(3)
+            stager._look_up = slow  # type: ignore[method-assign]
+            await node.commits.durable()
+            stager._look_up = real  # type: ignore[method-assign]
+            assert not list(node.meta.audit.problems())
+            rows = [row for pack in await node.meta.packs() for row in await node.meta.chunks_of(pack.id)]
+            assert len(rows) == 2 and sum(row.refs for row in rows) == 1
+            await node.flush()
+            assert await read_all(node) == {b"a": content(3)}
+
+    site.live(main)
+    assert new_machine(site) == {b"a": content(3)}

@@ -96,6 +96,7 @@ SMALL: dict[str, tuple[Any, ...]] = {
     "ride_max_bytes": (0, 4 * KIB, 32 * KIB, 32 * KIB),
     "ride_packs": (2, 5, 256),
     "ride_total_bytes": (8 * KIB, 2048 * KIB),
+    "tail_max_bytes": (1 * KIB, 24 * KIB),
     "pack_target_bytes": (16 * KIB, 64 * KIB, 1024 * KIB),
     "stage_run_bytes": (100 * KIB, 100 * KIB, 256 * KIB),        # must be more than a chunk
     "spool_max_bytes": (32 * KIB, 1024 * KIB),

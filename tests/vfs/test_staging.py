@@ -372,3 +372,24 @@ def test_the_same_new_content_in_two_files_is_stored_once(tmp_path: Path) -> Non
             assert node.journal.bytes_total < 1.5 * len(data)
 
     trio.run(main)
+
+
+def test_what_is_appended_is_stored_a_few_times_and_not_many(tmp_path: Path) -> None:
+    """A log that grows by a KiB between two fsyncs: its last chunk is taken along while that is short, or shorter than what is appended."""
+    async def main() -> None:
+        async with node_at(tmp_path / "one", MemoryBackend("x"), tail_max_bytes=2 * KIB) as node:
+            assert node.stager is not None
+            data = content(40 * KIB)
+            ino = await new_file(node, b"log")
+            for at in range(0, len(data), KIB):
+                await write(node, ino, at, data[at:at + KIB])
+                await node.vfs.fsync(ino)
+            assert node.stager.new_chunk_bytes <= 3 * len(data)
+            assert len(await node.meta.extents(ino, 0, MIB)) <= len(data) // (3 * KIB) + 1
+            before = node.stager.new_chunk_bytes
+            await write(node, ino, len(data), content(5 * KIB, 2))                # longer than the last chunk, which comes along
+            await node.vfs.fsync(ino)
+            assert 5 * KIB < node.stager.new_chunk_bytes - before <= 8 * KIB
+            assert await node.vfs.read(ino, 0, MIB) == data + content(5 * KIB, 2)
+
+    trio.run(main)
