@@ -26,7 +26,7 @@ class Capabilities:
     delimiters: bool = True                    # False: folders are found by listing everything below
     parallel_reads: int = 8                    # calls at once that it bears, and profits from
     parallel_writes: int = 8
-    ideal_object_bytes: int = 8 * MIB
+    ideal_object_bytes: int = 6656 * KIB       # nine with what takes them past it, sent at once or loaded ahead, are 64 MiB
     largest_object_bytes: int | None = None    # None: larger than s3cfs ever makes one
     request_bytes: int = 256 * KIB             # a request costs (time, money) about as much as so many bytes on their way
 

@@ -36,7 +36,7 @@ class Limits:
     chunk_min_bytes: int = 128 * KIB         # of new filesystems; each keeps its own in the superblock
     chunk_avg_bytes: int = 512 * KIB
     chunk_max_bytes: int = 2 * MIB           # also the largest overlay chunk
-    pack_target_bytes: int = 8 * MIB         # a journal pack is closed at the first chunk that takes it past this
+    pack_target_bytes: int = 6656 * KIB      # a journal pack is closed at the first chunk that takes it past this
     pack_entries: int = 65_536               # or by so many chunks: its index is in memory while it is open
 
     # writing
@@ -57,8 +57,8 @@ class Limits:
     journal_max_bytes: int = 10 * GIB        # not yet in the store; beyond it writers wait, then ENOSPC
     writer_wait_s: float = 30.0              # how long a writer waits for room before ENOSPC
     disk_reserve_bytes: int = 96 * MIB       # ballast: free space below which no operation starts
-    uploads_at_once: int = 8                 # each holds one pack in memory
-    upload_memory_bytes: int = 96 * MIB      # of those packs together
+    uploads_at_once: int = 8                 # each holds one pack in memory, and one more is loaded ahead
+    upload_memory_bytes: int = 64 * MIB      # of those packs together
     downloads_at_once: int = 8
 
     # reading
@@ -153,7 +153,7 @@ def fitted(limits: Limits, store: Nature, chunk_max: int) -> Limits:
     pack = max(1, follow("pack_target_bytes", pack))
     return replace(
         limits, **changes, pack_target_bytes=pack,
-        uploads_at_once=max(1, min(limits.uploads_at_once, store.parallel_writes, limits.upload_memory_bytes // (pack + chunk_max))),
+        uploads_at_once=max(1, min(limits.uploads_at_once, store.parallel_writes, limits.upload_memory_bytes // (pack + chunk_max // 4))),
         downloads_at_once=max(1, min(limits.downloads_at_once, store.parallel_reads)),
         fetch_gap_bytes=follow("fetch_gap_bytes", store.request_bytes), ride_max_bytes=follow("ride_max_bytes", store.request_bytes // 8))
 

@@ -5,7 +5,7 @@ from s3cfs.doors import Doors
 from s3cfs.errors import Exists, StoreError, Unsupported
 from s3cfs.history.log import Tip
 from s3cfs.history.office import Tier
-from s3cfs.remote import Remote
+from s3cfs.remote import Backoff, Remote
 
 CHECK_ATTEMPTS = 5
 
@@ -43,6 +43,7 @@ async def choose_tier(doors: Doors, remote: Remote, tip: Tip, sole_writer: bool)
 async def _check_create_only(doors: Doors, remote: Remote, tip: Tip) -> None:
     """The newest record once more, create-only: a store that takes it (the bytes are the same) would let two writers go on."""
     data = await remote.get(tip.key)
+    backoff = Backoff(doors.random)
     for attempts_left in range(CHECK_ATTEMPTS - 1, -1, -1):
         try:
             await remote.put(tip.key, data, only_if_absent=True)
@@ -55,7 +56,7 @@ async def _check_create_only(doors: Doors, remote: Remote, tip: Tip) -> None:
                 raise
             if not attempts_left:
                 raise
-            await doors.clock.sleep(doors.random.uniform(0.1, 1.0))
+            await doors.clock.sleep(backoff.pause_s(exc))
         else:
             break
     raise Unsupported("check", tip.key, "this store does not refuse to overwrite, as it did when the filesystem was first mounted (another "

@@ -47,12 +47,11 @@ from s3cfs.formats import record
 from s3cfs.formats.record import Kind, Record, Rider
 from s3cfs.formats.seal import Seals
 from s3cfs.history.log import Host, Tip, described, epoch_of, find_tip, moment, newest_epoch, number_of, read_record, tip_of
-from s3cfs.remote import Remote
+from s3cfs.remote import Backoff, Remote
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-RETRY_FIRST_S, RETRY_LONGEST_S = 0.5, 15.0
 LOOK_EVERY_S = 3.0                         # at the log, while waiting for silence
 CLAIM_LOOKS_S = (0.5, 1.0, 2.0, 4.0)       # between looks at a claim that may be withdrawn
 THREAD_MIN_BYTES = 64 << 10                # a changeset is encoded in a thread from this size
@@ -364,7 +363,7 @@ class Writer:
         credentials and buckets come back, and until then everything is kept here.
         """
         clock = self._doors.clock
-        began, delay_s = clock.monotonic(), RETRY_FIRST_S
+        began, backoff = clock.monotonic(), Backoff(self._doors.random)
         while True:
             try:
                 answer = await attempt()
@@ -375,8 +374,7 @@ class Writer:
                     self.away_since = began
                     log.warning("store does not answer: %s", exc)
                 self.away_cause = str(exc)
-                await clock.sleep(self._doors.random.uniform(delay_s / 2, delay_s))
-                delay_s = min(2 * delay_s, RETRY_LONGEST_S)
+                await clock.sleep(backoff.pause_s(exc))
             else:
                 if self.away_since is not None:
                     log.warning("store answers again after %.0f s", clock.monotonic() - self.away_since)

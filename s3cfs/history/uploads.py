@@ -16,11 +16,9 @@ from s3cfs.errors import Damaged, Exists, StoreError
 from s3cfs.history.health import Health
 from s3cfs.history.signal import Signal
 from s3cfs.ids import pack_key
-from s3cfs.remote import Remote
+from s3cfs.remote import Backoff, Lane, Remote
 
 log = logging.getLogger(__name__)
-
-RETRY_FIRST_S, RETRY_LONGEST_S = 1.0, 30.0
 
 
 class Uploads:
@@ -38,6 +36,7 @@ class Uploads:
         self._arrived: dict[int, ClosedPack] = {}      # in the store; their files move to the cache after the commit that names them
         self.salvaged = 0                              # packs that were not what had been written: what is whole of them is in new ones
         self._trouble = False                          # the last attempt failed
+        self._loaded_bytes = 0                         # of packs that are being sent, or are about to be
         self._wanted = Signal()
         self._moved = Signal()
         health.on_change.append(self._moved.pulse)
@@ -81,16 +80,16 @@ class Uploads:
     async def run(self) -> None:
         """Until cancelled, or until writing ends."""
         async with trio.open_nursery() as nursery:
-            for number in range(self._doors.limits.uploads_at_once):
+            for number in range(self._remote.slots(Lane.BULK) + 1):      # so that one more is loaded when one has been sent
                 nursery.start_soon(self._work, number)
 
     async def _work(self, number: int) -> None:
         """The oldest pack first, whatever it takes. One that is not put, since writing has ended, stays under way: nothing may take it for
         stored. After a failure only one worker goes on until a pack has arrived: on a very slow line several would all take too long
         together, for ever."""
-        delay_s = RETRY_FIRST_S
+        backoff = Backoff(self._doors.random)
         while self._health.writable:
-            if not self._waiting or (self._trouble and number):
+            if not self._waiting or (self._trouble and number) or not self._room_for(self._waiting[min(self._waiting)]):
                 await self._wanted.wait()
                 continue
             pack = self._waiting.pop(min(self._waiting))
@@ -101,14 +100,17 @@ class Uploads:
                 self._trouble = True
                 self._wanted.pulse()
                 self._health.away("packs", f"store does not take packs: {exc}")
-                await self._doors.clock.sleep(self._doors.random.uniform(delay_s / 2, delay_s))
-                delay_s = min(2 * delay_s, RETRY_LONGEST_S)
+                await self._doors.clock.sleep(backoff.pause_s(exc))
             except Exception as exc:
                 log.exception("pack=%s cannot be uploaded", pack.name)
                 self._health.fail(exc)
             else:
-                delay_s = RETRY_FIRST_S
+                backoff.succeeded()
                 self._settle(pack, there)
+
+    def _room_for(self, pack: ClosedPack) -> bool:
+        """Whether its bytes may be in memory beside those that are: one pack always may."""
+        return not self._loaded_bytes or self._loaded_bytes + pack.size <= self._doors.limits.upload_memory_bytes
 
     def _settle(self, pack: ClosedPack, there: bool) -> None:
         if self._trouble:
@@ -125,6 +127,14 @@ class Uploads:
 
     async def _bring(self, pack: ClosedPack) -> bool:
         """Whether it is in the store; False: it never will be, it was salvaged."""
+        self._loaded_bytes += pack.size
+        try:
+            return await self._put(pack)
+        finally:
+            self._loaded_bytes -= pack.size
+            self._wanted.pulse()
+
+    async def _put(self, pack: ClosedPack) -> bool:
         try:
             data = await self._journal.load(pack.pack_id)
         except (Damaged, OSError):

@@ -51,7 +51,7 @@ def test_every_bound_makes_sense(nature: Capabilities) -> None:
     limits = fitted(DEFAULTS, nature, USUAL)
     assert all(getattr(limits, one.name) > 0 for one in fields(limits) if one.name != "ride_max_bytes" and one.name != "fetch_gap_bytes")
     assert limits.uploads_at_once <= nature.parallel_writes and limits.downloads_at_once <= nature.parallel_reads
-    assert limits.uploads_at_once == 1 or limits.uploads_at_once * (limits.pack_target_bytes + USUAL) <= limits.upload_memory_bytes
+    assert limits.uploads_at_once == 1 or limits.uploads_at_once * (limits.pack_target_bytes + USUAL // 4) <= limits.upload_memory_bytes
     assert limits.pack_target_bytes <= nature.ideal_object_bytes
     assert fitted(limits, nature, USUAL) == limits, "once more changes nothing"
 
@@ -79,7 +79,7 @@ def test_most_stores_get_the_defaults() -> None:
 
 def test_large_objects_where_a_request_is_dear() -> None:
     made = fitted(DEFAULTS, Capabilities(ideal_object_bytes=64 * MIB, request_bytes=4 * MIB), USUAL)
-    assert (made.pack_target_bytes, made.uploads_at_once, made.fetch_gap_bytes, made.ride_max_bytes) == (32 * MIB, 2, 4 * MIB, 512 * KIB)
+    assert (made.pack_target_bytes, made.uploads_at_once, made.fetch_gap_bytes, made.ride_max_bytes) == (64 * MIB // 3, 2, 4 * MIB, 512 * KIB)
 
 
 def test_a_megabyte_at_most() -> None:
