@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from s3cfs.limits import KIB, MIB
+from s3cfs.limits import KIB
 
 Body = bytes | bytearray | memoryview
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 import pytest
 import trio
 
+from s3cfs.backends.base import Body
 from s3cfs.errors import Deposed, NoSpace, ReadOnly, S3cfsError
 from s3cfs.formats.record import Kind
 from s3cfs.history.admission import Kind as Change
 from s3cfs.history.health import State
+from s3cfs.limits import Limits
 from s3cfs.vfs.types import ROOT_CALLER
+from tests.sim.threads import pause
 
 from .kit import Life, Site, content, fill, filled, fingerprint, new_machine, read_all, state, write_file
 from .seal import seal_now
@@ -269,3 +272,34 @@ def test_a_busy_upload_says_that_it_lives() -> None:
             assert (await life.history())[-1].info["every"] == 300.0
 
     site.live(seldom)
+
+
+def test_a_record_whose_put_was_given_up_and_came_late_is_ones_own() -> None:
+    """Its thread hangs past the deadline and then carries it out, while the next attempt is on its way: that one finds the key taken."""
+    site = Site(limits=Limits(store_deadline_s=10.0))
+
+    async def main(life: Life) -> None:
+        real, takes_s, came = life.store.put, [12.0, 5.0], []
+
+        def late(key: str, data: Body, only_if_absent: bool = False) -> None:
+            if key.startswith("log/") and takes_s:
+                pause(takes_s.pop(0))
+                came.append(key)
+            real(key, data, only_if_absent)
+
+        async with life.node() as node:
+            await write_file(node, b"before", content(1))
+            await node.flush()
+            life.store.put = late  # type: ignore[method-assign]
+            began = life.doors.clock.monotonic()
+            await write_file(node, b"late", content(2))
+            await node.flush()
+            assert 12 < life.doors.clock.monotonic() - began < 40 and not takes_s
+            assert len(came) == 2 and came[0] == came[1] and state(node) is State.OK
+            await write_file(node, b"after", content(3))
+            await node.flush()
+        records = await life.history()
+        assert [one.n for one in records] == list(range(1, len(records) + 1))
+
+    site.live(main)
+    assert new_machine(site) == {b"before": content(1), b"late": content(2), b"after": content(3)}

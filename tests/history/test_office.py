@@ -301,7 +301,7 @@ def test_in_office_a_writer_waits_for_the_store_for_ever(tier: Tier) -> None:
 
     world.run({"A": life(), "looker": look()})
     assert world.ended == {"A": "done", "looker": "done"} and states[0] is not None and writer.away_since is None
-    assert world.now > 20_000
+    assert world.now > 15_000
 
 
 @TIERS

@@ -30,7 +30,7 @@ class Worker(threading.Thread):
         self._back.acquire()
         self._job: Callable[[], Any] = lambda: None
         self._pause_s: float | None = None
-        self.seconds: float | None = None         # it wants to pause so long, or None: it is done
+        self.until: float | None = None           # when it wants to go on, or None: it is done
         self._killed = False
         self.value: Any = None
         self.error: BaseException | None = None
@@ -204,8 +204,12 @@ async def _pass_time(rng: random.Random, incarnation: Incarnation) -> None:
 def _begun(function: Callable[..., T], args: tuple[Any, ...]) -> Worker:
     worker = _worker()
     worker.begin(lambda: function(*args))
-    worker.seconds = worker.step()
+    worker.until = _moment(worker.step())
     return worker
+
+
+def _moment(pause_s: float | None) -> float | None:
+    return None if pause_s is None else trio.current_time() + pause_s
 
 
 def _drop(worker: Worker) -> None:
@@ -216,15 +220,15 @@ def _drop(worker: Worker) -> None:
 
 async def _finished(worker: Worker, incarnation: Incarnation) -> Any:
     """What it returns or raises. When cancelled it is left where it paused, for `_finished` again or for `_drop`."""
-    while worker.seconds is not None:
-        await trio.sleep(worker.seconds)
+    while worker.until is not None:
+        await trio.sleep_until(worker.until)
         await incarnation.thawed()
         try:
             incarnation.alive()
         except Crash:
             _drop(worker)
             raise
-        worker.seconds = worker.step()
+        worker.until = _moment(worker.step())
     value, error = worker.value, worker.error
     worker.value = worker.error = None
     _idle.append(worker)
