@@ -1,8 +1,11 @@
 """The contract of an object store, as small as it can be: whole objects and ranges of them, by key.
 
-A backend is synchronous and thread-safe: several threads call one instance at once. It does not retry, cache or count;
-wrappers with this same interface do (`retry`, `faulty`, `recorder`). Keys are ASCII, parts separated by '/', as `s3cfs.ids`
-makes them; the backend decides how they become names in its store.
+A backend is synchronous and thread-safe: several threads call one instance at once. It does not retry, cache or count: `Remote` does.
+Wrappers with this same interface (`faulty`, `recorder`) are for tests. Keys are ASCII, parts separated by '/', as `s3cfs.ids` makes them;
+the backend decides how they become names in its store.
+
+A call that may take long says `progress.moved()` in its thread for each piece that has gone or come: a caller's patience ends with silence.
+It may be given up by its caller and go on (a put reads its body, which never changes, for as long as it likes).
 
 What s3cfs relies on (ASSUMPTIONS, cited as [S1] ... where code needs them):
   S1  `put` is atomic: a reader sees the whole object or none; a `put` that raised Temporary may have happened or not.
@@ -30,7 +33,7 @@ PROBE_ROUNDS = 20
 class Listing(Iterator[ObjectInfo]):
     """What `list` may return: after a retryable error `next` may be called again and goes on where it was.
 
-    A plain generator ends at its first error; the retry wrapper then has to begin again and leave out what was seen.
+    A plain generator ends at its first error, and the listing is begun again.
     """
 
 

@@ -1,6 +1,6 @@
 """Remembers every call: tests assert the exact requests (an idle mount makes none, an unchanged flush puts nothing).
 
-Wrapped around the bare backend, below the retry wrapper, it sees each attempt. A listing is one call, noted when
+Wrapped around the bare backend it sees each attempt. A listing is one call, noted when
 it is asked for; so is a listing of folders ("list").
 """
 from __future__ import annotations

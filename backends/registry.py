@@ -55,7 +55,7 @@ def backend_type(scheme: str) -> BackendType:
 
 
 def open_backend(url: str, options: Mapping[str, str] | None = None, *, login: str = "", password: str = "") -> Backend:
-    """The backend at `url`, bare: `app` puts the wrappers around it. Makes no request to the store.
+    """The backend at `url`, bare: patience is `Remote`'s. Makes no request to the store.
 
     Unknown schemes and options are refused by name with ConfigError.
     """

@@ -133,7 +133,7 @@ class Interrupted(S3cfsError):
 class StoreError(S3cfsError):
     """A call to the store failed. `operation`, `key` and the cause are part of the text.
 
-    `retryable` says whether the same call may succeed later; the retry wrapper looks at nothing else.
+    `retryable` says whether the same call may succeed later (remote/errand.py).
     """
 
     retryable = False

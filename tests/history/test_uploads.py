@@ -1,11 +1,15 @@
 """Packs on their way to the store: refused, on a slow line, and after this is not the writer any more."""
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import trio
 
 from s3cfs.errors import Denied, Deposed, Temporary
 from s3cfs.history.health import State
 from s3cfs.limits import Limits
+from tests.sim.threads import pause
 
 from .kit import Life, Site, content, new_machine, state, write_file
 from .seal import seal_now
@@ -97,3 +101,40 @@ def test_a_deposed_writer_uploads_nothing_more() -> None:
             assert life.calls() == [] and node.commits.uploads.newest, "packs go up though this is not the writer any more"
 
     site.live(main)
+
+
+@pytest.mark.parametrize(("memory", "loaded", "sent"), [(1 << 20, 4, 3), (200_000, 3, 3), (1000, 1, 1)])
+def test_one_more_is_loaded_than_is_sent_as_far_as_memory_goes(memory: int, loaded: int, sent: int) -> None:
+    """Nine packs of some 60,000 bytes, three at once, to a store that takes its time: how many are in memory, and how many on their way."""
+    site = Site(limits=Limits(ride_max_bytes=0, pack_target_bytes=50_000, uploads_at_once=3))
+
+    async def main(life: Life) -> None:
+        async with life.node() as node:
+            node.commits.uploads._doors = replace(node.doors, limits=replace(node.doors.limits, upload_memory_bytes=memory))
+            real, load = life.store.put, node.journal.load
+            loads, puts, opened = [0], [0], [False]
+
+            def slow(key: str, data: bytes, only_if_absent: bool = False) -> None:
+                if key.startswith("pack/"):
+                    puts[0] += 1
+                    while not opened[0]:
+                        pause(1.0)
+                real(key, data, only_if_absent)
+
+            async def counted(pack_id: int) -> bytes:
+                loads[0] += 1
+                return await load(pack_id)
+
+            life.store.put = slow  # type: ignore[method-assign, assignment]
+            node.journal.load = counted  # type: ignore[method-assign]
+            for number in range(9):
+                await write_file(node, b"%d" % number, content(number, 60_000))
+                await node.commits.durable()
+            await life.doors.clock.sleep(60)
+            assert (loads[0], puts[0]) == (loaded, sent)
+            opened[0] = True
+            await node.flush()
+            assert loads[0] == puts[0] == 9, "each once"
+
+    site.live(main)
+    assert len(new_machine(site)) == 9
