@@ -111,7 +111,7 @@ def test_a_pack_that_fills_beside_a_sync_waits_for_the_next_one() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(house.journal.sync)
             await until(lambda: disk.fsyncs == 1)
-            await house.write([noise(1 << 20, seed) for seed in range(8)])
+            await house.write([noise(1 << 20, seed) for seed in range(7)])
             disk.fsync_gate.set()
         assert house.journal.current is None and house.journal.take_closed() == []
         await house.journal.sync()
