@@ -36,7 +36,7 @@ async def status(node: Node, *, url: str, mountpoint: str, started: float) -> di
         "damage": {"chunks": node.damage.count, "met": node.damage.met, "last": [asdict(find) for find in node.damage.last]},
         "uptime_s": round(node.doors.clock.monotonic() - started, 1),
         "files": {"inodes": counters.inodes, "logical_bytes": counters.used_bytes},
-        "data": _data(totals, age_s),
+        "data": {**_data(totals, age_s), **_riding(node)},
         "lag": {"seconds": round(commits.lag_s(), 2), "bytes": commits.lag_bytes(), "bound_seconds": node.options.commits.max_lag_s},
         "commit": {"number": tip.n, "hash": tip.hash.hex(), "epoch": node.writer.epoch if node.writer else node.tip.epoch,
                    "time_ns": commits.last_commit_ns, "transactions": commits.transactions, "commits": commits.commits,
@@ -77,6 +77,15 @@ def _data(totals: Totals | None, age_s: float) -> dict[str, Any]:
     return {"unique_bytes": unique, "stored_bytes": stored, "packs": totals.packs, "pack_bytes": totals.pack_bytes,
             "chunks": totals.chunks, "dedup_ratio": _ratio(logical, unique), "compression_ratio": _ratio(unique, stored),
             "as_of_s": round(age_s, 1)}
+
+
+def _riding(node: Node) -> dict[str, int]:
+    """Of the packs: those that are in records, and no objects of their own."""
+    try:
+        packs, size = node.meta.riding_totals()
+    except S3cfsError:
+        packs, size = 0, 0
+    return {"riding_packs": packs, "riding_bytes": size}
 
 
 def headline(node: Node) -> str:

@@ -69,8 +69,11 @@ def _compare(rebuilt: Meta, meta: Meta) -> tuple[str, list[RowProblem]]:
             rebuilt.commit()
         except (Diverged, Damaged) as error:
             return f"changes of the local state that are not in the store yet do not fit to what is there: {error}", wrong
-        same = rebuilt.fingerprint() == meta.fingerprint()
-        return "" if same else "the metadata database of the local state differs from what the store holds", wrong
+        if rebuilt.fingerprint() != meta.fingerprint():
+            return "the metadata database of the local state differs from what the store holds", wrong
+        if rebuilt.riding() != meta.riding():
+            return "meta.db of the local state says that packs ride in other places than the store does", wrong
+        return "", wrong
     finally:
         with contextlib.suppress(Exception):
             rebuilt.close()
