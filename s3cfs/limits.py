@@ -87,7 +87,7 @@ class Limits:
     follow_bytes: int = 16 * MIB             # and of their bytes, about
     checkpoint_min_log_bytes: int = 1 * MIB  # a checkpoint is not worth it below this
     checkpoint_log_ratio: float = 0.25       # of the size of the last checkpoint
-    checkpoint_max_segments: int = 500
+    checkpoint_record_bytes: int = 4 * KIB   # what a record of the log counts for besides its bytes: it is a request
     checkpoint_part_bytes: int = 8 * MIB     # uncompressed
 
     # who may write (facts: metadata.md)

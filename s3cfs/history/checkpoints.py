@@ -3,6 +3,9 @@
 The rows are read by a connection of its own, in the snapshot of the transaction that the commit ends with, and leave as changesets from an
 empty database: one format and one way to apply it, for checkpoints and log alike. Parts first, the manifest last: a
 checkpoint without its manifest does not exist. Nonces in the names keep two attempts at one commit apart.
+
+While the snapshot lives SQLite's own log can only grow. So the parts are made as fast as the machine can, sealed as they will be in
+the store, and wait in files of the local state for their turn on the line; where the disk has no room for them a part goes up at once.
 """
 from __future__ import annotations
 
@@ -25,6 +28,9 @@ from s3cfs.remote import Remote
 
 log = logging.getLogger(__name__)
 
+FOLDER = "checkpoint"              # local: parts that wait to be put
+ROOM = 4                           # times the reserve of the disk that must be free for them
+
 
 class Checkpoints:
     def __init__(self, doors: Doors, meta: Meta, remote: Remote, keyring: KeyRing, epoch: int, health: Health) -> None:
@@ -40,7 +46,7 @@ class Checkpoints:
         local = LocalTip.load(self._meta)
         limits = self._doors.limits
         bound = max(limits.checkpoint_min_log_bytes, int(limits.checkpoint_log_ratio * local.checkpoint_bytes))
-        return local.log_bytes > bound or local.log_records >= limits.checkpoint_max_segments
+        return local.log_bytes + local.log_records * limits.checkpoint_record_bytes > bound
 
     def begin(self) -> Snapshot | None:
         """With the transaction just ended: its state, if a checkpoint is due and none is being written. `want` it once the commit is in
@@ -60,6 +66,7 @@ class Checkpoints:
 
     async def run(self) -> None:
         """Beside the commits: they do not wait for it."""
+        self._tidy()
         try:
             while True:
                 if self._job is not None:
@@ -80,28 +87,61 @@ class Checkpoints:
         """See `want`. A checkpoint that cannot be written now is made later: the log has everything."""
         log_bytes = LocalTip.load(self._meta).log_bytes
         nonce = self._doors.random.bytes(8).hex()
-        parts: list[checkpoint.Part] = []
         try:
-            groups = self._groups(snapshot)
-            while True:
-                data = await self._doors.threads.run(self._next_part, groups, tip.n)
-                if data is None:
-                    break
-                key = ids.checkpoint_key(tip.n, f"{nonce}-{len(parts) + 1}")
-                await self._remote.put(key, data)
-                parts.append(checkpoint.Part(key, len(data), object_hash(data).hex()))
-            manifest = checkpoint.Manifest(tip.n, self._epoch, tip.hash.hex(), tip.key, parts, self._doors.clock.time_ns(),
-                                           asdict(snapshot.counters), [*snapshot.riding(), *ridden])
+            parts: list[checkpoint.Part] = []
+            try:
+                counters, riding = asdict(snapshot.counters), [(one.pack, one.key, one.base) for one in (*snapshot.riding(), *ridden)]
+                groups = self._groups(snapshot)
+                while (made := await self._doors.threads.run(self._next_part, groups, tip.n, nonce, len(parts) + 1)) is not None:
+                    part, data = made
+                    parts.append(part)
+                    if data is not None:
+                        await self._remote.put(part.key, data)
+            finally:
+                snapshot.close()
+            for number, part in enumerate(parts, 1):
+                await self._put(number, part)
+            manifest = checkpoint.Manifest(tip.n, self._epoch, tip.hash.hex(), tip.key, parts, self._doors.clock.time_ns(), counters,
+                                           riding)
             await self._remote.put(ids.checkpoint_key(tip.n, f"manifest-{nonce}"), checkpoint.encode_manifest(manifest, self._sealer))
-        except StoreError as exc:
+        except (StoreError, OSError) as exc:
             log.warning("checkpoint at commit %d not written: %s", tip.n, exc)
             return
         finally:
-            snapshot.close()
+            self._tidy()
         self.written += 1
         local = LocalTip.load(self._meta)
         local.with_checkpoint(tip.n, sum(part.size for part in parts), local.log_bytes - log_bytes).save(self._meta)
         log.info("checkpoint at commit %d: %d parts", tip.n, len(parts))
+
+    async def _put(self, number: int, part: checkpoint.Part) -> None:
+        """From its file, if it is in one. OSError, StoreError."""
+        data = await self._doors.threads.run(self._waiting, number, part)
+        if data is not None:
+            await self._remote.put(part.key, data)
+
+    def _waiting(self, number: int, part: checkpoint.Part) -> bytes | None:
+        disk, name = self._doors.disk, f"{FOLDER}/{number}"
+        if not disk.exists(name):
+            return None
+        file = disk.open(name)
+        try:
+            data = file.pread(file.size(), 0)
+        finally:
+            file.close()
+        disk.unlink(name)
+        if object_hash(data).hex() != part.hash:
+            raise OSError(f"{name} is not what was written")
+        return data
+
+    def _tidy(self) -> None:
+        """Files of an attempt that has ended, also one of an earlier process."""
+        disk = self._doors.disk
+        try:
+            for name in disk.listdir(FOLDER) if disk.exists(FOLDER) else []:
+                disk.unlink(f"{FOLDER}/{name}")
+        except OSError as exc:
+            log.warning("parts of a checkpoint stay in the local state for now: %s", exc)
 
     def _groups(self, snapshot: Snapshot) -> Iterator[list[bytes]]:
         part_bytes = self._doors.limits.checkpoint_part_bytes
@@ -114,6 +154,30 @@ class Checkpoints:
         if group:
             yield group
 
-    def _next_part(self, groups: Iterator[list[bytes]], commit: int) -> bytes | None:
+    def _next_part(self, groups: Iterator[list[bytes]], commit: int, nonce: str,
+                   number: int) -> tuple[checkpoint.Part, bytes | None] | None:
+        """The part, and its bytes where there was no room for them on the disk."""
         group = next(groups, None)
-        return None if group is None else checkpoint.encode_part(group, commit, self._sealer)
+        if group is None:
+            return None
+        data = checkpoint.encode_part(group, commit, self._sealer)
+        part = checkpoint.Part(ids.checkpoint_key(commit, f"{nonce}-{number}"), len(data), object_hash(data).hex())
+        return part, None if self._keep(f"{FOLDER}/{number}", data) else data
+
+    def _keep(self, name: str, data: bytes) -> bool:
+        """Write it to the disk, if there is room to spare. What a crash leaves of it is of no use, so nothing is synced."""
+        disk = self._doors.disk
+        try:
+            if disk.free_bytes() < ROOM * self._doors.limits.disk_reserve_bytes + len(data):
+                return False
+            disk.makedirs(FOLDER)
+            file = disk.open(name, create=True)
+            try:
+                file.pwrite(data, 0)
+            finally:
+                file.close()
+        except OSError as exc:
+            log.warning("a part of a checkpoint goes up at once, since it cannot be written to the disk: %s", exc)
+            disk.unlink(name)
+            return False
+        return True

@@ -366,7 +366,7 @@ def test_a_late_record_is_a_note(small: World) -> None:
 @pytest.fixture
 def checkpointed(small: World) -> World:
     """Two checkpoints, and a log that reaches back to the beginning."""
-    small.limits = Limits(checkpoint_max_segments=1)
+    small.limits = Limits(checkpoint_record_bytes=(1 << 20) // 1 + 1)
     small.fill()
 
     async def one_more(node: Node) -> None:

@@ -97,6 +97,11 @@ class Life:
         return self.backend.take()
 
 
+def every(records: int) -> int:
+    """`checkpoint_record_bytes` with which a checkpoint is due after so many."""
+    return DEFAULTS.checkpoint_min_log_bytes // records + 1
+
+
 def first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -1,18 +1,22 @@
 """Checkpoints: when they are written, that each is exactly its commit, and that a half-written one does not exist."""
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import trio
 
 from s3cfs import ids
 from s3cfs.errors import Temporary
+from s3cfs.history.checkpoints import FOLDER, Checkpoints
 from s3cfs.history.localtip import LocalTip
 from s3cfs.limits import Limits
 from tests.sim.doors import Plan
 
-from .kit import Life, Site, content, fill, filled, look, read_all, write_file
+from .kit import Life, Site, content, every, fill, filled, look, read_all, write_file
 
-OFTEN = Limits(ride_max_bytes=0, checkpoint_max_segments=4, checkpoint_part_bytes=400)
+OFTEN = Limits(ride_max_bytes=0, checkpoint_record_bytes=every(4), checkpoint_part_bytes=400)
 
 
 def manifests(site: Site) -> dict[int, str]:
@@ -47,7 +51,7 @@ def test_none_is_written_while_the_log_is_short() -> None:
 
 
 def test_due_by_bytes() -> None:
-    site = Site(limits=Limits(ride_max_bytes=0, checkpoint_min_log_bytes=3000, checkpoint_log_ratio=0.0))
+    site = Site(limits=Limits(ride_max_bytes=0, checkpoint_min_log_bytes=3000, checkpoint_record_bytes=0, checkpoint_log_ratio=0.0))
 
     async def main(life: Life) -> None:
         await fill(life, "abcdefghijkl")
@@ -73,7 +77,7 @@ def test_while_others_write() -> None:
     """Changes and commits that come while the parts go up are not in the checkpoint, and do not wait for it."""
     between = written = 0
     for seed in range(6):
-        site = Site(limits=OFTEN)
+        site = Site(limits=replace(OFTEN, checkpoint_record_bytes=every(2)))
         site.live(_writers, seed=seed)
         each_is_its_commit(site, 0)
         written += len(manifests(site))
@@ -251,3 +255,65 @@ def test_one_whose_commit_fails_holds_nothing() -> None:
             assert len(await read_all(node)) == 4
 
     site.live(main)
+
+
+def test_parts_wait_on_the_disk_while_the_line_is_slow() -> None:
+    """The snapshot, which SQLite's log grows behind, ends before the first part has gone up; and nothing of them stays."""
+    site = Site(limits=replace(OFTEN, checkpoint_record_bytes=0))
+
+    async def main(life: Life) -> None:
+        async with life.node() as node:
+            for number in range(40):
+                await write_file(node, b"file %d" % number, b"")
+            await node.flush()
+            made = Checkpoints(node.doors, node.meta, node.remote, node.keyring, 1, node.commits.health)
+            real, open_at, parts = node.remote.put, [], []
+            snapshot = node.meta.snapshot()
+            assert node.writer is not None
+
+            async def put(key: str, data: Any, only_if_absent: bool = False) -> None:
+                if key.startswith("checkpoint/"):
+                    open_at.append(bool(node.meta._engine.snapshots))
+                    parts.append(node.doors.disk.listdir(FOLDER))
+                await life.doors.clock.sleep(5)
+                await real(key, data, only_if_absent)
+
+            node.remote.put = put  # type: ignore[method-assign]
+            await made.write(snapshot, node.writer.tip)
+            node.remote.put = real  # type: ignore[method-assign]
+            assert made.written and len(parts) > 2
+            assert not any(open_at) and len(parts[0]) == len(parts) - 2 and not node.doors.disk.listdir(FOLDER)
+
+    site.live(main)
+    assert (site.live(look, "new") or ({},))[0].keys() == {b"file %d" % number for number in range(40)}
+
+
+@pytest.mark.parametrize("what", ["no room", "an error", "rot"])
+def test_the_disk_of_the_parts_is_no_condition(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without room they go up at once; what was damaged while it waited is no checkpoint."""
+    site = Site(limits=OFTEN)
+
+    async def main(life: Life) -> None:
+        disk = life.doors.disk
+        if what == "no room":
+            monkeypatch.setattr(disk, "free_bytes", lambda: 2 * OFTEN.disk_reserve_bytes)
+        else:
+            real = disk.open
+
+            def opened(path: str, *, create: bool = False) -> Any:
+                if path.startswith(FOLDER) and create == (what == "an error"):
+                    if what == "an error":
+                        raise OSError(5, "I/O error")
+                    file = real(path)
+                    file.pwrite(b"rot", 40)
+                    return file
+                return real(path, create=create)
+            monkeypatch.setattr(disk, "open", opened)
+        await fill(life, "abcdefghijkl")
+
+    site.live(main)
+    found = manifests(site)
+    assert bool(found) == (what != "rot")
+    if found:
+        each_is_its_commit(site)
+    assert (site.live(look, "new") or ({},))[0] == filled("abcdefghijkl")

@@ -17,7 +17,7 @@ from s3cfs.limits import Limits
 from tests.sim.disk import FileNode
 from tests.sim.doors import SimDrive
 
-from .kit import Life, Site, content, new_machine, read_all, state, write_file
+from .kit import Life, Site, content, every, new_machine, read_all, state, write_file
 
 # ---------------------------------------------------------------- C1
 
@@ -79,7 +79,7 @@ def test_a_journal_that_does_not_sync_is_found(monkeypatch: pytest.MonkeyPatch) 
 
 def test_every_moment_of_the_store_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """After each single put a new machine finds a state in which everything can be read, and never less than before."""
-    site = Site(limits=Limits(pack_target_bytes=64 << 10, checkpoint_max_segments=3))
+    site = Site(limits=Limits(pack_target_bytes=64 << 10, checkpoint_record_bytes=every(3)))
     site.live(lambda life: busy(life, site))
     whole, before = site.bucket, 0
     for moment in range(1, len(whole.history) + 1):
@@ -169,7 +169,7 @@ def test_a_client_that_gives_up_its_fsync(after_s: float) -> None:
 
 
 def test_a_flush_takes_as_many_records_as_it_needs() -> None:
-    site = Site(limits=Limits(checkpoint_max_segments=2, record_max_bytes=1))
+    site = Site(limits=Limits(checkpoint_record_bytes=every(2), record_max_bytes=1))
 
     async def main(life: Life) -> None:
         async with life.node(commit_interval_s=100.0) as node:

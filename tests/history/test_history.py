@@ -9,12 +9,12 @@ from s3cfs.errors import Damaged, Diverged, ObjectMissing
 from s3cfs.limits import Limits
 from tests.sim.doors import Plan
 
-from .kit import Life, Site, fill, filled, look, read_all, unsent
+from .kit import Life, Site, every, fill, filled, look, read_all, unsent
 
 READ_ONLY = NodeOptions(read_only=True)
 
 
-OFTEN = Limits(ride_max_bytes=0, checkpoint_max_segments=4, checkpoint_part_bytes=1024)       # a checkpoint after every four records
+OFTEN = Limits(ride_max_bytes=0, checkpoint_record_bytes=every(4), checkpoint_part_bytes=1024)       # a checkpoint after every four records
 
 
 def manifests(site: Site) -> list[str]:
@@ -216,6 +216,8 @@ def test_the_last_whole_copy_is_not_thrown_away(damage: str) -> None:
         await fill(life, "fghijklm")
 
     site.live(more)
+    site.limits = Limits(ride_max_bytes=0)                           # no checkpoint any more, and records after the last one
+    site.live(lambda life: fill(life, "no"))
     newest = ids.parse_checkpoint_key(manifests(site)[-1])[0]
     objects = dict(site.bucket.objects)
     prune(site, newest + (damage == "log after it"))
@@ -228,4 +230,4 @@ def test_the_last_whole_copy_is_not_thrown_away(damage: str) -> None:
             site.live(look, "old")
     assert site.drive("old").names["meta.db"] is database, "it was made anew"
     site.bucket.objects = objects
-    assert (site.live(look, "old") or ({},))[0] == filled("abcdefghijklm")
+    assert (site.live(look, "old") or ({},))[0] == filled("abcdefghijklmno")

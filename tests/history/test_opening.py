@@ -15,9 +15,9 @@ from s3cfs.limits import Limits
 from s3cfs.meta import Meta
 from tests.sim.doors import Plan
 
-from .kit import KEYRING, Life, Site, fill, filled, look, read_all, unsent
+from .kit import KEYRING, Life, Site, every, fill, filled, look, read_all, unsent
 
-OFTEN = Limits(checkpoint_max_segments=4, checkpoint_min_log_bytes=1 << 20, checkpoint_part_bytes=1024)
+OFTEN = Limits(checkpoint_record_bytes=every(4), checkpoint_min_log_bytes=1 << 20, checkpoint_part_bytes=1024)
 LETTERS = "abcdefghijkl"
 
 

@@ -9,9 +9,9 @@ from s3cfs import ids
 from s3cfs.errors import Damaged, ObjectMissing
 from s3cfs.limits import Limits
 
-from .kit import Site, fill, filled, look
+from .kit import Site, every, fill, filled, look
 
-OFTEN = Limits(ride_max_bytes=0, checkpoint_max_segments=4, checkpoint_part_bytes=400)
+OFTEN = Limits(ride_max_bytes=0, checkpoint_record_bytes=every(4), checkpoint_part_bytes=400)
 
 
 def swap_parts(site: Site, commit: int) -> None:

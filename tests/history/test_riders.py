@@ -16,12 +16,12 @@ from s3cfs.history.office import Takeover
 from s3cfs.limits import DEFAULTS, Limits
 from tests.sim.doors import Bucket
 
-from .kit import KEYRING, Life, Site, content, fill, filled, look, new_machine, read_all, unsent, write_file
+from .kit import KEYRING, Life, Site, content, every, fill, filled, look, new_machine, read_all, unsent, write_file
 from .seal import seal_now
 from .test_salvage import flip, packs_in_journal, read
 
 RIDE = replace(DEFAULTS, ride_max_bytes=8000)
-OFTEN = Limits(ride_max_bytes=8000, checkpoint_min_log_bytes=2000, checkpoint_log_ratio=0.0, checkpoint_max_segments=3)
+OFTEN = Limits(ride_max_bytes=8000, checkpoint_min_log_bytes=2000, checkpoint_log_ratio=0.0, checkpoint_record_bytes=every(3))
 
 
 def keys(site: Site, prefix: str) -> list[str]:

@@ -101,7 +101,7 @@ SMALL: dict[str, tuple[Any, ...]] = {
     "stage_run_bytes": (100 * KIB, 100 * KIB, 256 * KIB),        # must be more than a chunk
     "spool_max_bytes": (32 * KIB, 1024 * KIB),
     "checkpoint_min_log_bytes": (2 * KIB, 1024 * KIB),
-    "checkpoint_max_segments": (4, 500),
+    "checkpoint_record_bytes": (256 * KIB, 4 * KIB),
     "checkpoint_part_bytes": (2 * KIB, 64 * KIB),
     "chunk_avg_bytes": (16 * KIB,),
     "chunk_min_bytes": (4 * KIB,),
