@@ -18,11 +18,11 @@ from tests.sim.doors import Plan
 from .kit import KEYRING, Life, Site, every, fill, filled, look, read_all, unsent
 
 OFTEN = Limits(checkpoint_record_bytes=every(4), checkpoint_min_log_bytes=1 << 20, checkpoint_part_bytes=1024)
-LETTERS = "abcdefghijkl"
+LETTERS = "abcdefghijklmnopqrst"
 
 
 def grown(machine: str = "old") -> Site:
-    """Eight records or more after what `machine` has seen, and checkpoints among them."""
+    """Fifteen records or more after what `machine` has seen, and checkpoints among them."""
     site = Site(limits=OFTEN)
     site.live(fill)
     site.live(look, machine)
