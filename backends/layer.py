@@ -92,7 +92,7 @@ class Layer(Store):
         return {}
 
     def settings(self) -> Mapping[str, str]:
-        """What `s3cfs ctl MOUNTPOINT layer` shows and may change, as text."""
+        """What `s3cfs ctl layer MOUNTPOINT` shows and may change, as text."""
         return {}
 
     def change(self, setting: str, value: str) -> None:

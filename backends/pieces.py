@@ -1,4 +1,4 @@
-"""Objects that are larger than a store takes, as several; a layer. It is there wherever a store states its `largest_object_bytes`.
+"""Objects that are larger than a store takes, as several; a layer.
 
     KEY                        the head: which pieces, and the true size
     piece/<token>/<number>     the pieces: of one size, the last one shorter
@@ -6,6 +6,7 @@
 `put` stores the pieces first, under a token of their own (32 random hex digits), and then the head at the key itself: so the object
 is there whole or not at all (S1), and of several create-only puts one head wins (S4). What fits is stored as it is, except what
 would be taken for a head. All heads have one size that nothing else of s3cfs has, so a listing need look only into objects of that size.
+On a store without bound this layer still reads what it finds in pieces: a filesystem may have been copied there, object by object.
 
 It stands above the layers that a store brings along, right below `Remote`: they then see nothing that is too large, can shard, lock
 and check pieces like any other object, and may state a lower `largest_object_bytes` if they add something. That number goes up
@@ -32,12 +33,14 @@ import trio
 from s3cfs.backends.layer import Call, Layer
 from s3cfs.backends.types import Body, Degraded, ObjectInfo
 from s3cfs.errors import Corrupt, Exists, NotFound, StoreError, Temporary
+from s3cfs.limits import GIB
 
 FOLDER = "piece/"
 MAGIC = b"s3cfs in pieces\n"
 HEAD_BYTES = 313                   # below any record, no size that Padmé makes, and not that of a superblock
 TOKEN_BYTES, CHECK_BYTES = 16, 16
 HEADS_KEPT, BEGUN_KEPT = 10_000, 64
+LARGEST_MADE_BYTES = 4 * GIB       # no object of s3cfs is larger: places in a pack have 32 bits, and a record has 512 MiB at most
 
 _HEAD = struct.Struct(f"<16sQI{TOKEN_BYTES}s")
 _CHECK_AT = _HEAD.size
@@ -107,13 +110,16 @@ class Pieces(Layer):
         self._stored = self._left = 0
 
     def status(self) -> Mapping[str, Any]:
-        return {"largest_object_bytes": self._largest, "stored": self._stored, "leftovers": self._left}
+        return {"stored": self._stored, "leftovers": self._left} if self._is_bounded else {}
 
     @property
     def _largest(self) -> int:
         largest = self.below.capabilities.largest_object_bytes
-        assert largest is not None and largest >= HEAD_BYTES
-        return largest
+        return LARGEST_MADE_BYTES if largest is None else min(largest, LARGEST_MADE_BYTES)
+
+    @property
+    def _is_bounded(self) -> bool:
+        return self._largest < LARGEST_MADE_BYTES
 
     # ------------------------------------------------------------ writing
 
@@ -149,6 +155,7 @@ class Pieces(Layer):
             answer = await self.below.put(head.key(number), data[number * head.piece:(number + 1) * head.piece], False, call)
             begun.degraded = begun.degraded or answer
             begun.done.add(number)
+            call.progress.moved()
 
         await each(one, [number for number in range(head.count) if number not in begun.done], self.capabilities.parallel_writes)
 
@@ -160,7 +167,8 @@ class Pieces(Layer):
         return True
 
     async def delete(self, keys: Sequence[str], call: Call) -> None:
-        """Heads first: what has no head any more is gone, whatever happens to its pieces."""
+        """Heads first: what has no head any more is gone, whatever happens to its pieces. Without bound only heads that were met are heads:
+        a look at each object would cost too much."""
         heads: dict[str, Head] = {}
 
         async def look(key: str) -> None:
@@ -168,7 +176,7 @@ class Pieces(Layer):
                 if (head := await self._head(key, call)) is not None:
                     heads[key] = head
 
-        await each(look, keys, self.capabilities.parallel_reads)
+        await each(look, [key for key in keys if self._is_bounded or key in self._heads], self.capabilities.parallel_reads)
         await self.below.delete(keys, call)
         for key, head in heads.items():
             await self._delete_pieces(head, call)
@@ -222,6 +230,7 @@ class Pieces(Layer):
             if len(data) != count:
                 raise Corrupt("get", key, f"its piece {number} of {head.count} gave {len(data)} bytes, not {count}")
             found[number] = data
+            call.progress.moved()
 
         await each(one, head.ranges(offset, size), self.capabilities.parallel_reads)
         return b"".join(data for _, data in sorted(found.items()))

@@ -9,7 +9,7 @@ _s3cfs() {
         mkfs) words="--help --label --plain --authfile --backend-options --passphrase-fd --quiet --json" ;;
         mount) words="--help -o --cachedir --cachesize --compress --sync --commit-interval --max-lag --journal-size --allow-other --fg --read-only --no-writeback --sole-writer --takeover --set-aside --expect-commit --log-file --log-level --loop --nonempty --authfile --backend-options --passphrase-fd" ;;
         umount) words="--help --lazy --quiet --json" ;;
-        fsck) words="--help --repair --full --quick --no-cache --cachedir --authfile --backend-options --passphrase-fd --quiet --json" ;;
+        fsck) words="--help --repair --full --quick --no-cache --cachedir --sole-writer --authfile --backend-options --passphrase-fd --quiet --json" ;;
         stat) words="--help --json" ;;
         ctl) words="--help flush drop-cache log-level layer" ;;
         probe) words="--help --takeover --large --authfile --backend-options --passphrase-fd --quiet --json" ;;

@@ -45,6 +45,7 @@ complete -c s3cfs -n '__fish_seen_subcommand_from fsck' -l full -d 'read and ver
 complete -c s3cfs -n '__fish_seen_subcommand_from fsck' -l quick -d 'rows, names and sizes (the default)'
 complete -c s3cfs -n '__fish_seen_subcommand_from fsck' -l no-cache -d 'look at the store alone, not at local state'
 complete -c s3cfs -n '__fish_seen_subcommand_from fsck' -l cachedir -r -d 'folder for local state journal, cache and metadata of each filesystem'
+complete -c s3cfs -n '__fish_seen_subcommand_from fsck' -l sole-writer -d 'a promise that nobody else writes only for stores that can neither refuse a second writer nor order two of them'
 complete -c s3cfs -n '__fish_seen_subcommand_from fsck' -l authfile -r -d 'authentication file'
 complete -c s3cfs -n '__fish_seen_subcommand_from fsck' -l backend-options -r -d 'options of the backend, instead of those in the file'
 complete -c s3cfs -n '__fish_seen_subcommand_from fsck' -l passphrase-fd -r -d 'read the passphrase from this open file descriptor'

@@ -15,9 +15,9 @@ from s3cfs.errors import NotAMount, S3cfsError, UsageError
 from s3cfs.fuse.lifecycle import only_cause
 
 from .node import Node
-from .status import DAMAGED, state_of, status
+from .status import DAMAGED, DEGRADED, state_of, status
 
-CALM = ("ok", "read-only", DAMAGED)     # states that keep nothing from the store
+CALM = ("ok", "read-only", DAMAGED, DEGRADED)     # states that keep nothing from the store
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -39,7 +39,7 @@ class Answers:
 
     def handlers(self) -> dict[str, Handler]:
         return {"ping": self._ping, "stat": self._stat, "flush": self._flush, "drop-cache": self._drop_cache,
-                "log-level": self._log_level, "wait": self._wait}
+                "log-level": self._log_level, "layer": self._layer, "wait": self._wait}
 
     def _running(self) -> Node:
         if self._life.node is None:
@@ -70,6 +70,16 @@ class Answers:
             raise UsageError("the level is debug, info, warning or error")
         logging.getLogger().setLevel(level)
         return {"level": level.lower()}
+
+    async def _layer(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        """Settings of the store's layers, of one or of all, after the `changes` to that one."""
+        name, changes = args.get("layer"), args.get("changes") or {}
+        if not isinstance(name, str | None) or not isinstance(changes, dict) or (changes and name is None):
+            raise UsageError('args are {"layer": NAME or null, "changes": {SETTING: VALUE, ...}}')
+        stack = self._running().remote.stack
+        if name is not None:
+            stack.change(name, {str(setting): str(value) for setting, value in changes.items()})
+        return {"layers": stack.settings(name)}
 
     async def _wait(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
         """After an unmount: the answer comes when all is in the store, or is known not to come there; the process ends right after."""

@@ -127,7 +127,7 @@ class _Fsck:
 
     async def run(self) -> FsckResult:
         rows_doors: Doors | None = None
-        async with Remote(self._open_backend(), self._doors()).running() as remote:
+        async with Remote(self._open_backend(), self._doors(self._local)).running() as remote:
             meta, rows_doors, unreadable = await self._open_rows(remote)
 
             async def rebuild() -> Meta:
@@ -215,8 +215,8 @@ class _Fsck:
         if any(isinstance(repair, DropLocalState) for repair in repairs):
             for suffix in ("", "-wal", "-shm"):
                 doors.disk.unlink(DATABASE + suffix)
-        options = NodeOptions(packing=False, cache_bytes=KEEP_ALL, host=this_host(), process_alive=process_alive,
-                              give_up=self._options.full, retreat=self._retreat)
+        options = NodeOptions(sole_writer=self._options.sole_writer, packing=False, cache_bytes=KEEP_ALL, host=this_host(),
+                              process_alive=process_alive, give_up=self._options.full, retreat=self._retreat)
         try:
             async with open_node(doors, self._open_backend(), self._keyring, self._superblock, options, self._tell_of_node) as node:
                 await node.sweeper.finish()            # a repair may then rely on each extent being some file's

@@ -15,6 +15,7 @@ from s3cfs.limits import chunk_sizes
 from s3cfs.remote import Remote
 
 from .store import first_look
+from .superblocks import find_copies
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ async def _make(label: str, plain: bool, passphrase: Secret | None, show: Callab
     await remote.create()
     await remote.check()
     taken = f"{remote.location} holds an s3cfs filesystem already"
-    if await remote.list("super/"):
+    if await find_copies(remote):
         raise FilesystemExists(taken)
     if await remote.folders("log/"):
         raise FilesystemExists(f"{remote.location} holds the log of a filesystem whose superblock is gone: choose another place")

@@ -146,8 +146,8 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
                     progress: Progress = lambda what, done, total: None) -> AsyncIterator[Node]:
     """A running filesystem; see the module's text. S3cfsError when it cannot be opened; nothing is lost then."""
     doors.disk.makedirs("journal")
-    doors = replace(doors, limits=limits.fitted(doors.limits, backend.capabilities, superblock.chunk_max))
     async with Remote(backend, doors).running() as remote:
+        doors = replace(doors, limits=limits.fitted(doors.limits, remote.capabilities, superblock.chunk_max))
         async with _opened(doors, remote, keyring, superblock, options, progress) as node:
             yield node
     _raise_what_ended(node)

@@ -17,7 +17,7 @@ from .node import Node
 
 SCHEMA = 1
 AWAY_AFTER_S = 2.0         # of repeated calls without an answer
-CACHE_GONE, DAMAGED = "cache-gone", "damaged"      # states beside those of Health
+CACHE_GONE, DAMAGED, DEGRADED = "cache-gone", "damaged", "degraded"      # states beside those of Health
 WITHOUT_LOCAL_STATE = ("the cache folder was removed beside the mount: fsync waits for the store now, and what is not there is lost when "
                        "this process ends; unmount it when the lag is 0, and mount it again")
 
@@ -27,12 +27,13 @@ async def status(node: Node, *, url: str, mountpoint: str, started: float) -> di
     totals, age_s = await _totals(node)
     commits, remote, tip = node.commits, node.remote.snapshot(), _tip(node)
     state, message = state_of(node)
+    warnings = (SLOW, node.writer.took_over if node.writer else None, _degraded(node) if state != DEGRADED else None)
     requests = {operation: sum(kinds.values()) for operation, kinds in remote["requests"].items()}
     counters = node.meta.counters
     return {
         "schema": SCHEMA, "pid": os.getpid(), "url": url, "mountpoint": mountpoint, "label": node.superblock.label,
         "fs_id": node.superblock.fs_id.hex(), "version": __version__, "read_only": node.options.read_only,
-        "state": state, "message": message, "warnings": [text for text in (SLOW, node.writer.took_over if node.writer else None) if text],
+        "state": state, "message": message, "warnings": [text for text in warnings if text],
         "damage": {"chunks": node.damage.count, "met": node.damage.met, "last": [asdict(find) for find in node.damage.last]},
         "uptime_s": round(node.doors.clock.monotonic() - started, 1),
         "files": {"inodes": counters.inodes, "logical_bytes": counters.used_bytes},
@@ -50,7 +51,8 @@ async def status(node: Node, *, url: str, mountpoint: str, started: float) -> di
                   "bytes": {"up": sum(remote["bytes_up"].values()), "down": sum(remote["bytes_down"].values())},
                   "errors": sum(n for names in remote["errors"].values() for n in names.values()), "retries": remote["retries"],
                   "by_kind": {"requests": remote["requests"], "bytes_up": remote["bytes_up"], "bytes_down": remote["bytes_down"],
-                              "errors": remote["errors"]}},
+                              "errors": remote["errors"]},
+                  "degraded": remote["degraded"], "layers": remote["layers"]},
     }
 
 
@@ -108,7 +110,17 @@ def state_of(node: Node) -> tuple[str, str | None]:
             return State.AWAY, str(remote.last_error)
         if node.damage.count:
             return DAMAGED, node.damage.summary()
+        if degraded := _degraded(node):
+            return DEGRADED, degraded
     return health.state, health.message or None
+
+
+def _degraded(node: Node) -> str | None:
+    """What the store, or one of its layers, says of how safe things are there."""
+    if reason := node.remote.degraded_now:
+        return f"stored, but degraded: {reason}"
+    told = node.remote.stack.status().items()
+    return next((f"the store's layer {name}: {said['degraded']}" for name, said in told if said.get("degraded")), None)
 
 
 def _ratio(before: int, after: int) -> float | None:

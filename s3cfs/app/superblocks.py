@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 COPIES = 2
 PREFIX = "super/"
+LATE_LOOKS, LATE_PAUSE_S = 5, 0.5     # where answers may be old: before it is believed that there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +36,29 @@ async def read_superblock(remote: Remote) -> Superblock:
     return (await read_copies(remote)).superblock
 
 
+async def find_copies(remote: Remote) -> dict[int, set[int]]:
+    """Copies of each number that seem to be there; {}: there is no superblock. A store whose answers may be old is asked a few times, and
+    copies that are usual are then taken to be there."""
+    for looks_left in range(LATE_LOOKS - 1 if remote.capabilities.linearizable is False else 0, -1, -1):
+        numbers: dict[int, set[int]] = {}
+        for info in await remote.list(PREFIX):
+            try:
+                n, copy = ids.parse_super_key(info.key)
+            except ValueError:
+                continue
+            numbers.setdefault(n, set()).add(copy)
+        if numbers or not looks_left:
+            break
+        await remote.doors.clock.sleep(LATE_PAUSE_S)
+    if remote.capabilities.linearizable is False:
+        for copies in numbers.values():
+            copies.update(range(1, COPIES + 1))
+    return numbers
+
+
 async def read_copies(remote: Remote) -> Copies:
     """Of the highest number with a whole copy. NoFilesystem, NewerFormat, Damaged when there are some but none is whole."""
-    numbers: dict[int, set[int]] = {}
-    for info in await remote.list(PREFIX):
-        try:
-            n, copy = ids.parse_super_key(info.key)
-        except ValueError:
-            continue
-        numbers.setdefault(n, set()).add(copy)
+    numbers = await find_copies(remote)
     if not numbers:
         raise NoFilesystem(f"{remote.location} holds no s3cfs filesystem (s3cfs mkfs makes one)")
     worst: Damaged | None = None

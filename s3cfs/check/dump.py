@@ -9,7 +9,6 @@ from typing import Any
 
 import apsw
 
-from s3cfs.backends.pieces import Head
 from s3cfs.errors import Damaged, UsageError
 from s3cfs.formats import chunk, pack, record, superblock
 from s3cfs.formats.checkpoint import decode_manifest, decode_part
@@ -27,25 +26,15 @@ async def dump(remote: Remote, key: str, keyring: KeyRing | None, *, rows: bool 
     `rows`: every row of a changeset, not only how many of each table. NotFound, Damaged, NewerFormat; UsageError for a key that is none.
     """
     if _is_one(parse_super_key, key):
-        data, pieces = await _whole(remote, key)
-        return {"key": key, "size": len(data), **pieces, "kind": "superblock", **_superblock(key, data)}
+        data = await remote.get(key)
+        return {"key": key, "size": len(data), "kind": "superblock", **_superblock(key, data)}
     reader = next((read for parse, read in _READERS if _is_one(parse, key)), None)
     if reader is None:
         raise UsageError(f"{key}: no object of s3cfs has such a name")
     if keyring is None:
         raise UsageError(f"{key}: it is sealed, its keys are needed")
-    data, pieces = await _whole(remote, key)
-    return {"key": key, "size": len(data), **pieces, **reader(key, data, keyring, rows)}
-
-
-async def _whole(remote: Remote, key: str) -> tuple[bytes, dict[str, Any]]:
-    """The object, and where its pieces are if the store could not take it in one."""
     data = await remote.get(key)
-    head = Head.decode(data)
-    if head is None:
-        return data, {}
-    keys = [head.key(number) for number in range(head.count)]
-    return b"".join([await remote.get(key) for key in keys]), {"pieces": keys}
+    return {"key": key, "size": len(data), **reader(key, data, keyring, rows)}
 
 
 def _is_one(parse: Callable[[str], Any], key: str) -> bool:

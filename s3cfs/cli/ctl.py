@@ -82,4 +82,4 @@ def _layers(answer: Mapping[str, Any]) -> Iterator[str]:
     for name, settings in layers.items():
         yield one_line(f"{name}: " + (", ".join(f"{setting}={value}" for setting, value in settings.items()) or "no settings"))
     if not layers:
-        yield "this store has no layers"
+        yield "no layer of this store has settings"

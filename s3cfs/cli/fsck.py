@@ -37,7 +37,7 @@ def parser(prog: str) -> arguments.Parser:
     depth.add_argument("--full", action="store_true", help="read and verify every byte in the store")
     depth.add_argument("--quick", dest="full", action="store_false", help="rows, names and sizes (the default)")
     made.add_argument("--no-cache", action="store_true", help="look at the store alone, not at local state")
-    arguments.add_options(made, ("cachedir",))
+    arguments.add_options(made, ("cachedir", "sole-writer"))
     arguments.add_store(made)
     arguments.add_output(made)
     return made
@@ -84,7 +84,7 @@ def run_helper(argv: Sequence[str]) -> int:
 def _check(args: Any, automatic: bool = False) -> int:
     settings, options = load(args.url, arguments.given(args), ask=arguments.asker())
     wanted = FsckOptions(repair=args.repair, full=args.full, cachedir=None if args.no_cache else options.cachedir,
-                         automatic=automatic)
+                         sole_writer=options.sole_writer, automatic=automatic)
     with Progress(quiet=args.quiet, as_json=args.json) as progress:
         result = seam.app().fsck(settings, wanted, _reporter(args.json, progress), progress)
     if args.json:

@@ -74,6 +74,7 @@ class FsckOptions:
     repair: bool = False
     full: bool = False                   # read and verify every byte; else names, sizes and every row
     cachedir: str | None = None          # where local state may be; None: the store alone
+    sole_writer: bool = False            # the owner's word, where a repair needs it
     automatic: bool = False              # nobody looks on (fsck -a at boot): no repair that gives anything up
 
 

@@ -3,7 +3,8 @@
     s3c://HOST[:PORT]/BUCKET[/PREFIX]     s3://REGION/BUCKET[/PREFIX]     local:///ABSOLUTE/PATH     memory://NAME
 
 The normal form has the scheme and host in small letters, no empty parts and no slash at the end. A prefix is always a folder:
-`bucket/a` and `bucket/a/` are one place. Other schemes (a registered backend's) are taken as SCHEME://REST. storjs3:// has the shape of
+`bucket/a` and `bucket/a/` are one place. Other schemes (a registered backend's) are taken as
+SCHEME://REST, which may be a path. storjs3:// has the shape of
 s3c://, so that a file that names it can be read; there is no backend for it yet.
 """
 from __future__ import annotations
@@ -49,7 +50,7 @@ def normalise(url: str) -> str:
             raise UsageError(f"'{parts[0]}' cannot be a bucket's name: {_SHAPES[scheme]}")
         if len("/".join(parts[1:]).encode()) > PREFIX_MAX_BYTES:
             raise UsageError(f"the prefix in the {scheme}:// URL is longer than {PREFIX_MAX_BYTES} bytes: keys below it would be too long")
-    elif not host:
+    elif not host and not parts:
         raise UsageError(f"{scheme}://: something must follow")
     return f"{scheme}://" + "/".join([host, *parts])
 
@@ -65,7 +66,10 @@ def match_form(pattern: str) -> str:
     host, *parts = rest.split("/")
     if scheme == "local":
         return f"local://{posixpath.normpath(rest)}" if rest.strip("/") else "local://"
-    return (f"{scheme}://" + "/".join([host.lower() if scheme in _SHAPES else host, *(p for p in parts if p)])) if host else f"{scheme}://"
+    parts = [part for part in parts if part]
+    if not host and (scheme in _SHAPES or not parts):
+        return f"{scheme}://"
+    return f"{scheme}://" + "/".join([host.lower() if scheme in _SHAPES else host, *parts])
 
 
 def matches(pattern: str, url: str) -> bool:

@@ -45,6 +45,8 @@ from .stack import Stack
 T = TypeVar("T")
 
 BULK_KINDS = frozenset(("pack", "checkpoint"))
+FOLDER = "backend"                 # a backend's own, in the local state
+WHOLE_AGAIN_S = 60.0               # after the last degraded put, when others were whole since
 OPERATIONS = ("get", "put", "stat", "delete", "list", "probe", "check")
 
 
@@ -56,12 +58,13 @@ def kind_of(key: str) -> str:
 class Remote:
     """See the module's text. Made outside the event loop, used on it; `running` around its use."""
 
-    def __init__(self, backend: Backend, doors: Doors, *, folder: str = "") -> None:
-        """`folder`: of the backend's own, when it keeps state."""
+    def __init__(self, backend: Backend, doors: Doors) -> None:
+        """A backend that keeps state gets a folder on `doors.disk`."""
         self.backend = backend
         self.doors, self._clock = doors, doors.clock
         self.patience = Patience(doors.clock)
-        self.stack = Stack(backend, doors, folder)
+        self._folder = doors.disk.real_path(FOLDER) if backend.keeps_state else ""
+        self.stack = Stack(backend, doors, self._folder)
         self.requests: Counter[tuple[str, str]] = Counter()      # (operation, kind of object)
         self.bytes_up: Counter[str] = Counter()
         self.bytes_down: Counter[str] = Counter()
@@ -69,20 +72,19 @@ class Remote:
         self.retries = 0                                         # attempts beyond the first
         self.degraded: Counter[str] = Counter()                  # by kind: puts that were stored less safely than they should be
         self.last_degraded: str | None = None                    # why the last of them was
+        self._degraded_at, self._whole_since = float("-inf"), True    # clock.monotonic() of that; whether one was whole since
         self.last_success: float | None = None                   # clock.monotonic()
         self.last_error: StoreError | None = None                # None again after the next success
         self.away_since: float | None = None                     # clock.monotonic(); calls fail or are being repeated, none succeeded since
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Remote]:
-        """The layers at work; at the end the store is closed."""
+        """The backend has its folder and the layers are at work; at the end the store is closed."""
         try:
-            if self.stack.layers:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self.stack.run)
-                    yield self
-                    nursery.cancel_scope.cancel()
-            else:
+            if self._folder:
+                self.doors.disk.makedirs(FOLDER)
+                await self.of_backend("check", "", lambda: self.backend.start(self._folder), never)
+            async with self.stack.running():
                 yield self
         finally:
             with trio.CancelScope(shield=True):
@@ -117,7 +119,8 @@ class Remote:
         self.bytes_up[kind_of(key)] += len(data)
         if isinstance(answer, Degraded):
             self.degraded[kind_of(key)] += 1
-            self.last_degraded = answer.reason
+            self.last_degraded, self._degraded_at = answer.reason, self._clock.monotonic()
+        self._whole_since = answer is None
 
     async def stat(self, key: str) -> ObjectInfo:
         return await self._call("stat", key, Lane.READ, lambda call: self.stack.top.stat(key, call))
@@ -188,6 +191,12 @@ class Remote:
     def _succeeded(self) -> None:
         self.last_success, self.last_error, self.away_since = self._clock.monotonic(), None, None
 
+    @property
+    def degraded_now(self) -> str | None:
+        """Why what is put is less safe than it should be, if it is: until puts have been whole again for a while."""
+        over = self._whole_since and self._clock.monotonic() - self._degraded_at > WHOLE_AGAIN_S
+        return None if over else self.last_degraded
+
     def snapshot(self) -> dict[str, Any]:
         """The counters as plain data: {"requests": {operation: {kind: n}}, "bytes_up": {kind: n}, ...}, for `stat --json`."""
         requests: dict[str, dict[str, int]] = {operation: {} for operation in OPERATIONS}
@@ -205,7 +214,8 @@ class Remote:
             "bytes_down": dict(sorted(self.bytes_down.items())),
             "errors": errors,
             "retries": self.retries,
-            "degraded": {"puts": dict(sorted(self.degraded.items())), "reason": self.last_degraded},
+            "degraded": {"puts": dict(sorted(self.degraded.items())), "reason": self.degraded_now},
+            "layers": self.stack.status(),
             "seconds_since_success": silent,
             "last_error": None if self.last_error is None else str(self.last_error),
         }

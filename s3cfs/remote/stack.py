@@ -1,14 +1,20 @@
-"""The way from `Remote` to a backend: its layers, the topmost first, and the lines below them."""
+"""The way from `Remote` to a backend: its layers, the topmost first, and the lines below them.
+
+Above a store's own layers stand those of the project: `settling`, unless its answers are known never to be old, and `pieces`.
+"""
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import trio
 
 from s3cfs.backends.base import Backend
 from s3cfs.backends.layer import Layer, Store
+from s3cfs.backends.pieces import HEAD_BYTES, Pieces
+from s3cfs.backends.settling import Settling
 from s3cfs.doors import Doors
 from s3cfs.errors import ConfigError
 
@@ -21,34 +27,91 @@ class Stack:
     def __init__(self, backend: Backend, doors: Doors, folder: str) -> None:
         """`folder`: the backend's own, when it keeps state; else ""."""
         self.lines = Lines(backend, doors)
-        self.layers: tuple[Layer, ...] = tuple(backend.layers())
         self.top: Store = self.lines
-        for layer in reversed(self.layers):
+        self.layers: list[Layer] = []              # the topmost first
+        self._ended: dict[str, str] = {}           # layers whose background work ended by an error, and which
+
+        def add(layer: Layer) -> None:
             layer.stand_on(self.top, doors, folder)
+            self.layers.insert(0, layer)
             self.top = layer
 
-    async def run(self) -> None:
-        """The layers' background work, until cancelled."""
+        for layer in reversed(backend.layers()):
+            add(layer)
+        if self.top.capabilities.linearizable is not True:
+            add(Settling())
+        largest = self.top.capabilities.largest_object_bytes
+        if largest is not None and largest < HEAD_BYTES:
+            raise ConfigError(f"{backend.location} takes objects of {largest} bytes at most: too little for a filesystem")
+        add(Pieces())
+        if len({layer.name for layer in self.layers}) < len(self.layers):
+            raise ConfigError(f"{backend.location} asks for layers of the same name: {', '.join(layer.name for layer in self.layers)}")
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Inside, the layers do their background work. It has begun when this yields."""
+        failure: BaseException | None = None
         async with trio.open_nursery() as nursery:
             for layer in self.layers:
-                nursery.start_soon(self._run, layer)
+                await nursery.start(self._run, layer)
+            try:
+                yield
+            except (Exception, KeyboardInterrupt) as error:      # by hand past the nursery, which would make a group of it
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
-    async def _run(self, layer: Layer) -> None:
+    async def _run(self, layer: Layer, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
         try:
             await layer.run()
-        except Exception:
+        except Exception as error:
             log.exception("the background work of layer %s has ended", layer.name)
+            self._ended[layer.name] = f"its background work has ended: {type(error).__name__}: {error}"
 
-    def status(self) -> Mapping[str, Mapping[str, Any]]:
-        return {layer.name: layer.status() for layer in self.layers}
+    # ------------------------------------------------------------ what people see and change
 
-    def settings(self) -> Mapping[str, Mapping[str, str]]:
-        return {layer.name: layer.settings() for layer in self.layers}
+    def status(self) -> dict[str, dict[str, Any]]:
+        """By name of the layer; those that have nothing to tell are left out."""
+        told: dict[str, dict[str, Any]] = {}
+        for layer in self.layers:
+            try:
+                said = dict(layer.status())
+            except Exception as error:                           # a third party's bug is no reason to tell nothing of the rest
+                said = {"degraded": f"its status cannot be told: {type(error).__name__}: {error}"}
+            if layer.name in self._ended:
+                said["degraded"] = self._ended[layer.name]
+            if said:
+                told[layer.name] = said
+        return told
 
-    def change(self, name: str, setting: str, value: str) -> None:
-        """ConfigError when there is no such layer, or when it refuses."""
+    def settings(self, name: str | None = None) -> dict[str, dict[str, str]]:
+        """By name of the layer: of one, or of all that have any. ConfigError when there is none of that name."""
+        if name is not None:
+            return {name: dict(self._layer(name).settings())}
+        return {layer.name: dict(layer.settings()) for layer in self.layers if layer.settings()}
+
+    def change(self, name: str, changes: Mapping[str, str]) -> None:
+        """Take settings of one layer over. ConfigError when there is no such layer or setting (then nothing is changed), or it refuses."""
+        layer = self._layer(name)
+        known = layer.settings()
+        for setting in changes:
+            if setting not in known:
+                has = f"; it has {', '.join(known)}" if known else ""
+                raise ConfigError(f"layer {name} has no setting {setting!r}{has}")
+        for setting, value in changes.items():
+            try:
+                layer.change(setting, value)
+            except ConfigError:
+                raise
+            except Exception as error:
+                log.exception("layer %s: %s could not be changed", name, setting)
+                raise ConfigError(f"layer {name}: {setting} could not be changed: {type(error).__name__}: {error}") from error
+            log.info("layer %s: %s is %s now", name, setting, value)
+
+    def _layer(self, name: str) -> Layer:
         for layer in self.layers:
             if layer.name == name:
-                layer.change(setting, value)
-                return
-        raise ConfigError(f"this store has no layer {name!r}")
+                return layer
+        raise ConfigError(f"this store has no layer {name!r}; it has {', '.join(layer.name for layer in self.layers)}")

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s3cfs.backends.base import Backend, Body, Capabilities, Degraded
+from s3cfs.backends.base import Backend, Capabilities, Degraded
 from s3cfs.backends.faulty import Fault, FaultyBackend, Rates
 from s3cfs.backends.local import LocalBackend
 from s3cfs.backends.memory import MemoryBackend
@@ -18,44 +18,18 @@ from s3cfs.backends.pieces import FOLDER, HEAD_BYTES, MAGIC, Head, Pieces
 from s3cfs.backends.wrapper import Wrapper
 from s3cfs.errors import Corrupt, Exists, NotFound, StoreError, Temporary, Unsupported
 from s3cfs.formats.envelope import padme
-from tests.backends.face import Face
+from tests.backends.face import Layered, Small
 from tests.backends.suite import BackendSuite, some_bytes
 
 KIB, MIB = 1 << 10, 1 << 20
 
 
-class Small(Wrapper):
-    """`inner`, which takes no object above `largest`."""
-
-    def __init__(self, inner: Backend, largest: int, may_delete: bool = True) -> None:
-        super().__init__(inner)
-        self.largest, self.may_delete, self.degraded = largest, may_delete, dict[str, Degraded]()
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return replace(self.inner.capabilities, largest_object_bytes=self.largest, may_delete=self.may_delete)
-
-    def put(self, key: str, data: Body, only_if_absent: bool = False) -> Degraded | None:
-        assert len(data) <= self.largest, f"{key} has {len(data)} bytes"
-        self.inner.put(key, data, only_if_absent)
-        return next((answer for part, answer in self.degraded.items() if part in key), None)
-
-    def delete(self, key: str) -> None:
-        if not self.may_delete:
-            raise Unsupported("delete", key, "these credentials may not delete")
-        self.inner.delete(key)
-
-    def delete_many(self, keys: Sequence[str]) -> None:
-        for key in keys:
-            self.delete(key)
-
-
 @pytest.fixture
-def made() -> Iterator[Callable[..., Face]]:
-    faces: list[Face] = []
+def made() -> Iterator[Callable[..., Layered]]:
+    faces: list[Layered] = []
 
-    def make(inner: Backend | None = None, largest: int = 1000, **how: bool) -> Face:
-        faces.append(Face(Small(inner or MemoryBackend(), largest, **how), [Pieces()]))
+    def make(inner: Backend | None = None, largest: int = 1000, **how: bool) -> Layered:
+        faces.append(Layered(Small(inner or MemoryBackend(), largest, **how), [Pieces()]))
         return faces[-1]
 
     yield make
@@ -67,7 +41,7 @@ def pieces_in(backend: Backend) -> list[str]:
     return sorted(info.key for info in backend.list(FOLDER))
 
 
-def store_of(face: Face) -> MemoryBackend:
+def store_of(face: Layered) -> MemoryBackend:
     small = face.inner
     assert isinstance(small, Small) and isinstance(small.inner, MemoryBackend)
     return small.inner
@@ -78,7 +52,7 @@ class TestInMemory(BackendSuite):
 
     @pytest.fixture
     def backend(self) -> Iterator[Backend]:
-        face = Face(Small(MemoryBackend(), 64 * KIB), [Pieces()])
+        face = Layered(Small(MemoryBackend(), 64 * KIB), [Pieces()])
         yield face
         face.close()
 
@@ -93,7 +67,7 @@ class TestInAFolder(BackendSuite):
     def backend(self, tmp_path: Path) -> Iterator[Backend]:
         local = LocalBackend(str(tmp_path / "store"))
         local.create()
-        face = Face(Small(local, HEAD_BYTES), [Pieces()])
+        face = Layered(Small(local, HEAD_BYTES), [Pieces()])
         yield face
         face.close()
 
@@ -143,7 +117,7 @@ def test_a_head_is_of_a_size_that_nothing_else_has() -> None:
         assert Head.decode(damaged) is None
 
 
-def test_only_what_is_too_large_is_in_pieces(made: Callable[..., Face]) -> None:
+def test_only_what_is_too_large_is_in_pieces(made: Callable[..., Layered]) -> None:
     face = made()
     face.put("pack/aa/1", bytes(1000))
     assert pieces_in(store_of(face)) == []
@@ -154,7 +128,23 @@ def test_only_what_is_too_large_is_in_pieces(made: Callable[..., Face]) -> None:
     assert list(face.list(FOLDER)) == [] == list(face.folders(FOLDER)) and list(face.folders("")) == ["pack"]
 
 
-def test_what_looks_like_a_head_comes_back_as_it_was(made: Callable[..., Face]) -> None:
+def test_what_was_copied_to_a_larger_store_is_read_there(made: Callable[..., Layered]) -> None:
+    face = made()
+    face.put("pack/aa/1", some_bytes(5000))
+    face.put("pack/aa/2", some_bytes(500))
+    larger = Layered(store_of(face), [Pieces()])
+    try:
+        assert larger.get("pack/aa/1") == some_bytes(5000) and larger.get("pack/aa/1", 999, 2) == some_bytes(5000)[999:1001]
+        assert {info.key: info.size for info in larger.list("")} == {"pack/aa/1": 5000, "pack/aa/2": 500}
+        larger.put("pack/aa/3", some_bytes(5000))
+        assert store_of(face).get("pack/aa/3") == some_bytes(5000) == face.get("pack/aa/3")
+        larger.delete_many(["pack/aa/1", "pack/aa/2", "pack/aa/3"])
+        assert list(store_of(face).list("")) == []
+    finally:
+        larger.close()
+
+
+def test_what_looks_like_a_head_comes_back_as_it_was(made: Callable[..., Layered]) -> None:
     """Somebody's bytes that are a head, bit for bit; and a longer object that begins with one."""
     for bait in (Head(5000, 1000, "ab" * 16).encode(), MAGIC.ljust(HEAD_BYTES, b"x"), Head(5000, 1000, "ab" * 16).encode() + b"more",
                  Head(5000, 1000, "ab" * 16).encode()[:-1]):
@@ -167,7 +157,7 @@ def test_what_looks_like_a_head_comes_back_as_it_was(made: Callable[..., Face]) 
             assert [info.size for info in where.list("pack/")] == [len(bait)]
 
 
-def test_a_range_costs_its_pieces_and_no_more(made: Callable[..., Face]) -> None:
+def test_a_range_costs_its_pieces_and_no_more(made: Callable[..., Layered]) -> None:
     store = MemoryBackend()
     made(store).put("pack/aa/1", some_bytes(10_000))
     asked: list[str] = []
@@ -184,7 +174,7 @@ def test_a_range_costs_its_pieces_and_no_more(made: Callable[..., Face]) -> None
     assert face.get("pack/aa/1", 9990, 100) == some_bytes(10_000)[9990:] and asked == ["9"]
 
 
-def test_deleted_are_the_pieces_too(made: Callable[..., Face]) -> None:
+def test_deleted_are_the_pieces_too(made: Callable[..., Layered]) -> None:
     face = made()
     for key in ("pack/aa/1", "pack/aa/2", "pack/aa/3"):
         face.put(key, some_bytes(3500, len(key)))
@@ -197,7 +187,7 @@ def test_deleted_are_the_pieces_too(made: Callable[..., Face]) -> None:
         face.get("pack/aa/1", 0, 10)                          # which remembers the head
 
 
-def test_where_nothing_can_be_deleted_all_stays(made: Callable[..., Face]) -> None:
+def test_where_nothing_can_be_deleted_all_stays(made: Callable[..., Layered]) -> None:
     face = made(may_delete=False)
     face.put("pack/aa/1", some_bytes(3500))
     with pytest.raises(Unsupported):
@@ -205,7 +195,7 @@ def test_where_nothing_can_be_deleted_all_stays(made: Callable[..., Face]) -> No
     assert face.get("pack/aa/1") == some_bytes(3500)
 
 
-def test_the_loser_of_a_race_takes_its_pieces_along(made: Callable[..., Face]) -> None:
+def test_the_loser_of_a_race_takes_its_pieces_along(made: Callable[..., Layered]) -> None:
     face = made()
     barrier, outcome = threading.Barrier(6), list[object]()
 
@@ -226,7 +216,7 @@ def test_the_loser_of_a_race_takes_its_pieces_along(made: Callable[..., Face]) -
     assert face.get("log/1") == some_bytes(4000, winner) and len(pieces_in(store_of(face))) == 4
 
 
-def test_what_is_taken_costs_no_pieces(made: Callable[..., Face]) -> None:
+def test_what_is_taken_costs_no_pieces(made: Callable[..., Layered]) -> None:
     face = made()
     face.put("log/1", b"first", only_if_absent=True)
     with pytest.raises(Exists):
@@ -234,7 +224,7 @@ def test_what_is_taken_costs_no_pieces(made: Callable[..., Face]) -> None:
     assert pieces_in(store_of(face)) == [] and face.get("log/1") == b"first"
 
 
-def test_degraded_pieces_make_a_degraded_object(made: Callable[..., Face]) -> None:
+def test_degraded_pieces_make_a_degraded_object(made: Callable[..., Layered]) -> None:
     face = made()
     assert isinstance(face.inner, Small)
     face.inner.degraded["/2"] = Degraded("one copy short")
@@ -242,7 +232,7 @@ def test_degraded_pieces_make_a_degraded_object(made: Callable[..., Face]) -> No
     assert face.put("pack/aa/3", some_bytes(2500)) == Degraded("one copy short")
 
 
-def test_a_repeated_put_goes_on_where_it_was(made: Callable[..., Face]) -> None:
+def test_a_repeated_put_goes_on_where_it_was(made: Callable[..., Layered]) -> None:
     """With a hundred pieces and a store that fails now and then no attempt would ever get through all of them."""
     store = MemoryBackend()
     face = made(FaultyBackend(store, 3, Rates(before=0.1, after=0.1, throttled=0.1), operations=("put",)))
@@ -259,7 +249,7 @@ def test_a_repeated_put_goes_on_where_it_was(made: Callable[..., Face]) -> None:
     assert attempts > 5 and face.get("pack/aa/1") == data and len(pieces_in(store)) == 100, "no leftovers"
 
 
-def test_a_lost_answer_of_the_head_is_a_race_that_was_won(made: Callable[..., Face]) -> None:
+def test_a_lost_answer_of_the_head_is_a_race_that_was_won(made: Callable[..., Layered]) -> None:
     store = MemoryBackend()
     faulty = FaultyBackend(store)
     face = made(faulty)
@@ -272,7 +262,7 @@ def test_a_lost_answer_of_the_head_is_a_race_that_was_won(made: Callable[..., Fa
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_delete_that_broke_off_is_finished_by_the_next(made: Callable[..., Face], place: int) -> None:
+def test_a_delete_that_broke_off_is_finished_by_the_next(made: Callable[..., Layered], place: int) -> None:
     store = MemoryBackend()
     faulty = FaultyBackend(store)
     face = made(faulty)
@@ -288,7 +278,7 @@ def test_a_delete_that_broke_off_is_finished_by_the_next(made: Callable[..., Fac
     assert list(store.list("")) == []
 
 
-def test_a_missing_piece_is_a_missing_object_unless_the_store_may_only_be_late(made: Callable[..., Face]) -> None:
+def test_a_missing_piece_is_a_missing_object_unless_the_store_may_only_be_late(made: Callable[..., Layered]) -> None:
     for linearizable, expected in ((True, NotFound), (False, Temporary)):
         class Nature(Wrapper):
             @property
@@ -304,7 +294,7 @@ def test_a_missing_piece_is_a_missing_object_unless_the_store_may_only_be_late(m
         assert face.get("pack/aa/1", 0, 1000) == some_bytes(3000)[:1000]
 
 
-def test_a_cut_piece_is_no_answer(made: Callable[..., Face]) -> None:
+def test_a_cut_piece_is_no_answer(made: Callable[..., Layered]) -> None:
     store = MemoryBackend()
     face = made(store)
     face.put("pack/aa/1", some_bytes(3000))
@@ -321,7 +311,7 @@ RATES = Rates(before=0.1, after=0.1, throttled=0.05)
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**20), st.lists(st.tuples(st.sampled_from(["put", "create", "get", "range", "stat", "list", "delete", "folders"]),
                                                  KEYS, SIZES, SIZES), max_size=25))
-def test_as_a_store_without_bounds(made: Callable[..., Face], seed: int, calls: list[tuple[str, str, int, int]]) -> None:
+def test_as_a_store_without_bounds(made: Callable[..., Layered], seed: int, calls: list[tuple[str, str, int, int]]) -> None:
     """Every call through faults until it succeeds; the answers are those of a plain store. Each key has one content for ever (I6)."""
     plain, faulty = MemoryBackend(), FaultyBackend(MemoryBackend(), seed, RATES)
     face = made(faulty)

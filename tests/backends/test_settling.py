@@ -3,21 +3,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import cast
 
 import pytest
 import trio
 
 from s3cfs.backends.base import Backend, Body, Capabilities, ObjectInfo
-from s3cfs.backends.layer import Call, Lane
 from s3cfs.backends.memory import MemoryBackend
 from s3cfs.backends.settling import SETTLES_S, Settling
 from s3cfs.backends.wrapper import Wrapper
-from s3cfs.doors import Disk, Doors, SystemClock, SystemRandomness, TrioThreads
+from s3cfs.doors import SystemClock
 from s3cfs.errors import NotFound, Temporary
-from tests.backends.face import Bottom
+from s3cfs.remote.lines import Lines
+from tests.backends.face import a_call, some_doors
 
-CALL = Call(Lane.READ, 1e9)
+CALL = a_call()
 
 
 class Late(Wrapper):
@@ -58,7 +57,8 @@ class LateClock(SystemClock):
 
 def made(late: Late, clock: LateClock) -> Settling:
     layer = Settling()
-    layer.stand_on(Bottom(late), Doors(clock, SystemRandomness(), TrioThreads(), cast(Disk, None)), "")
+    doors = replace(some_doors(), clock=clock)
+    layer.stand_on(Lines(late, doors), doors, "")
     return layer
 
 

@@ -227,7 +227,7 @@ def test_ctl_layer_shows_the_settings(below: Below, capsys: pytest.CaptureFixtur
     assert json.loads(capsys.readouterr().out) == below.answer
     below.answer = {"layers": {}}
     assert cli.main(["ctl", "layer", "/m"]) == 0
-    assert capsys.readouterr().out == "this store has no layers\n"
+    assert capsys.readouterr().out == "no layer of this store has settings\n"
     asked = len(below.asked)
     for change in ("wait", "=5", ""):
         assert cli.main(["ctl", "layer", "/m", "lock", change]) == ExitCode.USAGE

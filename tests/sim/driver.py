@@ -73,7 +73,7 @@ class Teller:
     def __init__(self, story: Story) -> None:
         self.story, self.assembly, self.families = story, story.assembly, story.families
         self.rng = random.Random(story.seed)
-        self.bucket = Bucket(create_only=self.rng.random() < 0.7)
+        self.bucket = Bucket.draw(self.rng, story.seed)
         self.machines = [Machine.draw(name, self.rng) for name in ("alpha", "beta")]
         self.two = self.rng.random() < self.families.two
         self.machine = self.machines[0]
@@ -200,7 +200,7 @@ class Teller:
         if idle_s:                                     # nobody does anything: what an earlier life left goes on its way all the same
             count, kill, life.again, life.incarnation.plan = 0, True, [(idle_s, 0)], Plan()
         story.say(f"life {number}: dies at {life.incarnation.plan}, {count} steps for {len(history.logs)} clients on {machine.name}, "
-                  f"tier {1 if self.bucket.create_only else 2}, {life.store.faults}")
+                  f"{self.bucket}, {life.store.faults}")
 
         async def verify(life: Life) -> None:
             if life.history.unverified:

@@ -143,7 +143,7 @@ class Duo:
             return
         if first.incarnation.dead or first.node is None or self._first_actor.done or first.node.ended:
             return
-        if first.nature.was_away(takeover.began_s - 100.0) or not first.line.healthy or first.line.bytes_per_s < 1e6:
+        if first.nature.was_away(takeover.began_s - 100.0) or not first.line.healthy or first.line.is_slow(first.bucket):
             return
         if self.teller.families.office and first.node is not None:
             raise Finding(f"I13: {self.second_machine.name} was let in beside a writer that lives (asked at {takeover.began_s:.1f} s)")

@@ -82,11 +82,11 @@ class Life:
     @property
     def cramped(self) -> bool:
         """The disk is small, or the line slow: who writes may have to wait for room."""
-        return self.machine.drive.faults.capacity_bytes < NEVER or self.store.faults.bytes_per_s < 1e6
+        return self.machine.drive.faults.capacity_bytes < NEVER or self.store.faults.is_slow(self.bucket)
 
     def strained(self, since_s: float) -> bool:
         """The store could not take or give what was asked of it in good time."""
-        return self.nature.was_away(since_s - 200.0) or self.line.bytes_per_s < 1e6
+        return self.nature.was_away(since_s - 200.0) or self.line.is_slow(self.bucket)
 
     def excuses(self, error: Exception, since_s: float) -> bool:
         if not isinstance(error, S3cfsError):
@@ -192,7 +192,7 @@ class Life:
             try:
                 return await scan(self.node.vfs, root)
             except DataError:
-                hopeless = not self.store.faults.healthy and self.store.faults.bytes_per_s < 1e6 and tries < SCANS_MAX
+                hopeless = not self.store.faults.healthy and self.store.faults.is_slow(self.bucket) and tries < SCANS_MAX
                 if not self.nature.was_away(began_s) and not hopeless:
                     raise
 

@@ -14,6 +14,7 @@ from blake3 import blake3
 
 from s3cfs import ids
 from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, ObjectInfo
+from s3cfs.backends.pieces import Head
 from s3cfs.backends.progress import moved
 from s3cfs.errors import Corrupt, Exists, NotFound, Temporary, Throttled, Unsupported
 
@@ -39,16 +40,27 @@ class Flight:
     only_if_absent: bool
 
 
-class Bucket:
-    """What is in the store, and everything that ever happened to it."""
+LARGEST = (4 << 10, 9_000, 70_000)             # bytes of an object, where a store has such a bound: below a chunk, a pack, and some packs
 
-    def __init__(self, *, create_only: bool = True) -> None:
-        self.create_only = create_only
+
+class Bucket:
+    """What is in the store, and everything that ever happened to it. It takes no object above `largest` bytes (None: any)."""
+
+    def __init__(self, *, create_only: bool = True, largest: int | None = None) -> None:
+        self.create_only, self.largest = create_only, largest
         self.objects: dict[str, bytes] = {}
         self.history: list[Change] = []
         self.flights: list[Flight] = []
         self.violations: list[str] = []
         self._ever: dict[str, bytes] = {}
+
+    @classmethod
+    def draw(cls, rng: random.Random, seed: int) -> Bucket:
+        odd = random.Random(f"store of {seed}")              # not of `rng`: so the same seeds stay the same stories otherwise
+        return cls(create_only=rng.random() < 0.7, largest=odd.choice(LARGEST) if odd.random() < 0.25 else None)
+
+    def __str__(self) -> str:
+        return f"tier {1 if self.create_only else 2}" + (f", objects up to {self.largest} bytes" if self.largest else "")
 
     def put(self, key: str, data: bytes, only_if_absent: bool) -> bool:
         """False: the key is taken."""
@@ -60,8 +72,20 @@ class Bucket:
         self.history.append(Change(key, data))
         return True
 
+    def _content(self, key: str, data: bytes) -> bytes:
+        """Of an object in pieces: theirs. When its head arrives all of them are there (S1)."""
+        head = None if self.largest is None else Head.decode(data)
+        if head is None:
+            return data
+        pieces = [self.objects.get(head.key(number), b"") for number in range(head.count)]
+        content = b"".join(pieces)
+        if len(content) != head.size:
+            self.violations.append(f"S1: the head of {key} came before its pieces")
+        return content
+
     def _watch(self, key: str, data: bytes) -> None:
         """INVARIANTS I6 (one key, one content, for ever) and I7 (a pack's name is the hash of its bytes)."""
+        data = self._content(key, data)
         if self._ever.setdefault(key, data) != data:
             self.violations.append(f"I6: {key} was written with other bytes")
         if key.startswith("pack/"):
@@ -83,14 +107,14 @@ class Bucket:
 
     def at(self, moment: int) -> Bucket:
         """The bucket as it was after the first `moment` changes, without anything in flight."""
-        old = Bucket(create_only=self.create_only)
+        old = Bucket(create_only=self.create_only, largest=self.largest)
         for change in self.history[:moment]:
             if change.data is None:
                 old.objects.pop(change.key, None)
             else:
                 old.objects[change.key] = change.data
+                old._ever[change.key] = old._content(change.key, change.data)
         old.history = self.history[:moment]
-        old._ever = {change.key: change.data for change in old.history if change.data is not None}
         return old
 
     def copy(self) -> Bucket:
@@ -116,6 +140,10 @@ class StoreFaults:
     @property
     def healthy(self) -> bool:
         return not any((self.temporary, self.lost_reply, self.late, self.corrupt, self.stuck, self.away))
+
+    def is_slow(self, bucket: Bucket) -> bool:
+        """The line is, or each few bytes cost a round trip of their own."""
+        return self.bytes_per_s < 1e6 or (bucket.largest is not None and bucket.largest < 1e6 * self.latency_s)
 
     def __str__(self) -> str:
         speed = f", {self.bytes_per_s / 1000:.0f} kB/s" if self.bytes_per_s < math.inf else ""
@@ -148,7 +176,7 @@ class SimStore(Backend):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(create_only=self._create_only, linearizable=True)
+        return Capabilities(create_only=self._create_only, linearizable=True, largest_object_bytes=self.bucket.largest)
 
     @property
     def location(self) -> str:
@@ -205,6 +233,8 @@ class SimStore(Backend):
         if only_if_absent and not self.bucket.create_only:
             self.incarnation.alive()
             raise Unsupported("put", key, "no create-only put here")
+        if self.bucket.largest is not None and len(data) > self.bucket.largest:
+            raise AssertionError(f"{key} has {len(data)} bytes, more than this store takes")
         flight = Flight(key, bytes(data), only_if_absent)
         rng = self.faults.rng
         try:
