@@ -17,6 +17,7 @@ from s3cfs.backends.types import Body, Capabilities, Degraded, ObjectInfo
 from s3cfs.errors import Denied, Exists, NotFound, StoreError, Unsupported
 
 READERS_OF_EACH = 2
+ATTEMPTS = 5
 ONE, TWO, THREE = b"one", b"another one", b"a third, which is longer"
 
 
@@ -36,8 +37,8 @@ class Store(Protocol):
 def stale_answers(backend: Store, token: str, rounds: int, on_round: Callable[[int], None] = lambda done: None) -> list[str]:
     """What was seen that was old, in words, of the first round in which there was any; [] when there was none.
 
-    `token` makes the keys (below `probe/`) new; `on_round(rounds done)` follows each. What puts and deletes raise is raised here; an
-    error that may pass is no answer of that reader, and raised when all readers of a step met one.
+    `token` makes the keys (below `probe/`) new; `on_round(rounds done)` follows each. What puts and deletes raise is raised here, what
+    may pass after some attempts; to a reader such an error is no answer, and raised when all readers of a step met one.
     """
     with ThreadPoolExecutor(4 * READERS_OF_EACH, "probe") as pool:
         for number in range(rounds):
@@ -56,21 +57,31 @@ class _Round:
     def run(self) -> list[str]:
         try:
             self._look("before anything was put", None)
-            self.backend.put(self.key, ONE)
+            self._surely(lambda: self.backend.put(self.key, ONE))
             self._look("after a put", ONE)
             with contextlib.suppress(Exists, Denied, Unsupported):         # a store that keeps what it has is none the worse for it
-                self.backend.put(self.key, TWO)
+                self._surely(lambda: self.backend.put(self.key, TWO))
                 self._look("after a second put", TWO)
             if self.backend.capabilities.may_delete:
                 with contextlib.suppress(Denied, Unsupported):             # nor is a writer that may not
-                    self.backend.delete(self.key)
+                    self._surely(lambda: self.backend.delete(self.key))
                     self._look("after a delete", None)
-                    self.backend.put(self.key, THREE)
+                    self._surely(lambda: self.backend.put(self.key, THREE))
                     self._look("after a put where one was deleted", THREE)
         finally:
             with contextlib.suppress(StoreError):                          # a writer that may not delete leaves a few bytes under probe/
                 self.backend.delete(self.key)
         return self.stale
+
+    def _surely(self, change: Callable[[], object]) -> None:
+        """Some servers do not bear a put beside the removal of the folder that it goes into; one that did not answer may be done again."""
+        for left in range(ATTEMPTS - 1, -1, -1):
+            try:
+                change()
+                return
+            except StoreError as error:
+                if not error.retryable or not left:
+                    raise
 
     def _look(self, when: str, there: bytes | None) -> None:
         """Ask in every way, at once; keep what is not as it must be."""
