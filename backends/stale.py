@@ -40,13 +40,30 @@ def stale_answers(backend: Store, token: str, rounds: int, on_round: Callable[[i
     `token` makes the keys (below `probe/`) new; `on_round(rounds done)` follows each. What puts and deletes raise is raised here, what
     may pass after some attempts; to a reader such an error is no answer, and raised when all readers of a step met one.
     """
-    with ThreadPoolExecutor(4 * READERS_OF_EACH, "probe") as pool:
-        for number in range(rounds):
-            found = _Round(backend, pool, f"probe/{token}/{number}/").run()
-            if found:
-                return found
-            on_round(number + 1)
+    kept = f"probe/{token}/kept"       # so that the folder stays: some servers take an empty one away, and what comes into it just then
+    try:
+        _surely(lambda: backend.put(kept, ONE))
+        with ThreadPoolExecutor(4 * READERS_OF_EACH, "probe") as pool:
+            for number in range(rounds):
+                found = _Round(backend, pool, f"probe/{token}/{number}/").run()
+                if found:
+                    return found
+                on_round(number + 1)
+    finally:
+        with contextlib.suppress(StoreError):                              # a writer that may not delete leaves a few bytes under probe/
+            backend.delete(kept)
     return []
+
+
+def _surely(change: Callable[[], object]) -> None:
+    """What may pass does, perhaps, the next time; nothing here suffers from being done twice."""
+    for left in range(ATTEMPTS - 1, -1, -1):
+        try:
+            change()
+            return
+        except StoreError as error:
+            if not error.retryable or not left:
+                raise
 
 
 class _Round:
@@ -57,31 +74,21 @@ class _Round:
     def run(self) -> list[str]:
         try:
             self._look("before anything was put", None)
-            self._surely(lambda: self.backend.put(self.key, ONE))
+            _surely(lambda: self.backend.put(self.key, ONE))
             self._look("after a put", ONE)
             with contextlib.suppress(Exists, Denied, Unsupported):         # a store that keeps what it has is none the worse for it
-                self._surely(lambda: self.backend.put(self.key, TWO))
+                _surely(lambda: self.backend.put(self.key, TWO))
                 self._look("after a second put", TWO)
             if self.backend.capabilities.may_delete:
                 with contextlib.suppress(Denied, Unsupported):             # nor is a writer that may not
-                    self._surely(lambda: self.backend.delete(self.key))
+                    _surely(lambda: self.backend.delete(self.key))
                     self._look("after a delete", None)
-                    self._surely(lambda: self.backend.put(self.key, THREE))
+                    _surely(lambda: self.backend.put(self.key, THREE))
                     self._look("after a put where one was deleted", THREE)
         finally:
-            with contextlib.suppress(StoreError):                          # a writer that may not delete leaves a few bytes under probe/
+            with contextlib.suppress(StoreError):
                 self.backend.delete(self.key)
         return self.stale
-
-    def _surely(self, change: Callable[[], object]) -> None:
-        """Some servers do not bear a put beside the removal of the folder that it goes into; one that did not answer may be done again."""
-        for left in range(ATTEMPTS - 1, -1, -1):
-            try:
-                change()
-                return
-            except StoreError as error:
-                if not error.retryable or not left:
-                    raise
 
     def _look(self, when: str, there: bytes | None) -> None:
         """Ask in every way, at once; keep what is not as it must be."""

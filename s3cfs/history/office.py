@@ -217,9 +217,13 @@ class Writer:
         mine = (epoch, self.nonce)
         say = record.encode(self._record(Kind.CLAIM, Tip(), epoch, {}, ""), self._sealer_for(epoch))
         await self._put_overwriting(ids.claim_key(*mine), say)
-        if max(await self._claims()) > mine:
+        highest = max(await self._claims(), default=(0, ""))
+        if highest > mine:
             await self._tidy(mine)
             raise AlreadyMounted("another machine is taking this filesystem over")
+        if highest < mine:
+            raise Unsupported("claim", ids.claim_key(*mine), "this store does not list what it has just stored, so two machines that write "
+                              "would not notice one another. Try again; if it stays so, only --sole-writer is left")
         try:
             tip = await self._newest()             # after the claim: what comes later is deposed
             by_seal = not restating and self._by_seal(tip)           # a T1 writer was first: it looks at no claims

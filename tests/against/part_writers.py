@@ -82,6 +82,7 @@ def test_a_deposed_writer(place: Place, tmp_path: Path) -> None:
 def test_two_writers_that_throw_each_other_out(place: Place, tmp_path: Path) -> None:
     """Each takes over from the other, again and again: all that was acknowledged is there, and nothing that never began."""
     fs = Filesystem.make(place, tmp_path / "mkfs")
+    assert fs.look(tmp_path / "first") == {}, "what the store can do is found out once, and alone"
     told: Tree = {}
     begun: Tree = {}
     mounts = dict.fromkeys(("alpha", "beta"), 0)

@@ -144,6 +144,21 @@ def test_a_store_of_neither_tier_is_noted(place: Place) -> None:
     assert probe(place.settings(), takeover=False).noted is False
 
 
+class Hides(MemoryBackend):
+    """Its listings have no claims in them, as after a put into a folder that is taken away at that moment (`rclone serve s3`)."""
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        return iter([info for info in super().list(prefix) if not info.key.startswith("claim/")])
+
+
+def test_a_claim_that_is_not_seen_is_none(place: Place) -> None:
+    hides = Hides(create_only=False)
+    hides._objects = place.backend._objects
+    place.backend = hides
+    with pytest.raises(Unsupported, match="does not list what it has just stored"):
+        place.mount(nothing)
+
+
 def test_the_terminal_is_told_how_far_it_is(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     ours, theirs = os.openpty()
