@@ -147,6 +147,8 @@ async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock
     """A running filesystem; see the module's text. S3cfsError when it cannot be opened; nothing is lost then."""
     doors.disk.makedirs("journal")
     async with Remote(backend, doors).running() as remote:
+        if options.sole_writer and remote.capabilities.linearizable is None:
+            remote.backend.assume_linearizable(False)      # nobody has tried: what it does not show yet may be there
         doors = replace(doors, limits=limits.fitted(doors.limits, remote.capabilities, superblock.chunk_max))
         async with _opened(doors, remote, keyring, superblock, options, progress) as node:
             yield node

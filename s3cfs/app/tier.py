@@ -27,8 +27,6 @@ async def choose_tier(doors: Doors, remote: Remote, tip: Tip, sole_writer: bool)
         return Tier.T1
     holds = remote.capabilities.linearizable
     if sole_writer:
-        if holds is None:
-            remote.backend.assume_linearizable(False)          # nobody has tried: what it does not show yet may be there
         return Tier.SOLE
     if holds is None:
         holds = tip.info.get("tier") == Tier.T2 or await remote.probe_linearizable()
