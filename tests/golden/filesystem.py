@@ -3,8 +3,9 @@
     python -m tests.golden.filesystem FOLDER
 
 Made once for each format version, into tests/golden/v<version>/: `filesystem/` is encrypted and its store has create-only puts,
-`filesystem-plain/` is not and has not. Each has `store/` and tree.json, and is never changed afterwards: test_filesystem.py asks every
-later s3cfs to mount it, test_second_reader.py another program to read it.
+`filesystem-plain/` is not and has not, and `filesystem-pieces/` is on a store that takes small objects only. Each has `store/` and
+tree.json, and is never changed afterwards: test_filesystem.py asks every later s3cfs to mount it, test_second_reader.py another program
+to read it.
 """
 from __future__ import annotations
 
@@ -15,17 +16,16 @@ from pathlib import Path
 import trio
 
 from s3cfs import ids
-from s3cfs.backends.memory import MemoryBackend
 from s3cfs.doors import SystemRandomness
 from s3cfs.formats import superblock
-from tests.golden.lives import COSTS, LIVES, NOW_NS, PASSPHRASE, going_back, live, new_superblock, rivals
+from tests.golden.lives import COSTS, LIVES, NOW_NS, PASSPHRASE, Small, going_back, live, new_superblock, rivals
 
 SECOND = "another one, of a slot that came later"
 
 
-def make(folder: Path, plain: bool) -> None:
+def make(folder: Path, plain: bool, largest: int | None) -> None:
     block, keyring, recovery_key = new_superblock(plain)
-    backend = MemoryBackend(create_only=not plain)
+    backend = Small(largest, create_only=not plain)
     second = block if plain else superblock.add_slot(block, keyring, SystemRandomness(), now_ns=NOW_NS, passphrase=SECOND, argon2=COSTS)[0]
     for one in {1: block, second.n: second}.values():
         for copy in (1, 2):
@@ -44,5 +44,5 @@ def make(folder: Path, plain: bool) -> None:
 
 
 if __name__ == "__main__":
-    for name, without_keys in (("filesystem", False), ("filesystem-plain", True)):
-        make(Path(sys.argv[1]) / name, without_keys)
+    for name, without_keys, most in (("filesystem", False, None), ("filesystem-plain", True, None), ("filesystem-pieces", False, 20_000)):
+        make(Path(sys.argv[1]) / name, without_keys, most)

@@ -13,12 +13,15 @@ import random
 import stat
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from s3cfs import ids
 from s3cfs.app.node import Node, NodeOptions, open_node
 from s3cfs.backends.base import Backend
+from s3cfs.backends.memory import MemoryBackend
+from s3cfs.backends.types import Body, Capabilities
 from s3cfs.doors import Doors, SystemClock, SystemDisk, SystemRandomness, TrioThreads
 from s3cfs.errors import S3cfsError
 from s3cfs.formats import superblock
@@ -36,6 +39,22 @@ PASSPHRASE = "golden filesystem"
 NOW_NS = 1_750_000_000_123_456_789
 COSTS = Argon2Params(memory_kib=64, passes=1, lanes=1)
 SIZES = (16 * KIB, 64 * KIB, 256 * KIB)
+
+
+class Small(MemoryBackend):
+    """A store in memory that states a largest object."""
+
+    def __init__(self, largest: int | None = None, *, create_only: bool = True) -> None:
+        super().__init__(create_only=create_only)
+        self._largest = largest
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, largest_object_bytes=self._largest)
+
+    def put(self, key: str, data: Body, only_if_absent: bool = False) -> None:
+        assert self._largest is None or len(data) <= self._largest, key
+        super().put(key, data, only_if_absent)
 
 
 class Death(Exception):

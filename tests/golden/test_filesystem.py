@@ -25,7 +25,8 @@ FOLDERS = sorted(Path(__file__).parent.glob("v*/filesystem*"))
 
 
 def test_there_are_those_of_the_first_version() -> None:
-    assert {f"v0/{name}" for name in ("filesystem", "filesystem-plain")} <= {f"{one.parent.name}/{one.name}" for one in FOLDERS}
+    names = {f"{folder.parent.name}/{folder.name}" for folder in FOLDERS}
+    assert {f"v0/filesystem{kind}" for kind in ("", "-plain", "-pieces")} <= names
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: f"{folder.parent.name}-{folder.name}")

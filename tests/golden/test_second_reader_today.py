@@ -17,7 +17,7 @@ from s3cfs.formats import record, superblock
 from s3cfs.formats.record import Kind, Record
 from s3cfs.vfs.types import ROOT_CALLER
 from tests import test_format_doc as document
-from tests.golden.lives import LIVES, PASSPHRASE, doors, going_back, live, new_superblock, noise, rivals, tree, write
+from tests.golden.lives import LIVES, PASSPHRASE, Small, doors, going_back, live, new_superblock, noise, rivals, tree, write
 from tests.golden.reader.history import History
 from tests.golden.reader.listing import extract, listing
 from tests.golden.reader.store import Objects, Wrong
@@ -49,9 +49,9 @@ async def large(node: Node) -> None:
         await write(node, folder, b"%04d" % number, {0: b"%d" % number})
 
 
-@pytest.mark.parametrize("plain", [False, True], ids=["sealed-T1", "plain-T2"])
-def test_what_each_life_leaves(plain: bool, tmp_path: Path):
-    backend = MemoryBackend(create_only=not plain)
+@pytest.mark.parametrize(("plain", "largest"), [(False, None), (True, 20_000)], ids=["sealed-T1", "plain-T2-pieces"])
+def test_what_each_life_leaves(plain: bool, largest: int | None, tmp_path: Path):
+    backend = Small(largest, create_only=not plain)
     block, keyring, recovery_key = new_superblock(plain)
     backend.put(ids.super_key(1), superblock.encode(block))
     passphrase = "" if plain else PASSPHRASE
@@ -70,6 +70,7 @@ def test_what_each_life_leaves(plain: bool, tmp_path: Path):
         assert listing(filesystem) == left
     assert not {"/too late", "/given up"} & left.keys() and {"/of the second", "/gone on"} <= left.keys()
     sound(store_of(backend), passphrase=passphrase)
+    assert any(info.key.startswith("piece/") for info in backend.list("")) == (largest is not None)
     extract(filesystem, tmp_path / "out")
     assert (tmp_path / "out/large").read_bytes() == noise(20, 3_000_000) + bytes(500_000) + noise(20, 1_000_000)
     assert (tmp_path / "out/text").read_bytes()[40_959:40_971] == (b"gold does not tarnish. " * 2000)[40_959:40_960] + b"overlaid ov"
