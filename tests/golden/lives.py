@@ -109,8 +109,8 @@ async def first(node: Node) -> None:
     vfs = node.vfs
     await write(node, 1, b"inline", {0: b"a file of few bytes lives in its row\n"})
     await write(node, 1, b"text", {0: b"gold does not tarnish. " * 20_000})
-    await write(node, 1, b"noise", {0: noise(7, 200_000)}, 0o600)
-    await write(node, 1, b"noise again", {0: b"shifted" + noise(7, 200_000)})
+    await write(node, 1, b"noise", {0: noise(7, 120_000)}, 0o600)
+    await write(node, 1, b"noise again", {0: b"shifted" + noise(7, 120_000)})
     await write(node, 1, b"empty", {})
     folder = (await vfs.mkdir(1, "Ordner für später".encode(), 0o2755, ROOT_CALLER)).ino
     sparse = await write(node, folder, b"sparse", {1 << 20: b"x" * 5000, 5 << 20: b"the end"})
@@ -151,7 +151,7 @@ async def second(node: Node) -> None:
 async def third(node: Node) -> None:
     """Dies in office, with a file without a name that was open, and what a large removal left behind."""
     vfs = node.vfs
-    await write(node, 1, b"holes", {page * 50_000: noise(page, 20_000) for page in range(8)})
+    await write(node, 1, b"holes", {page * 50_000: noise(page, 9_000) for page in range(8)})
     held = await write(node, 1, b"held", {0: noise(10, 3000)})
     await node.flush()
     node.sweeper.stop()

@@ -55,7 +55,7 @@ def test_what_each_life_leaves(plain: bool, largest: int | None, tmp_path: Path)
     block, keyring, recovery_key = new_superblock(plain)
     backend.put(ids.super_key(1), superblock.encode(block))
     passphrase = "" if plain else PASSPHRASE
-    contents: dict[bytes, bytes] = {b"/noise": noise(7, 200_000), b"/empty": b"", b"/noise again": b"shifted" + noise(7, 200_000)}
+    contents: dict[bytes, bytes] = {b"/noise": noise(7, 120_000), b"/empty": b"", b"/noise again": b"shifted" + noise(7, 120_000)}
     for life in (*LIVES, large):
         left = trio.run(live, life, backend, keyring, block)
         filesystem = open_filesystem(store_of(backend), passphrase=passphrase)
