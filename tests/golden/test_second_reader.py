@@ -1,6 +1,7 @@
 """What a second program, made from docs/format.md alone, reads in the golden stores; and that it names the object that is damaged."""
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from blake3 import blake3
 
 from tests.golden.reader import history, packs, sealed, superblock, tables
+from tests.golden.reader.__main__ import main as reader_main
 from tests.golden.reader.changeset import UNDEFINED, Change, Cut, changes
 from tests.golden.reader.listing import listing
 from tests.golden.reader.store import Folder, NoKey, Objects, Wrong
@@ -136,6 +138,23 @@ def needed_for(store: Objects, secret: dict[str, Any]) -> set[str]:
 def test_a_wrong_secret_opens_nothing(folder: Path, expected: dict[str, Any]):
     with pytest.raises(NoKey):
         open_filesystem(Folder(folder / "store"), passphrase="another")
+
+
+def test_by_hand(folder: Path, expected: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                 capsys: pytest.CaptureFixture[str]):
+    """`python -m tests.golden.reader`: a line for each path, the files themselves, one line for what is wrong."""
+    def run(*words: str, secret: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["reader", str(folder / "store"), *words])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(f"{secret}\n"))
+        return reader_main()
+
+    plain = [] if expected["passphrase"] else ["--plain"]
+    assert run(*plain, secret=expected["passphrase"] or "") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line.pop("path").rstrip("/"): line for line in lines} == expected["tree"]
+    assert run("--extract", str(tmp_path / "out"), *plain, secret=expected["passphrase"] or "") == 0
+    assert (tmp_path / "out/renamed").read_bytes() == b"a file of A FILEtes lives in its row\n"
+    assert run(secret="another") == 1 and capsys.readouterr().err.startswith("NoKey: ")
 
 
 # ---------------------------------------------------------------- objects one by one
