@@ -1,6 +1,7 @@
 """What becomes of a store's nature when a filesystem is made and opened there."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import trio
 from s3cfs.app.make import mkfs
 from s3cfs.app.node import Node, NodeOptions, open_node
 from s3cfs.app.superblocks import read_superblock
-from s3cfs.backends.base import Backend, Capabilities
+from s3cfs.backends.base import Backend, Body, Capabilities, Degraded
+from s3cfs.backends.layer import Call, Layer
 from s3cfs.backends.memory import MemoryBackend
 from s3cfs.backends.wrapper import Wrapper
 from s3cfs.config import Settings
@@ -108,6 +110,39 @@ def test_no_filesystem_is_made_over_one_that_is_not_shown_yet(monkeypatch: pytes
     with pytest.raises(FilesystemExists):
         made(backend, monkeypatch, tmp_path)
     assert backend.inner._objects == before         # type: ignore[attr-defined]
+
+
+def test_layers_work_from_before_the_first_request_until_after_the_sign_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    events: list[str] = []
+
+    class Noted(Layer):
+        name = "noted"
+
+        async def run(self) -> None:
+            events.append("begins")
+            try:
+                await trio.sleep_forever()
+            finally:
+                events.append("ends")
+
+        async def put(self, key: str, data: Body, only_if_absent: bool, call: Call) -> Degraded | None:
+            events.append(f"put {key.partition('/')[0]}")
+            return await self.below.put(key, data, only_if_absent, call)
+
+        async def folders(self, prefix: str, call: Call) -> list[str]:
+            events.append("look")
+            return await self.below.folders(prefix, call)
+
+    class Layered(Nature):
+        def layers(self) -> Sequence[Layer]:
+            return [Noted()]
+
+    backend = Layered()
+    found = made(backend, monkeypatch, tmp_path)
+    events.clear()
+    node = opened(backend, found, tmp_path / "state")
+    assert events[0] == "begins" and events[-2:] == ["put log", "ends"] and "look" in events
+    assert node.commits.writing is not None and node.commits.writing.logbook.signed_off
 
 
 def test_a_filesystem_lives_where_nothing_is_deleted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

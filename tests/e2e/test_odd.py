@@ -76,6 +76,7 @@ def test_a_life_on_an_odd_store(odd_fs: Filesystem, tmp_path: Path, seed: int):
     assert found["store"]["degraded"]["reason"] == "one copy of three is missing" and sum(found["store"]["degraded"]["puts"].values()) > 0
     assert "degraded: stored, but degraded: one copy" in fs.s3cfs("stat", mount.path)
     (store / "short").unlink()
+    assert mount.log().count("state=degraded") == 1
 
     # a layer's own setting, while it runs
     assert "hold: hold-ms=5\n" in fs.s3cfs("ctl", "layer", mount.path)
@@ -106,6 +107,7 @@ def test_a_life_on_an_odd_store(odd_fs: Filesystem, tmp_path: Path, seed: int):
     wait_until_settled(store)
     fs.fsck()
     fs.fsck(cache="cache")
+    assert json.loads(fs.s3cfs("debug", "dump", "--json", fs.url, "super/1"))["chunk_max"] == LARGEST_BYTES // 2
     sizes = [file.stat().st_size for file in (store / "objects").iterdir()]
     assert max(sizes) <= LARGEST_BYTES and len(sizes) > 20
     assert all(file.name.startswith(("shard0", "shard1", "shard2", "shardmap")) for file in (store / "objects").iterdir())
