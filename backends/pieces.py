@@ -107,10 +107,11 @@ class Pieces(Layer):
     def __init__(self) -> None:
         self._heads: OrderedDict[str, Head] = OrderedDict()
         self._begun: OrderedDict[tuple[str, bytes], _Begun] = OrderedDict()
-        self._stored = self._left = 0
+        self._stored = self._left = self._put_count = self._got_count = 0      # since mount
 
     def status(self) -> Mapping[str, Any]:
-        return {"stored": self._stored, "leftovers": self._left} if self._is_bounded else {}
+        told = {"stored": self._stored, "leftovers": self._left, "pieces_put": self._put_count, "pieces_got": self._got_count}
+        return told if self._is_bounded else {}
 
     @property
     def _largest(self) -> int:
@@ -155,6 +156,7 @@ class Pieces(Layer):
             answer = await self.below.put(head.key(number), data[number * head.piece:(number + 1) * head.piece], False, call)
             begun.degraded = begun.degraded or answer
             begun.done.add(number)
+            self._put_count += 1
             call.progress.moved()
 
         await each(one, [number for number in range(head.count) if number not in begun.done], self.capabilities.parallel_writes)
@@ -230,6 +232,7 @@ class Pieces(Layer):
             if len(data) != count:
                 raise Corrupt("get", key, f"its piece {number} of {head.count} gave {len(data)} bytes, not {count}")
             found[number] = data
+            self._got_count += 1
             call.progress.moved()
 
         await each(one, head.ranges(offset, size), self.capabilities.parallel_reads)

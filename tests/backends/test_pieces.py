@@ -123,6 +123,7 @@ def test_only_what_is_too_large_is_in_pieces(made: Callable[..., Layered]) -> No
     assert pieces_in(store_of(face)) == []
     face.put("pack/aa/2", bytes(1001))
     assert [key.rpartition("/")[2] for key in pieces_in(store_of(face))] == ["0", "1"]
+    assert face.top.status() == {"stored": 1, "leftovers": 0, "pieces_put": 2, "pieces_got": 0}      # type: ignore[attr-defined]
     assert store_of(face).stat("pack/aa/2").size == HEAD_BYTES
     assert {info.key: info.size for info in face.list("")} == {"pack/aa/1": 1000, "pack/aa/2": 1001}
     assert list(face.list(FOLDER)) == [] == list(face.folders(FOLDER)) and list(face.folders("")) == ["pack"]
