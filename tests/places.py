@@ -6,6 +6,7 @@ hear of it. The tests of tests/e2e that take a `store` run there, too.
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import shutil
 import threading
@@ -19,9 +20,10 @@ from s3cfs.backends.base import Backend, Body, Degraded, ObjectInfo
 from s3cfs.backends.registry import open_backend
 from s3cfs.backends.wrapper import Wrapper
 from s3cfs.config import Settings
-from s3cfs.errors import ConfigError, StoreError
+from s3cfs.errors import StoreError
 
 DELETIONS_AT_ONCE = 8
+WHOLE_BYTES = 32 << 20                 # the suite's largest object is smaller
 WITHOUT_PROCESSES = ("memory",)        # stores that end with the process that holds them
 
 
@@ -70,6 +72,7 @@ class Place:
     login: str = ""
     password: str = field(default="", repr=False)
     create_only: bool = False              # what the probe found
+    sole: bool = False                     # of neither tier: one machine writes, and others wait until it has settled
     requests: int = 0
     rounds: int = 3                        # of killing
     seed: int = 1
@@ -105,15 +108,25 @@ class Place:
         self.made.append(url)
         return url
 
-    def open(self, url: str = "", state: Path | None = None) -> Backend:
-        """A backend at a fresh place, unless a URL is given. `state`: a folder for a backend that keeps something on the local disk."""
-        backend = open_backend(url or self.fresh_url(), self.options, login=self.login, password=self.password)
-        if backend.keeps_state:
-            if state is None:
-                raise ConfigError(f"{self.scheme}:// wants a local folder")
-            state.mkdir(parents=True, exist_ok=True)
-            backend.start(str(state))
-        return Counted(backend, self)
+    def open(self, url: str = "") -> Backend:
+        """A backend at a fresh place, unless a URL is given; as it is, for somebody who starts it (a filesystem does)."""
+        return Counted(open_backend(url or self.fresh_url(), self.options, login=self.login, password=self.password), self)
+
+    def seen(self, state: Path, url: str = "") -> Backend:
+        """The same, to be used at once: where a store is nothing without its layers, as s3cfs sees it. `state`: for what it keeps here."""
+        made = self.open(url)
+        if not self.layered:
+            return made
+        from tests.backends.face import Face
+        state.mkdir(parents=True, exist_ok=True)
+        return Face(made, str(state))
+
+    @functools.cached_property
+    def layered(self) -> bool:
+        known = self.open(self.url)
+        largest = known.capabilities.largest_object_bytes
+        return (known.keeps_state or known.capabilities.linearizable is False or (largest is not None and largest < WHOLE_BYTES)
+                or bool(known.layers()))
 
     def remove(self, state: Path) -> list[str]:
         """Remove what was made, as far as the store lets us; what is left, in words."""
@@ -124,16 +137,16 @@ class Place:
             except StoreError as error:
                 left.append(f"{url}: {error}")
         self.made.clear()
-        return left
+        return list(dict.fromkeys(left))
 
     def _remove(self, url: str, state: Path) -> list[str]:
         if self.scheme == "local":
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(url.removeprefix("local://"))
             return []
-        with contextlib.closing(self.open(url, state)) as backend:
+        with contextlib.closing(self.seen(state, url)) as backend:
             if not backend.capabilities.may_delete:
-                return [f"{url}: nothing can be deleted there"]
+                return [f"{self.url}: nothing can be deleted there"]
             keys = [info.key for info in backend.list("")]
             if batch := backend.capabilities.batch_delete - 1:
                 for at in range(0, len(keys), batch + 1):

@@ -77,8 +77,8 @@ class Tally:
 
 
 def run(part: Part, place: Place, scratch: Path, arguments: Sequence[str]) -> None:
-    tests = [f"{REPOSITORY}/{test}" for test in PARTS[part.part] + ([] if place.short or not place.has_processes else
-                                                                    MOUNTED.get(part.part, []))]
+    mounted = [] if place.short or place.sole or not place.has_processes else MOUNTED.get(part.part, [])
+    tests = [f"{REPOSITORY}/{test}" for test in PARTS[part.part] + mounted]
     before, begun = place.requests, time.monotonic()
     code = pytest.main([*tests, "--rootdir", str(REPOSITORY), "-c", f"{REPOSITORY}/pyproject.toml", "-p", "no:cacheprovider", "-q",
                         "--basetemp", str(scratch / part.part), *arguments], plugins=[Tally(part)])
@@ -140,15 +140,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _all(args: Any, place: Place, scratch: Path) -> tuple[Findings, list[Part]]:
-    with contextlib.closing(place.open(place.url, scratch / "state")) as backend:
-        if place.scheme == "local":
-            backend.create()
+    with contextlib.closing(place.seen(scratch / "state", place.url)) as backend:
+        backend.create()
         backend.check()
-    with contextlib.closing(place.open(state=scratch / "state")) as backend:
+    with contextlib.closing(place.seen(scratch / "state 2")) as backend:
         backend.create()
         print(f"{backend.location}: looking what it can do", flush=True)
         found = Examination(backend).run()
-    place.create_only = found.create_only
+    place.create_only, place.sole = found.create_only, not (found.create_only or found.linearizable)
     use(place)
     parts = [Part(name) for name in args.only]
     for part in parts:
@@ -157,7 +156,8 @@ def _all(args: Any, place: Place, scratch: Path) -> tuple[Findings, list[Part]]:
 
 
 def table(url: str, found: Findings, parts: Sequence[Part]) -> str:
-    said = [f"{url}: tier {'T1' if found.create_only else 'T2'}",
+    tier = "tier T1" if found.create_only else "tier T2" if found.linearizable else "neither tier"
+    said = [f"{url}: {tier}",
             f"stale answers ({'; '.join(found.stale)})" if found.stale else f"no stale answer in {found.rounds} rounds",
             f"deletes {found.batch_delete} keys a request" if found.may_delete else "does not delete",
             *([] if found.ranged_reads else ["ignores ranges"]), *([] if found.delimiters else ["hides folders"]), *found.wrong]

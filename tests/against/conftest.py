@@ -17,7 +17,7 @@ def place() -> Place:
 @pytest.fixture
 def backend(place: Place, tmp_path: Path) -> Iterator[Backend]:
     """At an empty place."""
-    made = place.open(state=tmp_path / "state")
+    made = place.seen(tmp_path / "state")
     made.create()
     yield made
     made.close()

@@ -159,7 +159,7 @@ class Filesystem:
     def make(cls, place: Place, state: Path) -> Filesystem:
         url = place.fresh_url()
         made, _, _ = superblock.create("test", SystemRandomness(), True, *CHUNKS, None, now_ns=SystemClock().time_ns())
-        with contextlib.closing(place.open(url, state)) as backend:
+        with contextlib.closing(place.seen(state, url)) as backend:
             backend.create()
             for copy in (1, 2):
                 backend.put(ids.super_key(made.n, copy), superblock.encode(made))
@@ -173,15 +173,15 @@ class Filesystem:
     def keyring(self) -> KeyRing:
         return superblock.unlock(self.superblock, random=SystemRandomness())
 
-    def open(self, folder: Path) -> Backend:
-        """A backend of its own, closed by whoever uses it."""
-        return self.place.open(self.url, folder / "of the store")
+    def open(self) -> Backend:
+        """A backend of its own, started and closed by whoever uses it."""
+        return self.place.open(self.url)
 
     @contextlib.asynccontextmanager
     async def node(self, folder: Path, backend: Backend | None = None, **changes: Any) -> AsyncIterator[Node]:
         """With local state in `folder`; closes the backend."""
-        backend = backend or self.open(folder)
-        async with open_node(doors(folder / "state"), backend, self.keyring, self.superblock, node_options(**changes)) as node:
+        options = node_options(**{"sole_writer": self.place.sole, **changes})
+        async with open_node(doors(folder / "state"), backend or self.open(), self.keyring, self.superblock, options) as node:
             yield node
 
     def look(self, folder: Path, **changes: Any) -> Tree:
@@ -199,23 +199,23 @@ class Filesystem:
                     await write(node, name, data)
         trio.run(main)
 
-    def fsck(self, folder: Path) -> list[str]:
+    def fsck(self) -> list[str]:
         """What a full check of the store finds, in words."""
         lines: list[Line] = []
-        result = trio.run(check_filesystem, lambda: self.open(folder), self.superblock, self.keyring, None, FsckOptions(full=True),
+        result = trio.run(check_filesystem, self.open, self.superblock, self.keyring, None, FsckOptions(full=True),
                           lines.append, lambda event: None)
         return [f"{line.severity}: {line.text}" for line in lines] if result.exit_code else []
 
 
 def child() -> int:
     told: dict[str, Any] = json.load(sys.stdin)
-    place = Place(told["place"], told["options"], told["login"], told["password"])
+    place = Place(told["place"], told["options"], told["login"], told["password"], sole=told["sole"])
     fs, folder = Filesystem(place, told["url"], bytes.fromhex(told["superblock"])), Path(told["folder"])
 
     def report(what: str, number: int) -> None:
         print(what, number, place.requests, flush=True)
 
-    backend = Counted(Borrowed(tuple(told["lent"])), place) if told["lent"] else fs.open(folder)
+    backend = Counted(Borrowed(tuple(told["lent"])), place) if told["lent"] else fs.open()
 
     async def main() -> None:
         async with fs.node(folder, backend) as node:

@@ -39,6 +39,12 @@ def _deposed(error: BaseException) -> bool:
     return isinstance(error, AlreadyMounted) or (isinstance(error, (ReadOnly, SystemFailure)) and "took this filesystem over" in str(error))
 
 
+@pytest.fixture(autouse=True)
+def _two_may_write(place: Place) -> None:
+    if place.sole:
+        pytest.skip("one machine writes to a store of neither tier: its owner vouches for that")
+
+
 def test_a_deposed_writer(place: Place, tmp_path: Path) -> None:
     fs = Filesystem.make(place, tmp_path / "mkfs")
     told: Tree = {}
@@ -76,7 +82,7 @@ def test_a_deposed_writer(place: Place, tmp_path: Path) -> None:
     trio.run(main)
     assert sorted(told) == ["one of alpha", "one of beta", "two of beta"]
     assert fs.look(tmp_path / "look", read_only=True) == told
-    assert fs.fsck(tmp_path / "fsck") == []
+    assert fs.fsck() == []
 
 
 def test_two_writers_that_throw_each_other_out(place: Place, tmp_path: Path) -> None:
@@ -109,5 +115,5 @@ def test_two_writers_that_throw_each_other_out(place: Place, tmp_path: Path) -> 
     found = fs.look(tmp_path / "look", read_only=True)
     assert {name: found.get(name) for name in told} == told, f"lost: {sorted(told.keys() - found.keys())}"
     assert {name: begun[name] for name in found.keys() - told.keys()} == {name: found[name] for name in found.keys() - told.keys()}
-    assert fs.fsck(tmp_path / "fsck") == []
+    assert fs.fsck() == []
     print(f"{mounts} attempts to mount, {len(told)} files acknowledged, {len(found) - len(told)} more in the store")

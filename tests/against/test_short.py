@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -12,14 +13,16 @@ import pytest
 from s3cfs.backends.findings import Findings
 from s3cfs.errors import ExitCode
 from tests.servers import Server, rclone_s3
+from tests.third.install import install
 
 __all__ = ["rclone_s3"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def against(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "tests.against", *map(str, arguments)], cwd=REPOSITORY, capture_output=True, text=True)
+def against(*arguments: str | Path, path: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "tests.against", *map(str, arguments)], cwd=REPOSITORY, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": path})
 
 
 @pytest.mark.mount
@@ -55,6 +58,18 @@ def test_memory_passes_what_it_can() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     parts = {part["part"]: part for part in json.loads(done.stdout)["parts"]}
     assert parts["crash"]["failed"] == 0 and parts["trip"]["passed"] == 1 and parts["trip"]["skipped"] == 1
+
+
+def test_a_store_of_another_project_that_is_nothing_without_its_layers(tmp_path: Path) -> None:
+    """By its entry point; of neither tier, and nothing can be deleted."""
+    (tmp_path / "store").mkdir()
+    done = against(f"odd://{tmp_path}/store", "--short", "--json", "--only", "suite,trip",
+                   "--pytest=-k 'put_is_got or at_once or kernel'", path=str(install(tmp_path / "plugin")))
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = json.loads(done.stdout)
+    assert not said["found"]["create_only"] and said["found"]["stale"] == ["it says so itself"] and not said["found"]["may_delete"]
+    assert [(part["failed"], part["passed"] > 0) for part in said["parts"]] == [(0, True), (0, True)]
+    assert said["left"] and all("nothing can be deleted there" in text for text in said["left"])
 
 
 @pytest.mark.parametrize(("arguments", "code", "says"), [
