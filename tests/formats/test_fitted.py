@@ -4,7 +4,7 @@ from __future__ import annotations
 import random
 from dataclasses import fields, replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3cfs.backends.types import Capabilities
@@ -31,6 +31,7 @@ def finished(sizes: list[int], limits: Limits) -> list[int]:
     return done
 
 
+@settings(deadline=None)
 @given(NATURES, st.data())
 def test_no_pack_is_larger_than_the_largest_object(nature: Capabilities, data: st.DataObject) -> None:
     chunk_max = data.draw(st.sampled_from([chunk_sizes(nature)[2], 8 * KIB, 100 * KIB, USUAL]))
