@@ -17,6 +17,7 @@ FIRST_BACKOFF_S = 0.25
 BACKOFF_MAX_S = 20.0
 DOUBLINGS_MAX = 16
 LOOK_S = 5.0                       # who waits looks at the clock as often
+LEAST_S = 0.001                    # what rounding leaves is less than a clock moves
 
 
 class Backoff:
@@ -68,7 +69,7 @@ class Patience:
                 seconds = left(self.now())
                 if seconds <= 0:
                     return False
-                with trio.move_on_after(min(seconds, LOOK_S)) as scope:
+                with trio.move_on_after(min(max(seconds, LEAST_S), LOOK_S)) as scope:
                     await event.wait()
                 if scope.cancelled_caught:
                     await self._clock.sleep(0.0)         # by the door of time: a process that is stopped does not pass it

@@ -162,7 +162,7 @@ def test_the_last_of_the_disk_is_the_databases() -> None:
 @pytest.mark.parametrize(("upload_s", "fails_first"), [(100, False), (5, True)])
 def test_who_is_told_waits_for_a_store_that_is_slow_and_not_silent(upload_s: float, fails_first: bool) -> None:
     """Nobody gets ENOSPC, however long a pack takes; then the store refuses them, and somebody does."""
-    site = Site(limits=Limits(ride_max_bytes=0, pack_target_bytes=50_000))
+    site = Site(limits=Limits(ride_max_bytes=0, pack_target_bytes=50_000, uploads_at_once=3))
 
     async def main(life: Life) -> None:
         async with life.node(journal_max_bytes=300_000, writer_wait_s=30.0) as node:

@@ -93,6 +93,8 @@ class Life:
             return False                           # an error that says nothing to a user
         if not self.store.faults.healthy and isinstance(error, NoSpace | (DataError if self.node.sync_is_remote else NoSpace)):
             return True                            # on a bad line the store may not take in its time what must be there
+        if self.store.faults.stuck and isinstance(error, DataError):
+            return True                            # a call hung for longer than anybody waits
         return self.fired or self.deposed or ((self.strained(since_s) or self.cramped) and isinstance(error, DataError | NoSpace))
 
     def judge_time(self, operation: str, what: str, began_s: float) -> None:
