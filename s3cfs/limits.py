@@ -47,7 +47,7 @@ class Limits:
     stage_open_file_s: float = 30.0          # dirty data of a file that stays open is staged after this
     ready_bytes: int = 8 * MIB               # closed files are staged when so much is waiting,
     ready_files: int = 512                   # or so many of them
-    tail_max_bytes: int = 24 * KIB           # a last chunk up to this is stored once more, together with whatever is appended to it
+    tail_max_bytes: int = 24 * KIB           # a last chunk up to this is stored anew with what is appended to it (and may ride still)
     overlay_run_max_bytes: int = 64 * KIB    # runs shorter than this inside existing data go into one overlay chunk
     transaction_interval_s: float = 1.0
     transaction_max_bytes: int = 8 * MIB     # of its changeset: then it ends at once; beyond four times that changes wait for it

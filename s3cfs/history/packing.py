@@ -157,7 +157,9 @@ class Packing:
                     gone.append(load.pack)
                     moving += [(row, load.sealed[row.id]) for row in rows if row.refs]
                     for row in rows:
-                        await self._meta.forget_chunk(row.id)
+                        if not row.refs:
+                            await self._meta.forget_chunk(row.id)
+                await trio.lowlevel.checkpoint()
             places = await self._journal.append(self._new_pack, [(row.hash, sealed, row.len) for row, sealed in moving])
             for number, ((row, _), (pack, offset)) in enumerate(zip(moving, places, strict=True), 1):
                 await self._meta.move_chunk(row.id, pack, offset)
@@ -166,6 +168,7 @@ class Packing:
             for old in gone:
                 self._blocks.remember(old)
                 await self._meta.drop_pack(old.id)
+                await trio.lowlevel.checkpoint()
         self.packed += len(gone)
         log.info("%d packs that rode in records go; %d chunks of them are used, and lie in another pack now", len(gone), len(moving))
         await self._cache.discard([old.name for old in gone if old.name is not None])

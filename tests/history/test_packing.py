@@ -238,6 +238,7 @@ def test_what_no_file_uses_is_forgotten_and_may_come_back() -> None:
             for number in range(1, 8):
                 await over(number)
                 await node.flush()
+            read_at = (await node.meta.chunks_of(node.meta.riding()[1].pack))[0]
             node.packing._scope.cancel()  # type: ignore[union-attr]
             stager, step = node.stager, node.packing.step  # type: ignore[union-attr]
             assert stager is not None
@@ -255,6 +256,8 @@ def test_what_no_file_uses_is_forgotten_and_may_come_back() -> None:
             assert not list(node.meta.audit.problems())
             rows = [row for pack in await node.meta.packs() for row in await node.meta.chunks_of(pack.id)]
             assert len(rows) == 2 and sum(row.refs for row in rows) == 1
+            node.blocks.drop_decoded()
+            assert await node.blocks.chunk(read_at) in map(content, range(8)) and not node.damage.count       # by who looked before
             await node.flush()
             assert await read_all(node) == {b"a": content(3)}
 
