@@ -46,11 +46,12 @@ class Limits:
     stage_slice_bytes: int = 16 * MIB        # what one round of staging takes at most
     stage_open_file_s: float = 30.0          # dirty data of a file that stays open is staged after this
     ready_bytes: int = 8 * MIB               # closed files are staged when so much is waiting,
-    ready_files: int = 512                   # or so many of them
+    ready_files: int = 128                   # or so many of them
     tail_max_bytes: int = 24 * KIB           # a last chunk up to this is stored anew with what is appended to it (and may ride still)
     overlay_run_max_bytes: int = 64 * KIB    # runs shorter than this inside existing data go into one overlay chunk
     transaction_interval_s: float = 1.0
-    transaction_max_bytes: int = 8 * MIB     # of its changeset: then it ends at once; beyond four times that changes wait for it
+    transaction_max_bytes: int = 1 * MIB     # of its changeset: then it ends at once; beyond four times that changes wait for it
+    transaction_max_rows: int = 4000         # the same of rows, each of which may dirty a page: 10 us of COMMIT, on the event loop
     commit_interval_s: float = 5.0           # default of --commit-interval
     short_sync_s: float = 0.0005             # an fsync expected to take less is not worth a thread
     fresh_file_grace_s: float = 0.2          # a transaction waits so long for a just created file to be closed
@@ -73,7 +74,7 @@ class Limits:
     # metadata
     count_rows: int = 20_000                 # chunks and packs that are counted on the event loop; more in a thread
     slow_query_s: float = 0.002              # a query of the metadata that is expected to take longer is first asked in a thread
-    sweep_rows: int = 8192                   # extents that go in one step when a file is removed or truncated
+    sweep_rows: int = 1024                   # extents that go in one step when a file is removed or truncated
     ride_max_bytes: int = 32 * KIB           # new chunks of one commit, up to this, ride in its record: a request costs more
     ride_packs: int = 256                    # so many that ride, or so many bytes, are packed together
     ride_total_bytes: int = 2 * MIB

@@ -30,6 +30,7 @@ from s3cfs.history.signal import Signal
 
 JOURNAL_ROOM = 0.9                # of the journal's bound: beyond it changes begin to wait
 LOOK_AT_DISK_S = 0.25
+OVERLONG = 4                       # times the size that ends a transaction: changes wait for its end
 LOOK_AGAIN_S = 1.0                # while waiting for room
 
 
@@ -52,11 +53,11 @@ class Admission:
     """`full` is cheap enough to be asked before every change. `on_full` is called when changes begin to wait for room."""
 
     def __init__(self, doors: Doors, options: Options, health: Health, journal: Journal, backlog: Backlog, files: Pending, *,
-                 open_bytes: Callable[[], int], lag_s: Callable[[], float], store_silent: Callable[[], bool],
+                 open_share: Callable[[], float], lag_s: Callable[[], float], store_silent: Callable[[], bool],
                  make_room: Callable[[], Awaitable[None]], on_full: Callable[[], None]) -> None:
         self._doors, self._options, self._health = doors, options, health
         self._journal, self._backlog, self._files = journal, backlog, files
-        self._open_bytes, self._lag_s, self._store_silent = open_bytes, lag_s, store_silent
+        self._open_share, self._lag_s, self._store_silent = open_share, lag_s, store_silent
         self._make_room, self._on_full = make_room, on_full
         self._gate: trio.Event | None = None
         self._reopened = Signal()
@@ -86,7 +87,7 @@ class Admission:
         return self._gate is None and not self._overlong() and not self.full(kind)
 
     def _overlong(self) -> bool:
-        return self._open_bytes() > 4 * self._doors.limits.transaction_max_bytes
+        return self._open_share() > OVERLONG
 
     def full(self, kind: Kind = Kind.GROW) -> bool:
         if kind is Kind.SHRINK:

@@ -66,7 +66,7 @@ class Commits:
         self.backlog = Backlog()
         self.uploads = Uploads(doors, journal, remote, self.health, create_only=writer is not None and writer.tier is Tier.T1,
                                salvage=salvage)
-        self.admission = Admission(doors, options, self.health, journal, self.backlog, content, open_bytes=lambda: meta.open_bytes,
+        self.admission = Admission(doors, options, self.health, journal, self.backlog, content, open_share=lambda: meta.open_share,
                                    lag_s=self.lag_s, make_room=make_room, on_full=self._look,
                                    store_silent=lambda: self.health.store_silent or remote.away_since is not None)
         self.uploads.on_arrival = self.admission.moved

@@ -10,7 +10,7 @@
 INVARIANT C1: a COMMITted row names only bytes of packs that were synced before (the journal's sync and COMMIT share `apply_lock`).
 INVARIANT C4: a transaction takes a cut: what is written while it runs belongs to the next one. Nothing that goes on beside it can
 lengthen it.
-INVARIANT C5: a changeset is bounded (`transaction_max_bytes` and what one operation adds to four times that), and within
+INVARIANT C5: a changeset is bounded (`transaction_max_bytes`, or `_rows`, and what one operation adds to four times that), and within
 `record_max_bytes` of outbox there is a transaction that closed its packs: a place where a record may end.
 """
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Transactions:
             self._hurry.pulse()
 
     def _large(self) -> bool:
-        return self._meta.open_bytes > self._doors.limits.transaction_max_bytes
+        return self._meta.open_share > 1
 
     def uncommitted(self) -> bool:
         return self._meta.dirty or self._content.dirty or self.dirty_since is not None
@@ -172,7 +172,7 @@ class Transactions:
                 await self._hurry.wait(self._options.transaction_interval_s)
             async with self.lock:
                 if self.uncommitted():
-                    await self.close(grace=True)
+                    await self.close(grace=not self._large())
 
     # ---------------------------------------------------------------- SQLite's own log (meta/wal.py)
 

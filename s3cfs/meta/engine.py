@@ -199,6 +199,11 @@ class Engine:
         """Of the changeset that commit() would make now, at most (counters apart). SQLite keeps the sum, so asking is cheap."""
         return 0 if self.failed else int(self.session.changeset_size)
 
+    @property
+    def open_rows(self) -> int:
+        """Rows that were written since the last commit()."""
+        return 0 if self.failed else self.connection.total_changes() - self._changes_seen
+
     def commit(self) -> Transaction | None:
         if self.failed:
             raise self.again()

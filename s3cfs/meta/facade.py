@@ -91,6 +91,12 @@ class Meta:
         return self._engine.open_bytes
 
     @property
+    def open_share(self) -> float:
+        """How large the open transaction is: 1 is as large as it should become, in bytes or in rows. Cheap."""
+        limits = self._engine.doors.limits
+        return max(self._engine.open_bytes / limits.transaction_max_bytes, self._engine.open_rows / limits.transaction_max_rows)
+
+    @property
     def wal_pages(self) -> int:
         """Length of SQLite's log, in pages of 4 KiB."""
         return self._engine.wal.pages

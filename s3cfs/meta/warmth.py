@@ -123,7 +123,7 @@ class Warmth:
         if key is not None:
             self._known.pop(key, None)
             self._known[key] = now
-            if len(self._known) > KNOWN:
+            while len(self._known) > KNOWN or next(iter(self._known.values())) + STAYS_S < now:
                 self._known.popitem(last=False)
 
     def _read(self, queries: Sequence[Query]) -> tuple[float, int]:

@@ -32,7 +32,8 @@ from .state import EVERYTHING, Away, Due, FileState
 log = logging.getLogger(__name__)
 
 INLINE_WORK_BYTES = 64 * limits.KIB      # so little is not worth a hop to a thread
-ROWS_AT_ONCE = 256                        # between two looks at the request queue
+GROUP_FILES = 128                         # staged together
+ROWS_AT_ONCE = 32                        # between two looks at the request queue
 
 
 class Stager:
@@ -58,7 +59,7 @@ class Stager:
         while todo:
             group: list[FileState] = []
             weight = 0
-            while todo and weight < self._doors.limits.stage_slice_bytes and len(group) < 512:
+            while todo and weight < self._doors.limits.stage_slice_bytes and len(group) < GROUP_FILES:
                 group.append(todo.pop())
                 weight += group[-1].dirty.bytes
             await self._stage_group(group, whole)
@@ -74,7 +75,8 @@ class Stager:
             for state in locked:
                 if await self._freeze(state, whole):
                     taken.append(state)
-            while slices := [part for state in taken if (part := await self._next_slice(state)) is not None]:
+                await _now_and_then(len(taken))
+            while slices := await self._next_slices(taken):
                 await self._stage_slices(slices)
         except BaseException as exc:
             failed = exc
@@ -112,6 +114,15 @@ class Stager:
         if whole:
             state.due, state.look_at_bytes = Due.NOT, run_bytes
         return True
+
+    async def _next_slices(self, taken: Sequence[FileState]) -> list[Slice]:
+        slices: list[Slice] = []
+        for number, state in enumerate(taken, 1):
+            part = await self._next_slice(state)
+            if part is not None:
+                slices.append(part)
+            await _now_and_then(number)
+        return slices
 
     async def _next_slice(self, state: FileState) -> Slice | None:
         away = state.away
@@ -209,7 +220,12 @@ class Stager:
                 self.dedup_bytes += len(piece.data)
             else:
                 first[piece.id] = piece
-        return [piece for piece in first.values() if not await self._is_known(piece)]
+        new: list[Piece] = []
+        for number, piece in enumerate(first.values(), 1):
+            if not await self._is_known(piece):
+                new.append(piece)
+            await _now_and_then(number)
+        return new
 
     async def _is_known(self, piece: Piece) -> bool:
         chunk = await self._meta.find_chunk(piece.id)
@@ -230,7 +246,8 @@ class Stager:
             piece.sealed = self._codec.encode(piece.id, piece.data)
 
     async def _add_chunks(self, new: Sequence[Piece], places: Sequence[tuple[int, int]]) -> None:
-        for piece, (pack, offset) in zip(new, places, strict=True):
+        for number, (piece, (pack, offset)) in enumerate(zip(new, places, strict=True), 1):
+            await _now_and_then(number)                   # apply_lock is held: no transaction ends here
             piece.row = await self._meta.add_chunk(piece.id, pack, offset, len(piece.sealed), len(piece.data))
             piece.sealed = b""
             self.new_chunk_bytes += len(piece.data)
@@ -310,6 +327,12 @@ class Stager:
             content = DirtyMap()
             content.write(0, inline)
             state.take_back(content)
+
+
+async def _now_and_then(number: int) -> None:
+    """Give way to requests."""
+    if number % ROWS_AT_ONCE == 0:
+        await trio.lowlevel.checkpoint()
 
 
 def _reach(part: Slice) -> tuple[int, int]:

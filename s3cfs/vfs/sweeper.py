@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 PAUSE_S = 0.03                 # about what a step takes: requests come between
 RETRY_S = 1.0
-OPEN_BYTES = 2 << 20           # of changeset in the open transaction: the rest is for the next one
+OPEN_SHARE = 0.5               # of an open transaction: the rest is for the next one
 OUTBOX_SHARE = 0.25            # of its bound
 
 
@@ -56,7 +56,7 @@ class Sweeper:
     async def finish(self) -> None:
         """Sweep until nothing is left."""
         while self._meta.has_trash:
-            if self._meta.open_bytes > OPEN_BYTES:
+            if self._meta.open_share > OPEN_SHARE:
                 await self._clock.sleep(PAUSE_S)
                 continue
             if self._waiting_bytes() + self._meta.open_bytes > self._most_waiting:

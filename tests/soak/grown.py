@@ -40,6 +40,7 @@ def grow(doors: Doors, path: str, key: bytes | None, files: int, chunks: int) ->
     try:
         connection.pragma("journal_mode", "off")               # a crash costs what this is for
         connection.pragma("synchronous", 0)
+        connection.pragma("temp_store", 1)                     # sorting for the indexes: in files
         connection.execute("BEGIN IMMEDIATE")
         counters = dict(connection.execute("SELECT name, value FROM counter"))
         ino, chunk, pack = counters["next_ino"], counters["next_chunk"], counters["next_pack"]

@@ -75,7 +75,7 @@ def test_a_crash_in_the_middle_is_taken_up_by_the_next_mount() -> None:
 
 def test_an_unmount_does_not_wait_and_leaves_nothing_unsent() -> None:
     """What is left of it is swept by whoever mounts next, here or elsewhere."""
-    site = Site(limits=SMALL)
+    site = Site(limits=Limits(sweep_rows=1))          # so that it is not over before the mount is
 
     async def main(life: Life) -> None:
         async with life.node(OPTIONS) as node:
