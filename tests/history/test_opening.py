@@ -120,7 +120,7 @@ def test_a_half_loaded_database_is_never_used(kind: str, machine: str) -> None:
     assert expected is not None
     before = local_commit(site, "old")
     start = site.drives["old"].copy()
-    for where in range(1, 400, 7 if kind == "write" else 3):
+    for where in range(1, 900, 41 if kind == "write" else 13):
         site.drives.pop("new", None)
         site.drives["old"] = start.copy()
         finished = site.live(look, machine, plan=Plan(kind, where))

@@ -12,15 +12,20 @@ from s3cfs import ids
 from s3cfs.app.node import NodeOptions, open_node
 from s3cfs.backends.base import Backend
 from s3cfs.doors import Doors
-from s3cfs.formats import superblock
+from s3cfs.formats import record, superblock
+from s3cfs.formats.keys import KeyRing
+from s3cfs.formats.record import Kind, Record
 from s3cfs.formats.superblock import Argon2Params
 from s3cfs.history.commits import Options as CommitOptions
 from s3cfs.history.health import State
+from s3cfs.history.office import Tier
 from s3cfs.limits import Limits
 from s3cfs.remote import Remote
 
+from .doors import SimRandomness
 from .machines import Who
 from .resources import weights
+from .store import SimStore
 
 KIB = 1 << 10
 NOBODY = Who()
@@ -84,7 +89,8 @@ class Assembly(Protocol):
     def settings(self, rng: random.Random) -> Any:
         """Bounds and options of a whole run, drawn from the seed."""
 
-    async def mkfs(self, doors: Doors, backend: Backend) -> None: ...
+    async def mkfs(self, doors: Doors, backend: Backend, age: random.Random | None = None) -> None:
+        """`age`: the log is to begin with a high number, drawn from it."""
 
     def mount(self, doors: Doors, backend: Backend, settings: Any, who: Who = NOBODY) -> AbstractAsyncContextManager[SimNode]:
         """From the local state if there is one, else from the store alone. Leaving without an error unmounts cleanly."""
@@ -219,10 +225,13 @@ class S3cfs:
                                       release_after_idle_s=rng.choice([5.0, 15.0]),
                                       journal_max_bytes=rng.choice([600 * KIB, 1 << 33]), max_lag_s=rng.choice([None, None, None, 20.0]))))
 
-    async def mkfs(self, doors: Doors, backend: Backend) -> None:
+    async def mkfs(self, doors: Doors, backend: Backend, age: random.Random | None = None) -> None:
         made, _, _ = superblock.create(
             "sim", doors.random, False, 4 * KIB, 16 * KIB, 64 * KIB, "pass", now_ns=doors.clock.time_ns(), argon2=Argon2Params(32, 1, 1))
         backend.put(ids.super_key(made.n), superblock.encode(made))
+        if age is not None:
+            keys = superblock.unlock(made, passphrase="pass", random=SimRandomness(age.getrandbits(32)))       # doors.random: as without
+            _grow_old(backend, keys, age)
 
     @contextlib.asynccontextmanager
     async def mount(self, doors: Doors, backend: Backend, settings: Settings, who: Who = NOBODY) -> AsyncIterator[SimNode]:
@@ -232,3 +241,12 @@ class S3cfs:
         options = replace(settings.options, host=who.host, process_alive=who.process_alive, takeover=who.takeover)
         async with open_node(doors, backend, keyring, found, options) as node:
             yield _Node(node)
+
+
+def _grow_old(backend: Backend, keyring: KeyRing, rng: random.Random) -> None:
+    """The log begins with a record of a high number, near the border of a range or of the folders of epochs."""
+    n, epoch = rng.choice([990, 999, 1000, 999_990, 999_999, 7_000_995]), rng.choice([1, 997, 999, 1000, 12_998])
+    kind = backend.bucket.create_only if isinstance(backend, SimStore) else True
+    made = Record(Kind.RELEASE, n, epoch, "0" * 16, ids.ZERO_HASH, 0,
+                  {"tier": str(Tier.T1 if kind else Tier.T2), "final": True, "prev_key": "", "run": [n, ""], "skips": n - 1})
+    backend.put(ids.log_key(epoch, made.writer, n), record.encode(made, keyring.sealer("record", epoch)))

@@ -131,7 +131,8 @@ class Teller:
     def _make(self) -> None:
         async def main(incarnation: Incarnation, doors: Any, store: SimStore) -> None:
             doors.clock.wall_offset_ns = self.machine.wall_offset_ns
-            await self.assembly.mkfs(doors, store)
+            age = random.Random(f"age {self.story.seed}")
+            await self.assembly.mkfs(doors, store, age if self.families.age and age.random() < 0.5 else None)
             async with self.assembly.mount(doors, store, self.settings, self.machine.process(incarnation)) as node:
                 top = await scan(node.vfs, self.assembly.root)
                 roots = [self.assembly.root]

@@ -24,6 +24,7 @@ class Families:
     office: bool = True           # an idle writer is a writer still: nobody else is let in without force
     endings: bool = True          # a mount whose writing has ended does not leave as if all were well
     resources: bool = True        # memory, requests, silence are judged
+    age: bool = True              # half the logs begin with a high number, near the border of a range
 
     def without(self, names: str) -> Families:
         """"disk,two": these are off. A name that does not exist is an error."""

@@ -112,7 +112,7 @@ class Mutant:
     owner: Any                    # a class or a module
     name: str
     broken: Callable[..., Any]
-    families: Families = Families()
+    families: Families = Families().without("age")        # so that the seeds that found them stay
     assembly: type[S3cfs] = S3cfs
     first: int = FIRST            # near a seed that has found it
 
