@@ -253,7 +253,7 @@ class Fetcher:
         running = self._running[fetch.pack.name]
         try:
             try:
-                data = await self._remote.get(fetch.pack.key, fetch.pack.base + fetch.start, fetch.end - fetch.start)
+                data = await self._remote.get(fetch.pack.key, fetch.pack.base + fetch.start, fetch.end - fetch.start, named=True)
                 fetch.data = memoryview(data)
                 self._stats.fetches += 1
                 self._stats.fetched_bytes += len(data)

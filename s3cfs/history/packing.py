@@ -129,7 +129,7 @@ class Packing:
 
     async def _from_store(self, pack: Pack) -> bytes:
         try:
-            return await self._remote.get(pack.key, pack.base, pack.size)
+            return await self._remote.get(pack.key, pack.base, pack.size, named=True)
         except NotFound:
             return b""
 

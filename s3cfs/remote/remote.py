@@ -34,9 +34,10 @@ import trio
 
 from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, ObjectInfo
 from s3cfs.backends.layer import Call, Lane
+from s3cfs.backends.settling import SETTLES_S
 from s3cfs.backends.types import Degraded
 from s3cfs.doors import Doors
-from s3cfs.errors import Exists, NotFound, StoreError
+from s3cfs.errors import Exists, NotFound, StoreError, Temporary
 
 from .errand import Errand, never, retryable, surely_not_carried_out
 from .patience import Patience
@@ -73,6 +74,7 @@ class Remote:
         self.degraded: Counter[str] = Counter()                  # by kind: puts that were stored less safely than they should be
         self.last_degraded: str | None = None                    # why the last of them was
         self._degraded_at, self._whole_since = float("-inf"), True    # clock.monotonic() of that; whether one was whole since
+        self._began = float("-inf")                              # clock.monotonic(), when it began to run
         self.last_success: float | None = None                   # clock.monotonic()
         self.last_error: StoreError | None = None                # None again after the next success
         self.away_since: float | None = None                     # clock.monotonic(); calls fail or are being repeated, none succeeded since
@@ -80,6 +82,7 @@ class Remote:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Remote]:
         """The backend has its folder and the layers are at work; at the end the store is closed."""
+        self._began = self._clock.monotonic()
         try:
             if self._folder:
                 self.doors.disk.makedirs(FOLDER)
@@ -106,10 +109,21 @@ class Remote:
         """Monotonic time when something last came in this lane."""
         return self.stack.lines.slots[lane].last_answer
 
-    async def get(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
-        data = await self._call("get", key, Lane.READ, lambda call: self.stack.top.get(key, offset, size, call))
+    async def get(self, key: str, offset: int = 0, size: int | None = None, *, named: bool = False) -> bytes:
+        """`named`: something that was read says that it is there. Where answers may be old its absence is then no answer, for as long as
+        such a store may take to settle after what an earlier process wrote: Temporary, after the usual patience."""
+        data = await self._call("get", key, Lane.READ, lambda call: self._get(key, offset, size, named, call))
         self.bytes_down[kind_of(key)] += len(data)
         return data
+
+    async def _get(self, key: str, offset: int, size: int | None, named: bool, call: Call) -> bytes:
+        try:
+            return await self.stack.top.get(key, offset, size, call)
+        except NotFound:
+            late = self.capabilities.linearizable is False and self._clock.monotonic() - self._began < SETTLES_S
+            if not (named and late):
+                raise
+            raise Temporary("get", key, "the store does not show it, or not yet") from None
 
     async def put(self, key: str, data: Body, only_if_absent: bool = False) -> None:
         """`data` must never change any more: see the module's text."""

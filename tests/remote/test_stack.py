@@ -15,8 +15,9 @@ from s3cfs.backends.base import Backend, Body, Capabilities, Degraded
 from s3cfs.backends.layer import Call, Layer
 from s3cfs.backends.memory import MemoryBackend
 from s3cfs.backends.pieces import HEAD_BYTES
+from s3cfs.backends.settling import SETTLES_S
 from s3cfs.backends.wrapper import Wrapper
-from s3cfs.errors import ConfigError, NoFilesystem
+from s3cfs.errors import ConfigError, NoFilesystem, NotFound
 from s3cfs.limits import GIB, KIB
 from s3cfs.remote import Remote
 from s3cfs.remote.remote import WHOLE_AGAIN_S
@@ -182,6 +183,39 @@ def test_settings_are_shown_and_changed() -> None:
 def test_a_layer_that_cannot_tell_its_status() -> None:
     told = remote_on(Store([], [Told("one", [], mute="oh")])).stack.status()
     assert told == {"one": {"degraded": "its status cannot be told: RuntimeError: oh"}}
+
+
+@pytest.mark.parametrize("linearizable", [True, False])
+def test_what_is_named_is_there_though_the_store_does_not_show_it_yet(linearizable: bool) -> None:
+    """An earlier process wrote it; nothing may be called missing for a store that is late."""
+    class Late(Store):
+        looks = 0
+
+        def get(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
+            self.looks += 1
+            if self.looks == self.shows_at:
+                return b"x"
+            raise NotFound("get", key)
+
+        shows_at = 3
+
+    async def test() -> None:
+        store = Late([], linearizable=linearizable)
+        async with Remote(store, replace(some_doors(), clock=TrioClock(mock), store_threads=AtOnce())).running() as remote:
+            if linearizable:
+                with pytest.raises(NotFound):
+                    await remote.get("pack/aa/1", named=True)
+                assert store.looks == 1
+                return
+            assert await remote.get("pack/aa/1", named=True) == b"x" and store.looks == 3
+            with pytest.raises(NotFound):
+                await remote.get("claim/main/1")
+            await trio.sleep(SETTLES_S)
+            with pytest.raises(NotFound):
+                await remote.get("pack/aa/1", named=True)
+
+    mock = virtual_time()
+    trio.run(test, clock=mock)
 
 
 def test_degraded_until_puts_are_whole_again_for_a_while() -> None:
