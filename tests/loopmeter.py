@@ -47,16 +47,18 @@ class LoopMeter(trio.abc.Instrument):
 
     def __init__(self) -> None:
         self.longest_s = 0.0          # from one look at what is ready to the next, or that a timer came too late
+        self.most_cpu = Step(0.0, 0.0, "")     # the step that took most of the processor: does not depend on what else this machine does
         self.late_s = 0.0             # of the timer alone: also counts what other threads keep the interpreter's lock for
         self.worst: list[Step] = []   # the longest steps of tasks, shortest first
         self._pass = self._step = time.perf_counter()
         self._cpu = time.thread_time()
 
     def reset(self) -> None:
-        self.longest_s, self.late_s, self.worst = 0.0, 0.0, []
+        self.longest_s, self.late_s, self.worst, self.most_cpu = 0.0, 0.0, [], Step(0.0, 0.0, "")
 
     def report(self) -> str:
         return "; ".join([f"longest {self.longest_s * 1e3:.1f} ms, timer late by {self.late_s * 1e3:.1f} ms",
+                          f"most processor: {self.most_cpu}",
                           *map(str, [step for step in self.worst[::-1] if step.wall_s > 0.001])])
 
     # ------------------------------------------------------------ of trio
@@ -71,10 +73,11 @@ class LoopMeter(trio.abc.Instrument):
         self._step, self._cpu = time.perf_counter(), time.thread_time()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        wall_s = time.perf_counter() - self._step
-        if len(self.worst) == KEPT and wall_s <= self.worst[0].wall_s:
+        step = Step(time.perf_counter() - self._step, time.thread_time() - self._cpu, task.name)
+        if step.cpu_s > self.most_cpu.cpu_s:
+            self.most_cpu = step
+        if len(self.worst) == KEPT and step <= self.worst[0]:
             return
-        step = Step(wall_s, time.thread_time() - self._cpu, task.name)
         (heapq.heappushpop if len(self.worst) == KEPT else heapq.heappush)(self.worst, step)
         self.worst.sort()
 

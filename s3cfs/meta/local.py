@@ -39,7 +39,7 @@ class Local:
 
     def riding_totals(self) -> tuple[int, int]:
         """How many they are, and their bytes."""
-        row = self._one("SELECT count(*), coalesce(sum(size), 0) FROM riding JOIN pack ON pack = id")
+        row = self._one("SELECT count(*), coalesce(sum(size), 0) FROM riding CROSS JOIN pack ON pack = id")    # never the other way round
         assert row is not None
         return int(row[0]), int(row[1])
 

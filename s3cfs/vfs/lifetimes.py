@@ -15,6 +15,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import trio
+
 from s3cfs.errors import FsError
 from s3cfs.ids import ROOT_INO
 from s3cfs.vfs.content import Content, Gate, Kind
@@ -27,6 +29,7 @@ _MASK = (1 << _SHIFT) - 1
 _EMPTY = bytes(1 << _SHIFT)
 _OVER = 255                     # the count is in the dict
 RECOVERED_AT_ONCE = 1000
+DROPPED_AT_ONCE = 20            # without giving way
 
 
 class LookupCounts:
@@ -116,6 +119,8 @@ class Lifetimes:
             if number % RECOVERED_AT_ONCE == 0:
                 await self._gate.enter(Kind.SHRINK)     # so many do not go in one transaction
             await self._drop(ino)
+            if number % DROPPED_AT_ONCE == DROPPED_AT_ONCE - 1:
+                await trio.lowlevel.checkpoint()
         return len(left)
 
     async def _drop(self, ino: int) -> None:
