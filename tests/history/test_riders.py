@@ -14,6 +14,7 @@ from s3cfs.formats import checkpoint, record
 from s3cfs.history.logbook import Logbook
 from s3cfs.history.office import Takeover
 from s3cfs.limits import DEFAULTS, Limits
+from s3cfs.vfs.types import ROOT_CALLER
 from tests.sim.doors import Bucket
 
 from .kit import KEYRING, Life, Site, content, every, fill, filled, look, new_machine, read_all, unsent, write_file
@@ -61,6 +62,25 @@ async def nothing_but_reads(life: Life, count: int) -> None:
     async with life.node(NodeOptions(read_only=True)) as node:
         assert await read_all(node) == {b"%d" % number: content(number) for number in range(count)}
         assert not node.damage.count and node.blocks.stats.fetches == count
+
+
+@pytest.mark.parametrize("create_only", [True, False], ids=["T1", "T2"])
+def test_an_fsync_that_waits_for_the_store_waits_for_one_put(create_only: bool) -> None:
+    site = Site(limits=RIDE, bucket=Bucket(create_only=create_only))
+
+    async def main(life: Life) -> None:
+        async with life.node(sync_remote=True) as node:
+            for number in range(3):
+                made = await node.vfs.create(1, b"%d" % number, 0o644, ROOT_CALLER)
+                await node.vfs.write(made.ino, 0, content(number))
+                life.calls()
+                await node.vfs.fsync(made.ino)
+                assert life.calls() == [("put", "log")] + ([] if create_only else [("list", "claim")])
+                await node.vfs.release(made.ino)
+            life.incarnation.kill()
+
+    assert site.live(main) is None
+    assert new_machine(site) == {b"%d" % number: content(number) for number in range(3)}
 
 
 def test_what_is_more_together_is_put() -> None:

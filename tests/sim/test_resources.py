@@ -67,6 +67,7 @@ def _long_life(seed: int, sessions: Callable[[], int]) -> list[dict[str, int]]:
             for _ in range(ROUNDS):
                 await _round(client)
                 await doors.clock.sleep(30.0)
+                await node.flush()                       # what rode may just be on its way into a pack
                 found.append({**node.weights(), "recording sessions": 10 * sessions()})
 
     try:
