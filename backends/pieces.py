@@ -39,6 +39,7 @@ FOLDER = "piece/"
 MAGIC = b"s3cfs in pieces\n"
 HEAD_BYTES = 313                   # below any record, no size that Padmé makes, and not that of a superblock
 TOKEN_BYTES, CHECK_BYTES = 16, 16
+PIECES_MAX = 100_000               # of one object
 HEADS_KEPT, BEGUN_KEPT = 10_000, 64
 LARGEST_MADE_BYTES = 4 * GIB       # no object of s3cfs is larger: places in a pack have 32 bits, and a record has 512 MiB at most
 
@@ -65,7 +66,8 @@ class Head:
         if len(data) != HEAD_BYTES or not said.startswith(MAGIC) or data[_CHECK_AT:] != _check(said).ljust(HEAD_BYTES - _CHECK_AT, b"\0"):
             return None
         _, size, piece, token = _HEAD.unpack(said)
-        return cls(size, piece, token.hex()) if piece else None
+        head = cls(size, max(1, piece), token.hex())
+        return head if size <= LARGEST_MADE_BYTES and head.count <= PIECES_MAX else None      # what nobody made takes no memory
 
     @property
     def count(self) -> int:
@@ -131,6 +133,8 @@ class Pieces(Layer):
             return answer
         if only_if_absent and await self._is_there(key, call):
             raise Exists("put", key, "the key is taken")
+        if len(data) > PIECES_MAX * self._largest:
+            raise StoreError("put", key, f"{len(data)} bytes are too many for a store that takes {self._largest} at once")
         name = key, await self.doors.threads.run(_digest, data)
         begun = self._begun.setdefault(name, _Begun(Head(len(data), self._largest, self.doors.random.bytes(TOKEN_BYTES).hex())))
         self._begun.move_to_end(name)
@@ -216,7 +220,7 @@ class Pieces(Layer):
         except NotFound as missing:
             now = await self._head(key, call, known=False)         # NotFound: it was deleted meanwhile
             if now == head:
-                raise (missing if self.capabilities.linearizable else Temporary("get", key, str(missing))) from None
+                raise (Temporary("get", key, str(missing)) if self.capabilities.linearizable is False else missing) from None
         return await self.get(key, offset, size, call)             # another object, of the same key
 
     async def _get_pieces(self, key: str, head: Head, offset: int, size: int | None, call: Call) -> bytes:

@@ -108,9 +108,11 @@ class TestInAFolder(BackendSuite):
 
 
 def test_a_head_is_of_a_size_that_nothing_else_has() -> None:
-    head = Head(2**40, 2**20, "0123456789abcdef" * 2)
+    head = Head(2**32, 2**20, "0123456789abcdef" * 2)
     assert len(head.encode()) == HEAD_BYTES and Head.decode(head.encode()) == head
     assert padme(HEAD_BYTES) != HEAD_BYTES and HEAD_BYTES < 512, "nor a padded object nor a record"
+    assert Head.decode(Head(2**40, 2**20, "ab" * 16).encode()) is None, "larger than anything that is made"
+    assert Head.decode(Head(2**30, 1000, "ab" * 16).encode()) is None, "of more pieces than anything that is made"
     for at in range(HEAD_BYTES):
         damaged = bytearray(head.encode())
         damaged[at] ^= 1
@@ -225,6 +227,15 @@ def test_what_is_taken_costs_no_pieces(made: Callable[..., Layered]) -> None:
     assert pieces_in(store_of(face)) == [] and face.get("log/1") == b"first"
 
 
+def test_an_object_of_too_many_pieces_is_refused(made: Callable[..., Layered], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3cfs.backends.pieces.PIECES_MAX", 3)
+    face = made()
+    face.put("pack/aa/1", bytes(3000))
+    with pytest.raises(StoreError, match="3001 bytes are too many for a store that takes 1000"):
+        face.put("pack/aa/2", bytes(3001))
+    assert face.get("pack/aa/1") == bytes(3000)
+
+
 def test_degraded_pieces_make_a_degraded_object(made: Callable[..., Layered]) -> None:
     face = made()
     assert isinstance(face.inner, Small)
@@ -280,7 +291,7 @@ def test_a_delete_that_broke_off_is_finished_by_the_next(made: Callable[..., Lay
 
 
 def test_a_missing_piece_is_a_missing_object_unless_the_store_may_only_be_late(made: Callable[..., Layered]) -> None:
-    for linearizable, expected in ((True, NotFound), (False, Temporary)):
+    for linearizable, expected in ((True, NotFound), (None, NotFound), (False, Temporary)):
         class Nature(Wrapper):
             @property
             def capabilities(self) -> Capabilities:
