@@ -14,6 +14,7 @@ from s3cfs.history.health import State
 from s3cfs.history.localtip import LocalTip
 from s3cfs.history.pipeline import NEXT, Pipeline, Stage
 from s3cfs.limits import MIB, Limits
+from s3cfs.meta import Transaction
 from s3cfs.vfs.types import ROOT_CALLER
 from tests.sim.faults import NEVER
 
@@ -82,6 +83,33 @@ def test_an_open_transaction_is_bounded() -> None:
     site.live(main)
     assert max(largest) < 4 * limits.transaction_max_bytes + 1000
     assert sum(sizes) > 60_000 and max(sizes) <= 4 * limits.transaction_max_bytes + limits.record_max_bytes
+
+
+def test_an_open_transaction_is_bounded_in_rows() -> None:
+    """Each may dirty a page, and COMMIT writes them all on the event loop: 4,000 rows end a transaction, however small they are."""
+    limits = Limits(transaction_max_rows=100)
+    rows: list[int] = []
+
+    async def main(life: Life) -> None:
+        async with life.node() as node:
+            real = node.meta.commit
+
+            def commit() -> Transaction | None:
+                rows.append(node.meta._engine.open_rows)
+                return real()
+            node.meta.commit = commit  # type: ignore[method-assign]
+            for number in range(400):                       # well within a second
+                await node.vfs.create(1, b"n%d" % number, 0o644, ROOT_CALLER)
+            await node.vfs.fsyncdir(1)
+            assert len(rows) >= 3 and sum(rows) > 700
+            for number in range(60):
+                await node.vfs.create(1, b"m%d" % number, 0o644, ROOT_CALLER)
+            assert node.meta.open_share > 1
+            await life.doors.clock.sleep(0.4)
+            assert node.meta.open_share == 0, "a large one waits for its second"
+
+    Site(limits=limits).live(main)
+    assert max(rows) <= 4 * limits.transaction_max_rows + 10
 
 
 def test_a_rest_of_an_earlier_process_that_ends_nowhere() -> None:
