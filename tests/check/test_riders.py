@@ -14,6 +14,7 @@ from s3cfs.formats import record
 from s3cfs.meta import Meta
 
 from .kit import KIB, World, doors
+from .test_retreat import DEAD
 
 NAMES = ("one", "two", "three")
 
@@ -29,7 +30,7 @@ def world(tmp_path: Path) -> World:
             data = world.content["/" + name] = rng.randbytes(3 * KIB)
             await world.write(node, 1, name.encode(), data)
             await node.flush()
-    world.on_node(fill, world.root / "writer")
+    world.on_node(fill, world.root / "writer", host=DEAD)
     assert not world.keys("pack/") and len(carriers(world)) == 3
     return world
 
@@ -96,3 +97,22 @@ def test_local_state_that_names_a_wrong_place_is_found(world: World) -> None:
     assert checked.names("meta.db", "other places than the store")
     assert world.fsck(full=True, local=local, repair=True).code == 1
     assert world.fsck(full=True, local=local).code == 0
+
+
+def test_going_back_past_a_record_leaves_nothing_that_names_what_rides_in_it(world: World) -> None:
+    """The record of the third file, and what came after it, cannot be read."""
+    at = world.log().index(carriers(world)[2][0])
+    for key in world.log()[at:]:
+        world.truncate(key, 300)
+    checked = world.fsck(full=True, repair=True)
+    assert checked.names("the newest whole state is commit")
+    after = world.fsck(full=True)
+    assert after.code == 0, after.errors
+    del world.content["/three"]
+    assert world.read_everything() == world.content
+
+    async def more(node: Node) -> None:
+        await world.write(node, 1, b"four", b"four" * KIB)
+    world.on_node(more)
+    world.content["/four"] = b"four" * KIB
+    assert world.read_everything() == world.content and world.fsck(full=True).code == 0
