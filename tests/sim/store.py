@@ -205,7 +205,7 @@ class SimStore(Backend):
         if faults.away and not faults.calm:
             pause(faults.hang_s)
             raise Temporary(operation, key, "the simulated store is away")
-        if faults.stuck and rng.random() < faults.stuck:
+        if faults.stuck and not faults.calm and rng.random() < faults.stuck:
             pause(rng.uniform(10.0, 400.0))
             self.incarnation.alive()
         if faults.temporary and rng.random() < faults.temporary:
