@@ -15,8 +15,12 @@ from s3cfs.backends.layer import Call, Lane
 from s3cfs.backends.memory import MemoryBackend
 from s3cfs.backends.progress import Progress
 from s3cfs.backends.registry import open_backend
+from s3cfs.backends.s3c import POOL_CONNECTIONS
+from s3cfs.backends.types import Capabilities
 from s3cfs.errors import StoreError, Temporary
+from s3cfs.limits import DEFAULTS
 from s3cfs.remote import Remote
+from s3cfs.remote.lines import slots_of
 from tests.remote.kit import AtOnce, Jitter, TrioClock, remote_to, run, virtual_time
 
 T = TypeVar("T")
@@ -87,7 +91,7 @@ def test_two_hundred_callers_of_a_store_that_hangs() -> None:
     async def test() -> None:
         store = Hanging()
         store.assume_create_only(True)
-        remote = remote_to(store, store_deadline_s=0.5)
+        remote = remote_to(store, store_deadline_s=1.5)
         synced = 0
 
         async def sync() -> None:
@@ -100,12 +104,12 @@ def test_two_hundred_callers_of_a_store_that_hangs() -> None:
         async with trio.open_nursery() as beside:
             beside.start_soon(sync)
             waited = await all_at_once(remote, trio.current_time)
-            assert synced > 5, "not one of them waited for the store"
+            assert synced > 3, "not one of them waited for the store"
             beside.cancel_scope.cancel()
-        assert len(waited) == CALLERS and min(waited) >= 0.5 and max(waited) < 5
+        assert len(waited) == CALLERS and min(waited) >= 1.5 and max(waited) < 20
         busy = sum(slots.busy for slots in remote.stack.lines.slots.values())
         assert store.threads == busy == 8 + remote.slots(Lane.BULK) + 4, "no further thread is eaten"
-        assert remote.away_since is None and "no answer within 0.5 s" in remote.snapshot()["last_error"]
+        assert remote.away_since is None and "no answer within 1.5 s" in remote.snapshot()["last_error"]
         store.gate.set()
         with trio.fail_after(10):
             while any(slots.busy for slots in remote.stack.lines.slots.values()):
@@ -127,7 +131,7 @@ def test_two_hundred_callers_of_a_socket_that_says_nothing() -> None:
             return await all_at_once(remote_to(store, store_deadline_s=1.0), trio.current_time)
 
         waited = run(test)
-        assert len(waited) == CALLERS and min(waited) >= 1.0 and max(waited) < 10
+        assert len(waited) == CALLERS and min(waited) >= 1.0 and max(waited) < 20
 
 
 # ---------------------------------------------------------------- on virtual time
@@ -322,3 +326,7 @@ def test_a_quiet_call_waits_until_nobody_else_does() -> None:
         assert trio.current_time() == pytest.approx(3.0)
 
     trio.run(test, clock=time)
+
+
+def test_each_call_finds_a_connection() -> None:
+    assert sum(slots_of(DEFAULTS, Capabilities()).values()) <= POOL_CONNECTIONS
