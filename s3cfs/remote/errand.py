@@ -1,4 +1,4 @@
-"""One call: its promise, its attempts, and who watches the clock beside them (INVARIANT R1, see remote.py)."""
+"""One call: its promise, its attempts, and who watches the clock beside them (INVARIANT Q1, see remote.py)."""
 from __future__ import annotations
 
 import logging

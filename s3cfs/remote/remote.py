@@ -12,7 +12,7 @@ An attempt that failed and may be repeated frees both before it sleeps.
 An ambiguous create-only put is not repeated here: the repetition would find the key taken by its own first attempt and report
 a race lost that was won. Only the caller knows what it wrote and can read it back.
 
-INVARIANT R1: no caller waits longer than `limits.store_deadline_s` of silence, counted from its asking, the queue and all attempts
+INVARIANT Q1: no caller waits longer than `limits.store_deadline_s` of silence, counted from its asking, the queue and all attempts
 included. Then it gets Temporary, even when its attempt hangs in a thread: that one is abandoned, goes on, and may still take effect
 (contract S1). Silence is what is left of the time when that is taken off in which something of its call moved, or in which, while it
 queued, others of its lane were answered; and what the process slept through (patience.py). So a slow line on which bytes flow may take

@@ -1,4 +1,4 @@
-"""R1: whoever asks has an answer or an error at the end of the silence that was promised, whatever threads, slots and queues are at."""
+"""Q1: whoever asks has an answer or an error at the end of the silence that was promised, whatever threads, slots and queues are at."""
 from __future__ import annotations
 
 import socket
