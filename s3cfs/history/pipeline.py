@@ -144,7 +144,7 @@ class Pipeline:
                 snapshot = None
             while part is not None:
                 self._go(Stage.MERGE)
-                changeset = await self._doors.threads.run(self._meta.beside.merged, part)
+                changeset = await self._meta.beside.merge(part)
                 self._go(Stage.UPLOAD)
                 aboard = await self._wait_for_packs(part.packs)
                 if self._uploads.salvaged != salvaged:

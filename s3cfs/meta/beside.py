@@ -89,6 +89,15 @@ class Beside:
 
     # ------------------------------------------------------------ on the loop
 
+    async def merge(self, part: OutboxSlice) -> bytes:
+        """Its transactions as one changeset, read in a thread; or here, by the files that are open, when somebody removed the folder."""
+        threads = self._engine.doors.threads
+        try:
+            return await threads.run(self.merged, part)
+        except CacheUnusable:
+            rows = [self._engine.one("SELECT changeset FROM outbox WHERE id = ?", (id,)) for id in part.rows]
+            return await threads.run(merge_changesets, [row[0] for row in rows if row is not None])
+
     async def ask(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows, from a thread."""
         return await self._engine.doors.threads.run(self.all, sql, args)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import apsw
 import pytest
+import trio
 
 from s3cfs.errors import CacheUnusable
 from s3cfs.meta import Meta
@@ -85,6 +86,19 @@ def test_an_error_of_a_reader_is_no_error_of_the_transaction(tmp_path: Path, mon
     assert len(errors) == 1 and isinstance(errors[0], CacheUnusable) and meta.failed is None and not meta.beside._idle
     assert run(meta.lookup(1, b"f-folder"))
     meta.close()
+
+
+def test_the_outbox_goes_though_no_connection_can_be_opened(meta: Meta, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody removed the folder beside the mount: what is unsent is brought to the store by the files that are open."""
+    part = meta.outbox_slice(1 << 20)
+    assert part
+    changeset = meta.beside.merged(part)
+    meta.beside.close()
+
+    def gone(*args: object) -> None:
+        raise apsw.CantOpenError("no such file")
+    monkeypatch.setattr("s3cfs.meta.beside.connect", gone)
+    assert trio.run(meta.beside.merge, part) == changeset
 
 
 def test_what_a_mount_asks_again_and_again_does_not_grow_with_the_filesystem(meta: Meta) -> None:
