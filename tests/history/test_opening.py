@@ -132,3 +132,47 @@ def test_a_half_loaded_database_is_never_used(kind: str, machine: str) -> None:
         assert site.live(look, machine) == expected, f"{kind}:{where}"
     else:
         raise AssertionError("it never came to its end")
+
+
+def test_a_power_cut_while_the_new_one_takes_its_place() -> None:
+    """SQLite's log of the old one is gone before the new one has its name: else it could come back, and be played into the new one."""
+    site = grown("old")
+    start = site.drives["old"].copy()
+
+    async def changed(life: Life) -> None:
+        """Something in the old one's log that its file does not have."""
+        meta = Meta.open(life.doors, DATABASE, KEYRING.database_key())
+        meta.local_set("something", bytes(50_000))
+        meta.commit()
+        meta.sync_wal()
+        life.incarnation.kill()
+
+    async def dies(life: Life) -> None:
+        real = life.doors.disk.rename
+
+        def rename(old: str, new: str) -> None:
+            real(old, new)
+            if (old, new) == (FRESH, DATABASE):
+                life.incarnation.kill()
+        life.doors.disk.rename = rename  # type: ignore[method-assign]
+        await look(life)
+
+    async def whole(life: Life) -> int:
+        meta = Meta.open(life.doors, DATABASE, KEYRING.database_key())
+        try:
+            assert not meta.quick_check() and not list(meta.audit.problems())
+            return LocalTip.load(meta).n
+        finally:
+            meta.close()
+
+    before, expected = local_commit(site, "old"), site.live(look)
+    assert expected is not None
+    site.drives["old"] = start
+    site.live(changed, "old")
+    site.live(dies, "old")
+    dead, seen = site.drives["old"], set()
+    for seed in range(30):
+        site.drives["old"] = dead.copy()
+        site.drive("old").power_cut(random.Random(seed))
+        seen.add(site.live(whole, "old"))
+    assert seen == {before, expected[2]}
