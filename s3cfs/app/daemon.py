@@ -23,6 +23,7 @@ from s3cfs.history.office import Takeover
 from .answers import Answers, Life
 from .host import process_alive, this_host
 from .local import FolderLock, LocalDisk
+from .memory import keep_the_start
 from .node import NodeOptions, open_node
 from .opening import DATABASE
 from .store import open_store
@@ -92,6 +93,7 @@ class Daemon:
                     self.disk.keep_an_eye_on("", "lock", DATABASE)
                     self._watch = Watch(node, self.disk, self.lock, self.leaving, keep_socket)
                     nursery.start_soon(self._watch.run)
+                    keep_the_start()
                     await serve(node.vfs, self.path, self._fuse_options(), leaving=self.leaving, on_mounted=self._mounted)
                     self.lock.say("leaving")
                     self._watch.unmounted()

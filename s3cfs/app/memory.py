@@ -10,6 +10,7 @@ is over: 101 MiB stay. That takes up to 80 ms, in which other threads wait for m
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,13 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):
         return
+
+
+def keep_the_start() -> None:
+    """Once, when a mount is ready: what was imported and built until now is never looked through for garbage again. A full collection of
+    it takes 47 ms (88,000 objects), in which nothing else happens."""
+    gc.collect()
+    gc.freeze()
 
 
 class Burst:

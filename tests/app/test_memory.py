@@ -37,3 +37,21 @@ def test_a_burst_is_over_once():
     assert burst.is_over(3 * QUIET_BYTES + 1)
     assert not burst.is_over(3 * QUIET_BYTES + 2), "once"
     assert not burst.is_over(5 * QUIET_BYTES) and burst.is_over(5 * QUIET_BYTES)
+
+
+KEPT = """
+import gc
+import s3cfs.app.daemon
+from s3cfs.app.memory import keep_the_start
+keep_the_start()
+objects = gc.get_freeze_count()
+gc.collect()
+print(objects, len(gc.get_objects()))
+"""
+
+
+def test_what_is_there_at_the_start_is_not_looked_through_again():
+    """A full collection of it would hold up everybody for tens of ms, now and then."""
+    done = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, check=True)
+    kept, looked_through = map(int, done.stdout.split())
+    assert kept > 20_000 and looked_through < 1000, done.stdout
