@@ -10,10 +10,11 @@ import random
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from s3cfs.backends.base import PROBE_ROUNDS, Backend
-from s3cfs.backends.stale import stale_answers
+from s3cfs.backends.stale import stale_answers, surely
 from s3cfs.errors import Corrupt, Denied, NotFound, StoreError, StoreFull, Unsupported
 from s3cfs.limits import KIB, MIB
 
@@ -82,7 +83,7 @@ class Examination:
         """There, and removed afterwards where that is possible."""
         try:
             for key, data in objects.items():
-                self._backend.put(self._prefix + key, data)
+                surely(partial(self._backend.put, self._prefix + key, data))
             yield
         finally:
             for key in objects:
@@ -101,7 +102,7 @@ class Examination:
         with self._objects(dict.fromkeys(("one", "two", "three"), b"x")):
             found.may_delete = backend.capabilities.may_delete
             try:
-                backend.delete(f"{self._prefix}one")
+                surely(lambda: backend.delete(f"{self._prefix}one"))
                 if self._there("one"):
                     found.wrong.append("what was deleted is there")
             except (Denied, Unsupported):
@@ -109,7 +110,8 @@ class Examination:
             if not found.may_delete:
                 found.batch_delete = 0
                 return
-            backend.delete_many([f"{self._prefix}{key}" for key in ("two", "three", "never")][:max(2, backend.capabilities.batch_delete)])
+            several = [f"{self._prefix}{key}" for key in ("two", "three", "never")][:max(2, backend.capabilities.batch_delete)]
+            surely(lambda: backend.delete_many(several))
             if self._there("two") or self._there("three"):
                 found.wrong.append("of several keys that were deleted in one request some are there")
             found.batch_delete = backend.capabilities.batch_delete

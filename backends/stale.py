@@ -42,7 +42,7 @@ def stale_answers(backend: Store, token: str, rounds: int, on_round: Callable[[i
     """
     kept = f"probe/{token}/kept"       # so that the folder stays: some servers take an empty one away, and what comes into it just then
     try:
-        _surely(lambda: backend.put(kept, ONE))
+        surely(lambda: backend.put(kept, ONE))
         with ThreadPoolExecutor(4 * READERS_OF_EACH, "probe") as pool:
             for number in range(rounds):
                 found = _Round(backend, pool, f"probe/{token}/{number}/").run()
@@ -55,7 +55,7 @@ def stale_answers(backend: Store, token: str, rounds: int, on_round: Callable[[i
     return []
 
 
-def _surely(change: Callable[[], object]) -> None:
+def surely(change: Callable[[], object]) -> None:
     """What may pass does, perhaps, the next time; nothing here suffers from being done twice."""
     for left in range(ATTEMPTS - 1, -1, -1):
         try:
@@ -74,16 +74,16 @@ class _Round:
     def run(self) -> list[str]:
         try:
             self._look("before anything was put", None)
-            _surely(lambda: self.backend.put(self.key, ONE))
+            surely(lambda: self.backend.put(self.key, ONE))
             self._look("after a put", ONE)
             with contextlib.suppress(Exists, Denied, Unsupported):         # a store that keeps what it has is none the worse for it
-                _surely(lambda: self.backend.put(self.key, TWO))
+                surely(lambda: self.backend.put(self.key, TWO))
                 self._look("after a second put", TWO)
             if self.backend.capabilities.may_delete:
                 with contextlib.suppress(Denied, Unsupported):             # nor is a writer that may not
-                    _surely(lambda: self.backend.delete(self.key))
+                    surely(lambda: self.backend.delete(self.key))
                     self._look("after a delete", None)
-                    _surely(lambda: self.backend.put(self.key, THREE))
+                    surely(lambda: self.backend.put(self.key, THREE))
                     self._look("after a put where one was deleted", THREE)
         finally:
             with contextlib.suppress(StoreError):
