@@ -57,7 +57,6 @@ class Part:
 
 class Tally:
     """A plugin of pytest that counts."""
-
     def __init__(self, part: Part) -> None:
         self.part = part
 
@@ -129,7 +128,7 @@ def main(argv: Sequence[str]) -> int:
             with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
                 found, parts = _all(args, place, Path(scratch))
         finally:
-            left = place.remove(Path(scratch) / "state")
+            left = place.remove(Path(scratch) / "of removals")
     for text in left:
         print(f"left in the store: {text}", file=sys.stderr)
     if args.json:
@@ -140,11 +139,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _all(args: Any, place: Place, scratch: Path) -> tuple[Findings, list[Part]]:
-    with contextlib.closing(place.seen(scratch / "state", place.url)) as backend:
+    with contextlib.closing(place.open(place.url)) as backend:
+        backend.create()                   # a folder; nothing is asked of what is there
+    with contextlib.closing(place.seen(scratch / "state")) as backend:
         backend.create()
         backend.check()
-    with contextlib.closing(place.seen(scratch / "state 2")) as backend:
-        backend.create()
         print(f"{backend.location}: looking what it can do", flush=True)
         found = Examination(backend).run()
     place.create_only, place.sole = found.create_only, not (found.create_only or found.linearizable)
