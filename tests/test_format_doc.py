@@ -12,7 +12,7 @@ import pytest
 
 from s3cfs import ids
 from s3cfs.backends.memory import MemoryBackend
-from s3cfs.backends.pieces import HEAD_BYTES, MAGIC
+from s3cfs.backends.pieces import HEAD_BYTES, LARGEST_MADE_BYTES, MAGIC, PIECES_MAX
 from s3cfs.check.dump import dump
 from s3cfs.formats import checkpoint, chunker, envelope, record, seal, superblock
 from s3cfs.formats.keys import KeyRing
@@ -182,6 +182,8 @@ def test_bounds():
         "parts of a checkpoint": checkpoint.PARTS_MAX, "superblock, in bytes": superblock.OBJECT_MAX_BYTES,
         "key slots": superblock.SLOTS_MAX, "content of a chunk": chunker.MAX_RANGE[1], "size of a pack": 2**32 - 1}
     assert f"a *head* of {HEAD_BYTES} bytes" in part("Objects in pieces") and MAGIC.decode().strip() in part("Objects in pieces")
+    most = f"names at most {LARGEST_MADE_BYTES >> 30} GiB in at most {PIECES_MAX:,} pieces"
+    assert most in " ".join(part("Objects in pieces").split())
     assert str(envelope.PLAIN_MAX_BYTES) in part("The log") and str(envelope.PLAIN_MAX_BYTES) in part("Checkpoints")
     assert f"{superblock.LABEL_MAX_CHARS} characters at most" in " ".join(part("Superblock").split())
     assert set(re.findall(r"`(commit|claim|release|seal)`", part("The log"))) == set(Kind)

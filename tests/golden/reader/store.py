@@ -46,7 +46,7 @@ class Store:
         if len(data) != HEAD or not data.startswith(MAGIC) or check != blake2b(said, digest_size=16).digest().ljust(len(check), b"\0"):
             return data
         size, piece, token = int.from_bytes(data[16:24], "little"), int.from_bytes(data[24:28], "little"), data[28:44].hex()
-        if not piece:
+        if not piece or size > 1 << 32 or -(-size // piece) > 100_000:
             return data
         try:
             made = b"".join(self.raw(f"piece/{token}/{number}") for number in range(-(-size // piece)))
