@@ -4,9 +4,10 @@ A query on the loop that must read the disk holds up everybody: nothing to speak
 So what is about to be asked is asked in a thread first, on a connection of its own, and its answer thrown away; then the operation begins
 as ever, and finds the pages in memory. Nothing else changes: not what an operation sees, nor where it may not be interrupted.
 
-As with doors.ShortCalls, what the last queries took decides. `cold` is true at the start; a few quick answers in threads end it, and from
-then on it costs an operation a look at a flag. A slow query on the loop that read from the medium brings it back, and one in a thread is
-proof: then it stays for a while.
+That costs a hop to a thread, so it is done as long as it saves the loop more (`cold`): while what they take in threads to read from
+the medium is more than a hop in the mean. A few quick answers end it, at the start too, and from then on it costs an operation a look at a flag.
+A slow query on the loop that read from the medium brings it back. What asks for many rows at once, where a hop is nothing and a cold page
+costs as often, goes on for an hour after the last slow one (`wary`).
 """
 from __future__ import annotations
 
@@ -23,12 +24,14 @@ from s3cfs.ids import ChunkId
 from s3cfs.meta.beside import Beside
 from s3cfs.meta.engine import Engine
 
-QUICK = 8                       # answers in a row after which the disk is not slow
+HOP_S = 0.0002                  # to a thread and back
+WEIGHT = 0.1                    # of the newest answer in the mean
+FIRST_S = 0.0005                # the mean at the start, and after a slow query on the loop: nine quick answers end it
 CERTAIN = 10                    # times `slow_query_s`: no processor is that busy
-STAYS_S = 60.0                  # after a proof
-WARY_S = 3600.0                 # the same for what reads many rows
+WARY_S = 3600.0
+FRESH_S = 60.0                  # for which what was brought is not brought again
 AT_ONCE = 8                     # queries in threads
-KNOWN = 8192                    # names and inodes that are not brought again so soon
+KNOWN = 8192                    # names and inodes of which that is remembered
 ROWS = 8192                     # of one question
 
 Query = tuple[str, Sequence[Any]]
@@ -58,9 +61,9 @@ class Warmth:
         self._engine, self._beside, self._doors = engine, beside, engine.doors
         self._slow_s = engine.doors.limits.slow_query_s
         self.cold = self.wary = False
-        self._quick = 0
+        self._mean_s = FIRST_S                    # of reading from the medium, an answer
         self._seen = (0, 0)                       # pages that SQLite did not have, blocks that the system did not have: when last slow
-        self._stays_until = self._wary_until = -math.inf
+        self._wary_until = -math.inf
         self._known: OrderedDict[tuple[Any, ...], float] = OrderedDict()       # when it was brought
         self._turns = trio.Semaphore(AT_ONCE)
 
@@ -75,7 +78,8 @@ class Warmth:
         misses = self._engine.connection.status(apsw.SQLITE_DBSTATUS_CACHE_MISS)[0]
         before, self._seen = self._seen, (misses, self._doors.disk.blocks_read())
         if self._seen[0] != before[0] and self._is_slow(took_s, self._seen[1] - before[1]):
-            self.cold, self._quick = True, 0
+            self.cold = self.wary = True
+            self._mean_s = max(self._mean_s, FIRST_S)
 
     def _is_slow(self, took_s: float, blocks: int) -> bool:
         """What took long may have waited for a busy processor, or the interpreter: unless it read the medium, or took very long."""
@@ -112,18 +116,18 @@ class Warmth:
 
     async def _bring(self, queries: Sequence[Query], key: tuple[Any, ...] | None = None) -> None:
         now = self._doors.clock.monotonic()
-        if key is not None and now < self._known.get(key, -math.inf) + STAYS_S:
+        if key is not None and now < self._known.get(key, -math.inf) + FRESH_S:
             return
         async with self._turns:
             try:
                 took_s, blocks = await self._doors.threads.run(self._read, queries)
             except (CacheFull, CacheUnusable, Damaged):
                 return                            # who asks on the loop meets it as well, and says so
-        self._learn(took_s / max(1, len(queries)), blocks)
+        self._learn(took_s, blocks, len(queries))
         if key is not None:
             self._known.pop(key, None)
             self._known[key] = now
-            while len(self._known) > KNOWN or next(iter(self._known.values())) + STAYS_S < now:
+            while len(self._known) > KNOWN or next(iter(self._known.values())) + FRESH_S < now:
                 self._known.popitem(last=False)
 
     def _read(self, queries: Sequence[Query]) -> tuple[float, int]:
@@ -134,15 +138,15 @@ class Warmth:
                 found.execute(sql, args).fetchall()
             return self._doors.clock.monotonic() - began, self._doors.disk.blocks_read() - blocks
 
-    def _learn(self, took_s: float, blocks: int) -> None:
+    def _learn(self, took_s: float, blocks: int, queries: int = 1) -> None:
+        """Of one hop."""
+        each_s = took_s / max(1, queries)
+        read_s = took_s if blocks or each_s >= CERTAIN * self._slow_s else 0.0
+        self._mean_s = (1 - WEIGHT) * self._mean_s + WEIGHT * read_s
         now = self._doors.clock.monotonic()
-        if self._is_slow(took_s, blocks):
-            self.cold = self.wary = True
-            self._quick, self._stays_until, self._wary_until = 0, now + STAYS_S, now + WARY_S
-            return
-        self._quick += 1
-        if self._quick >= QUICK:
-            self.cold = now < self._stays_until
-            self.wary = now < self._wary_until
-            if not self.cold:
-                self._known.clear()
+        if self._is_slow(each_s, blocks):
+            self._wary_until = now + WARY_S
+        self.cold = self._mean_s >= HOP_S or not self._slow_s
+        self.wary = self.cold or now < self._wary_until
+        if not self.cold:
+            self._known.clear()

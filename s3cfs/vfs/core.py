@@ -125,18 +125,18 @@ class Vfs:
         return await self._attrs.get(ino)
 
     async def unlink(self, parent: int, name: bytes) -> None:
-        if self._warmth.wary:
+        if self._warmth.cold:
             await self._warmth.name(parent, name, removes=True)
         await self._tree.unlink(parent, name)
 
     async def rmdir(self, parent: int, name: bytes) -> None:
-        if self._warmth.wary:
+        if self._warmth.cold:
             await self._warmth.name(parent, name, removes=True)
         await self._tree.rmdir(parent, name)
 
     async def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
         """`flags`: 0, RENAME_NOREPLACE or RENAME_EXCHANGE. Stages the source first when a file takes another one's name."""
-        if self._warmth.wary:
+        if self._warmth.cold:
             await self._warmth.name(parent, name)
             await self._warmth.name(new_parent, new_name, removes=True)
         await self._tree.rename(parent, name, new_parent, new_name, flags)

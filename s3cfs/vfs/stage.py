@@ -178,7 +178,7 @@ class Stager:
             cut = self._cutter.cut(rest)
         else:
             cut = await self._doors.threads.run(self._cutter.cut, rest)
-        if self._meta.warmth.wary:
+        if self._meta.warmth.cold or (self._meta.warmth.wary and len(cut.pieces) > ROWS_AT_ONCE):
             await self._meta.warmth.chunks([piece.id for piece in cut.pieces])
             await self._meta.warmth.extents([(part.state.ino, *_reach(part)) for part in slices])
         new = await self._look_up(cut.pieces)
