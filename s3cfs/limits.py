@@ -51,7 +51,7 @@ class Limits:
     overlay_run_max_bytes: int = 64 * KIB    # runs shorter than this inside existing data go into one overlay chunk
     transaction_interval_s: float = 1.0
     transaction_max_bytes: int = 1 * MIB     # of its changeset: then it ends at once; beyond four times that changes wait for it
-    transaction_max_rows: int = 4000         # the same of rows, each of which may dirty a page: 10 us of COMMIT, on the event loop
+    transaction_max_rows: int = 4000         # the same of rows (each may dirty a page); eight times that while COMMITs are quick
     commit_interval_s: float = 5.0           # default of --commit-interval
     short_sync_s: float = 0.0005             # an fsync expected to take less is not worth a thread
     fresh_file_grace_s: float = 0.2          # a transaction waits so long for a just created file to be closed

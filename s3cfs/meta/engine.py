@@ -24,6 +24,9 @@ from s3cfs.meta.database import connect, translate
 from s3cfs.meta.types import Counters, Transaction
 from s3cfs.meta.wal import Wal
 
+COMMIT_S = 0.02                  # what a transaction should take to end, on the event loop
+MORE_ROWS = 8                    # times limits.transaction_max_rows, where that is quick
+
 
 def _timeless() -> float:
     return 0.0
@@ -38,6 +41,7 @@ class Engine:
         self.snapshots: set[int] = set()        # open ones; they hold the WAL
         self._now: Callable[[], float] = _timeless
         self._slow_s = math.inf
+        self._row_s = COMMIT_S / doors.limits.transaction_max_rows
         self._was_slow: Callable[[float], None] = lambda took_s: None
         self.open_packs: set[int] = set()       # begun by this process and not closed: content.py keeps it
         try:
@@ -204,11 +208,22 @@ class Engine:
         """Rows that were written since the last commit()."""
         return 0 if self.failed else self.connection.total_changes() - self._changes_seen
 
+    @property
+    def rows_bound(self) -> float:
+        """How many rows a transaction should have: what ends in COMMIT_S, as the last ones went. How many pages rows dirty depends on the
+        size of the filesystem and on what is done."""
+        least = self.doors.limits.transaction_max_rows
+        return min(max(COMMIT_S / max(self._row_s, 1e-9), least), MORE_ROWS * least)
+
     def commit(self) -> Transaction | None:
         if self.failed:
             raise self.again()
         try:
-            return self._commit()
+            rows, began = self.open_rows, self.doors.clock.monotonic()
+            made = self._commit()
+            if rows >= 256:
+                self._row_s = 0.7 * self._row_s + 0.3 * (self.doors.clock.monotonic() - began) / rows
+            return made
         except Exception as error:
             raise self.fail(translate(error, self.path)
                             or CacheUnusable(f"{self.path}: a transaction could not be committed: {error}")) from error

@@ -94,7 +94,7 @@ class Meta:
     def open_share(self) -> float:
         """How large the open transaction is: 1 is as large as it should become, in bytes or in rows. Cheap."""
         limits = self._engine.doors.limits
-        return max(self._engine.open_bytes / limits.transaction_max_bytes, self._engine.open_rows / limits.transaction_max_rows)
+        return max(self._engine.open_bytes / limits.transaction_max_bytes, self._engine.open_rows / self._engine.rows_bound)
 
     @property
     def wal_pages(self) -> int:

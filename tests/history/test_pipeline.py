@@ -93,8 +93,10 @@ def test_an_open_transaction_is_bounded_in_rows() -> None:
     async def main(life: Life) -> None:
         async with life.node() as node:
             real = node.meta.commit
+            assert node.meta._engine.rows_bound == 100
 
             def commit() -> Transaction | None:
+                node.meta._engine._row_s = 1.0              # as if COMMITs were slow
                 rows.append(node.meta._engine.open_rows)
                 return real()
             node.meta.commit = commit  # type: ignore[method-assign]

@@ -305,3 +305,18 @@ def test_a_database_of_an_earlier_version_gets_the_indexes_it_lacks(tmp_path: Pa
         assert steps.most_steps < 40 and not steps.scanned
     other.close()
     meta.close()
+
+
+def test_how_many_rows_a_transaction_should_have_follows_from_what_commits_take(tmp_path: Path) -> None:
+    meta = open_meta(tmp_path)
+    engine = meta._engine
+    least = engine.doors.limits.transaction_max_rows
+    assert engine.rows_bound == least
+    engine._row_s = 1.0                                     # never fewer,
+    run(populate(meta, 100))
+    assert engine.open_rows > 256
+    meta.commit()
+    assert 0.5 < engine._row_s < 0.8 and engine.rows_bound == least and engine.open_rows == 0
+    engine._row_s = 0.0                                     # nor more than eight times as many
+    assert engine.rows_bound == 8 * least
+    meta.close()
