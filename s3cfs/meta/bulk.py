@@ -21,6 +21,9 @@ class Bulk:
         """In a thread, on a database that is new."""
         self._engine.run(f"DROP INDEX {AT_RANDOM}")
         self._engine.commit()
+        # apsw keeps the interpreter's lock while a changeset is applied, so SQLite must not wait for the disk in it: what a part changes
+        # (some 20 MiB of pages) stays in memory until COMMIT, which lets go of the lock.
+        self._engine.run("PRAGMA cache_spill = 0")
 
     def end_bulk(self) -> None:
         """In a thread; it takes a while."""
