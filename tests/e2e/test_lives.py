@@ -147,7 +147,7 @@ def test_an_interrupted_mount_leaves_nothing(make: Make, waiting_for: str):
         (fs.base / "inside").mkdir()
         first = subprocess.Popen([*command, sys.executable, "-m", "s3cfs", "mount", "--fg", "--cachedir", str(fs.base / "first"), fs.url,
                                   str(fs.base / "inside")], env=fs.environment(), stderr=subprocess.PIPE)
-        until(lambda: list((fs.base / "store" / "log" / "main").glob("1-*")), "it is the writer")
+        until(lambda: list((fs.base / "store" / "log" / "main").glob("*/1-*/*/*/*")), "it is the writer")
         first.kill()
         first.communicate()
         stopped = None
