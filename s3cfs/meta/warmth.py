@@ -5,7 +5,7 @@ So what is about to be asked is asked in a thread first, on a connection of its 
 as ever, and finds the pages in memory. Nothing else changes: not what an operation sees, nor where it may not be interrupted.
 
 That costs a hop to a thread, so it is done as long as it saves the loop more (`cold`): while what they take in threads to read from the
-medium is more than a hop in the mean. A few quick answers end it, at the start too; from then on it costs an operation a look at a flag.
+medium, where that is slow, is more than a hop in the mean. A few quick answers end it, at the start too; from then on it costs an operation a look at a flag.
 A slow query on the loop that read from the medium brings it back. What asks for many rows at once, where a hop is nothing and a cold page
 costs as often, goes on for an hour after the last slow one (`wary`).
 """
@@ -141,10 +141,10 @@ class Warmth:
     def _learn(self, took_s: float, blocks: int, queries: int = 1) -> None:
         """Of one hop."""
         each_s = took_s / max(1, queries)
-        read_s = took_s if blocks or each_s >= CERTAIN * self._slow_s else 0.0
-        self._mean_s = (1 - WEIGHT) * self._mean_s + WEIGHT * read_s
+        slow = self._is_slow(each_s, blocks)
+        self._mean_s = (1 - WEIGHT) * self._mean_s + WEIGHT * (took_s if slow else 0.0)
         now = self._doors.clock.monotonic()
-        if self._is_slow(each_s, blocks):
+        if slow:
             self._wary_until = now + WARY_S
         self.cold = self._mean_s >= HOP_S or not self._slow_s
         self.wary = self.cold or now < self._wary_until
