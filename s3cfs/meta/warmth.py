@@ -5,9 +5,9 @@ So what is about to be asked is asked in a thread first, on a connection of its 
 as ever, and finds the pages in memory. Nothing else changes: not what an operation sees, nor where it may not be interrupted.
 
 That costs a hop to a thread, so it is done as long as it saves the loop more (`cold`): while what they take in threads to read from the
-medium, where that is slow, is more than a hop in the mean. A few quick answers end it, at the start too; from then on it costs an operation a look at a flag.
-A slow query on the loop that read from the medium brings it back. What asks for many rows at once, where a hop is nothing and a cold page
-costs as often, goes on for an hour after the last slow one (`wary`).
+medium, where that is slow, is more than a hop in the mean. A few quick answers end it, at the start too; from then on it costs an
+operation a look at a flag. A slow query on the loop that read from the medium brings it back. What asks for many rows at once, where a
+hop is nothing and a cold page costs as often, goes on for an hour after the last slow one (`wary`).
 """
 from __future__ import annotations
 
