@@ -44,6 +44,7 @@ class Engine:
         self._row_s = COMMIT_S / doors.limits.transaction_max_rows
         self._was_slow: Callable[[float], None] = lambda took_s: None
         self.open_packs: set[int] = set()       # begun by this process and not closed: content.py keeps it
+        self._commits, self._synced = 1, 0      # COMMITs (opening makes the first), and how many of them are on the disk
         try:
             if doors.disk.exists(path):
                 database.rewrite_wal(doors, path)
@@ -244,6 +245,7 @@ class Engine:
     def _end_and_begin(self) -> None:
         self.session.close()                # an empty one too: SQLite tells every change to each session that was not closed
         self.connection.execute("COMMIT")
+        self._commits += 1
         self._begin()
 
     def flush_counters(self) -> None:
@@ -267,11 +269,15 @@ class Engine:
     # ------------------------------------------------------------ the WAL (wal.py)
 
     def sync_wal(self) -> None:
-        """In a thread: what was committed before is durable."""
+        """In a thread: what was committed before is durable. Nothing is asked of the disk when that is so already."""
         if self.failed:
             raise self.again()
+        upto = self._commits
+        if self._synced >= upto:
+            return
         try:
             self.wal.sync()
+            self._synced = max(self._synced, upto)
         except OSError as error:
             raise self.fail(CacheUnusable(f"{self.path}-wal could not be synced: {error}")) from error
 

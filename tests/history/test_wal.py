@@ -14,6 +14,7 @@ from s3cfs.doors import Doors, SystemClock, SystemRandomness, TrioThreads
 from s3cfs.history.options import Options
 from s3cfs.limits import DEFAULTS
 from s3cfs.meta import Transaction
+from s3cfs.meta.wal import Wal
 from s3cfs.vfs.types import ROOT_CALLER
 from tests.slowdisk import SlowDisk, SlowVfs
 
@@ -106,5 +107,35 @@ def test_what_makes_the_log_begin_anew_is_a_whole_transaction(tmp_path: Path) ->
                     await node.vfs.setxattr(1, b"user.n", os.urandom(4))
                     await node.vfs.fsyncdir(1)
             assert owed == []
+
+    trio.run(main)
+
+
+def test_a_transaction_without_rows_asks_nothing_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An open file that stays dirty has one end every second."""
+    syncs, real = [0], Wal.sync
+
+    def counted(self: Wal) -> None:
+        syncs[0] += 1
+        real(self)
+
+    monkeypatch.setattr(Wal, "sync", counted)
+
+    async def main() -> None:
+        options = NodeOptions(commits=Options(transaction_interval_s=1000, commit_interval_s=1000))
+        async with open_node(node_on(SlowVfs(f"rows-{tmp_path.name}"), tmp_path / "state"), MemoryBackend(), KEYRING, SUPERBLOCK,
+                             options) as node:
+            async with node.commits.local.lock:
+                await node.commits.local.close()
+                before = syncs[0]
+                for _ in range(5):
+                    await node.commits.local.close()
+                assert syncs[0] == before
+                node.meta.local_set("note", b"1")                 # a local row alone is a reason, too
+                await node.commits.local.close()
+                assert syncs[0] == before + 1
+            await node.vfs.mkdir(1, b"x", 0o755, ROOT_CALLER)
+            await node.commits.durable()
+            assert syncs[0] == before + 2
 
     trio.run(main)
