@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 
@@ -53,6 +54,7 @@ from .tier import choose_tier
 
 log = logging.getLogger(__name__)
 
+SWITCH_S = 0.001                   # the event loop waits for so long for each thread that computes (Python has 5 ms; four of them: 20)
 SAVE_CACHE_TABLE_S = 60.0
 
 
@@ -145,6 +147,7 @@ async def _check_expected(remote: Remote, keyring: KeyRing, tip: Tip, options: N
 async def open_node(doors: Doors, backend: Backend, keyring: KeyRing, superblock: Superblock, options: NodeOptions,
                     progress: Progress = lambda what, done, total: None) -> AsyncIterator[Node]:
     """A running filesystem; see the module's text. S3cfsError when it cannot be opened; nothing is lost then."""
+    sys.setswitchinterval(SWITCH_S)
     doors.disk.makedirs("journal")
     async with Remote(backend, doors).running() as remote:
         if options.sole_writer and remote.capabilities.linearizable is None:

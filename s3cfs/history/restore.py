@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 
+import trio
+
 from s3cfs import ids
 from s3cfs.doors import Doors
 from s3cfs.errors import Damaged, NotFound, ObjectMissing
@@ -24,6 +26,7 @@ from s3cfs.meta import Meta
 from s3cfs.remote import Remote
 
 Progress = Callable[[str, int, int], None]   # what, done, of how many
+OPENED_AT_ONCE = 2                 # parts, beside the thread that applies: more of them would keep the event loop from its turn
 
 
 async def manifests(remote: Remote) -> AsyncGenerator[tuple[str, int], None]:
@@ -75,9 +78,12 @@ async def fill(doors: Doors, remote: Remote, keyring: KeyRing, meta: Meta, manif
     """Load the checkpoint into a new database. After an error that is good for nothing. ObjectMissing, Damaged, Diverged."""
     parts = {part.key: part for part in manifest.parts}
     limits, done = doors.limits, 0
+    opening = trio.Semaphore(OPENED_AT_ONCE)
 
     async def fetch(key: str) -> list[bytes]:
-        return await read_part(doors, remote, keyring, manifest.commit, parts[key])
+        data = await _get(remote, key)
+        async with opening:
+            return await doors.threads.run(_open_part, data, manifest.commit, parts[key], keyring.sealer("checkpoint", 0))
 
     await doors.threads.run(meta.begin_bulk)
     async with fetched_in_order([part.key for part in manifest.parts], fetch, lambda changesets: sum(map(len, changesets)),

@@ -313,6 +313,9 @@ class Engine:
                 self.connection.execute("ROLLBACK")
         self.wal.close(keep=self.failed is not None)
         try:
+            if not self.failed:
+                # what closing would do; but apsw lets go of the interpreter's lock here, and does not while it closes
+                self.connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)
             self.connection.close()
         except (apsw.Error, OSError) as error:
             raise translate(error, self.path) or error from error
