@@ -315,7 +315,8 @@ class Engine:
         try:
             if not self.failed:
                 # what closing would do; but apsw lets go of the interpreter's lock here, and does not while it closes
-                self.connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)
+                with contextlib.suppress(apsw.BusyError):
+                    self.connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
             self.connection.close()
         except (apsw.Error, OSError) as error:
             raise translate(error, self.path) or error from error
