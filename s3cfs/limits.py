@@ -40,7 +40,7 @@ class Limits:
     pack_entries: int = 65_536               # or by so many chunks: its index is in memory while it is open
 
     # writing
-    dirty_pool_bytes: int = 96 * MIB         # dirty file data in RAM, staged ones included; beyond it writers wait or data is spooled
+    dirty_pool_bytes: int = 56 * MIB         # dirty file data in RAM, staged ones included; beyond it writers wait or data is spooled
     spool_max_bytes: int = 1 * GIB           # of sealed dirty data that memory had no room for; beyond it files are staged instead
     stage_run_bytes: int = 8 * MIB           # a contiguous dirty run of this size is staged while its file is still open
     stage_slice_bytes: int = 16 * MIB        # what one round of staging takes at most
