@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from s3cfs.backends.progress import Progress
@@ -38,9 +38,6 @@ class Call:
     lane: Lane
     until: float                   # by `doors.clock.monotonic`: nobody waits for the answer after it, unless something moves until then
     progress: Progress = field(default_factory=Progress)     # of the whole call of `Remote`; its default is for calls nobody waits for
-
-    def in_lane(self, lane: Lane) -> Call:
-        return replace(self, lane=lane)
 
 
 class Store:

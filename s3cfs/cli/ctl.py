@@ -43,7 +43,7 @@ def parser(prog: str) -> arguments.Parser:
             action.add_argument("level", metavar="LEVEL", choices=LOG_LEVELS, help=", ".join(LOG_LEVELS))
         if name == "layer":
             action.add_argument("layer", metavar="NAME", nargs="?", help="of a layer (default: all)")
-            action.add_argument("changes", metavar="SETTING=VALUE", nargs="*", help="take over at once, for this mount only")
+            action.add_argument("changes", metavar="SETTING=VALUE", nargs="*", default=[], help="take over at once, for this mount only")
         arguments.add_output(action)
     return made
 

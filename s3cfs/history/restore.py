@@ -50,9 +50,12 @@ async def read_manifest(remote: Remote, keyring: KeyRing, key: str) -> Manifest:
         raise Damaged(f"checkpoint {key} is damaged: {exc}") from None
 
 
-async def read_part(doors: Doors, remote: Remote, keyring: KeyRing, commit: int, part: Part) -> list[bytes]:
-    """Its changesets, in order. ObjectMissing, Damaged."""
-    return await doors.threads.run(_open_part, await _get(remote, part.key), commit, part, keyring.sealer("checkpoint", 0))
+async def read_part(doors: Doors, remote: Remote, keyring: KeyRing, commit: int, part: Part,
+                    turn: contextlib.AbstractAsyncContextManager[object] | None = None) -> list[bytes]:
+    """Its changesets, in order; opened in its `turn`, if there is one to wait for. ObjectMissing, Damaged."""
+    data = await _get(remote, part.key)
+    async with turn or contextlib.nullcontext():
+        return await doors.threads.run(_open_part, data, commit, part, keyring.sealer("checkpoint", 0))
 
 
 async def _get(remote: Remote, key: str) -> bytes:
@@ -81,9 +84,7 @@ async def fill(doors: Doors, remote: Remote, keyring: KeyRing, meta: Meta, manif
     opening = trio.Semaphore(OPENED_AT_ONCE)
 
     async def fetch(key: str) -> list[bytes]:
-        data = await _get(remote, key)
-        async with opening:
-            return await doors.threads.run(_open_part, data, manifest.commit, parts[key], keyring.sealer("checkpoint", 0))
+        return await read_part(doors, remote, keyring, manifest.commit, parts[key], opening)
 
     await doors.threads.run(meta.begin_bulk)
     async with fetched_in_order([part.key for part in manifest.parts], fetch, lambda changesets: sum(map(len, changesets)),

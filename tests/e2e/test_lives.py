@@ -147,9 +147,11 @@ def test_an_interrupted_mount_leaves_nothing(make: Make, waiting_for: str):
         (fs.base / "inside").mkdir()
         first = subprocess.Popen([*command, sys.executable, "-m", "s3cfs", "mount", "--fg", "--cachedir", str(fs.base / "first"), fs.url,
                                   str(fs.base / "inside")], env=fs.environment(), stderr=subprocess.PIPE)
-        until(lambda: list((fs.base / "store" / "log" / "main").glob("*/1-*/*/*/*")), "it is the writer")
-        first.kill()
-        first.communicate()
+        try:
+            until(lambda: list((fs.base / "store" / "log" / "main").glob("*/1-*/*/*/*")), "it is the writer")
+        finally:
+            first.kill()
+            first.communicate()
         stopped = None
     else:
         stopped = fs.mount("--commit-interval", "60s")

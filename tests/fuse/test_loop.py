@@ -119,16 +119,19 @@ def sigterm_twice(daemon: Daemon) -> None:
 def test_it_ends(mount: Mount, kind: str, loaded: bool, way) -> None:
     daemon = mount(loop=kind, **UNCACHED)
     floods = [Flood("create", daemon.path, 60) for _ in range(2 if loaded else 0)]
-    began = time.monotonic()
-    way(daemon)
-    if way is umount:
-        for flood in floods:                                  # a lazy unmount waits for the last open file
+    try:
+        began = time.monotonic()
+        way(daemon)
+        if way is umount:
+            for flood in floods:                              # a lazy unmount waits for the last open file
+                flood.kill()
+        code, said = daemon.wait(), daemon.log.read_text()
+        assert (code, daemon.mounted()) == (0, False), said
+        assert time.monotonic() - began < (9 if way is leave and loaded else 4)
+        assert "served" in said and "Traceback" not in said
+    finally:
+        for flood in floods:
             flood.kill()
-    assert daemon.wait() == 0 and not daemon.mounted()
-    assert time.monotonic() - began < (9 if way is leave and loaded else 4)
-    assert "served" in daemon.log.read_text() and "Traceback" not in daemon.log.read_text()
-    for flood in floods:
-        flood.kill()
 
 
 @LOOPS
