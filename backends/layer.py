@@ -38,6 +38,7 @@ class Call:
     lane: Lane
     until: float                   # by `doors.clock.monotonic`: nobody waits for the answer after it, unless something moves until then
     progress: Progress = field(default_factory=Progress)     # of the whole call of `Remote`; its default is for calls nobody waits for
+    kept: dict[str, Any] = field(default_factory=dict)       # what a layer keeps for the next attempt of the call, under a name of its own
 
 
 class Store:

@@ -12,7 +12,8 @@ It stands above the layers that a store brings along, right below `Remote`: they
 and check pieces like any other object, and may state a lower `largest_object_bytes` if they add something. That number goes up
 unchanged: what makes objects still makes them fit where it can (`limits.fitted`), since pieces cost requests.
 
-A put that failed goes on where it was when it is repeated with the same bytes. Leftovers, under tokens that no head names, are possible:
+A put that failed goes on where it was when it is repeated with the same bytes, and so does a get within one call of `Remote`: on a
+line that breaks now and then no attempt would ever get them all. Leftovers, under tokens that no head names, are possible:
 after a death in the middle, after an object was overwritten, where a store may not delete. They cost room and nothing else.
 A head that was read is remembered: keys are written once (invariant I6). Whoever reads an object while another deletes it gets NotFound.
 
@@ -224,7 +225,8 @@ class Pieces(Layer):
         return await self.get(key, offset, size, call)             # another object, of the same key
 
     async def _get_pieces(self, key: str, head: Head, offset: int, size: int | None, call: Call) -> bytes:
-        found: dict[int, bytes] = {}
+        parts = head.ranges(offset, size)
+        found: dict[int, bytes] = call.kept.setdefault(f"{self.name} {head.token} {offset} {size}", {})
 
         async def one(part: tuple[int, int, int]) -> None:
             number, start, count = part
@@ -239,7 +241,7 @@ class Pieces(Layer):
             self._got_count += 1
             call.progress.moved()
 
-        await each(one, head.ranges(offset, size), self.capabilities.parallel_reads)
+        await each(one, [part for part in parts if part[0] not in found], self.capabilities.parallel_reads)
         return b"".join(data for _, data in sorted(found.items()))
 
     async def stat(self, key: str, call: Call) -> ObjectInfo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import trio
 
@@ -46,6 +46,7 @@ class Errand(Generic[T]):
         """`on_retry(error)`: an attempt failed and there will be another."""
         self._doors, self._patience, self._on_retry = doors, patience, on_retry
         self._progress = Progress(doors.clock.monotonic)
+        self._kept: dict[str, Any] = {}
         self._end = patience.now() + doors.limits.store_deadline_s
         self._last: StoreError | None = None
         done = trio.Event()
@@ -79,7 +80,8 @@ class Errand(Generic[T]):
         while True:
             self._progress.attempt()
             try:
-                return await self.attempt(Call(self.lane, clock.monotonic() + self._left(self._patience.now()), self._progress))
+                until = clock.monotonic() + self._left(self._patience.now())
+                return await self.attempt(Call(self.lane, until, self._progress, self._kept))
             except S3cfsError as error:
                 if not isinstance(error, StoreError) or not self.may_repeat(error):
                     raise

@@ -18,7 +18,7 @@ from s3cfs.backends.pieces import FOLDER, HEAD_BYTES, MAGIC, Head, Pieces
 from s3cfs.backends.wrapper import Wrapper
 from s3cfs.errors import Corrupt, Exists, NotFound, StoreError, Temporary, Unsupported
 from s3cfs.formats.envelope import padme
-from tests.backends.face import Layered, Small
+from tests.backends.face import Face, Layered, Small
 from tests.backends.suite import BackendSuite, some_bytes
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -259,6 +259,29 @@ def test_a_repeated_put_goes_on_where_it_was(made: Callable[..., Layered]) -> No
             with pytest.raises(NotFound):
                 store.get("pack/aa/1")
     assert attempts > 5 and face.get("pack/aa/1") == data and len(pieces_in(store)) == 100, "no leftovers"
+
+
+def test_a_repeated_get_goes_on_where_it_was() -> None:
+    """As above; within one call of `Remote`, which is what repeats it."""
+    got: list[str] = []
+
+    class Counting(Small):
+        def get(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
+            got.append(key)
+            return super().get(key, offset, size)
+
+    face = Face(FaultyBackend(Counting(MemoryBackend(), 1000), 3, Rates(before=0.1, after=0.1, throttled=0.1), operations=("get",)))
+    try:
+        data = some_bytes(100_000)
+        face.put("pack/aa/1", data)
+        got.clear()
+        assert face.get("pack/aa/1") == data
+        assert 100 < len(got) < 150, "each piece once, but for answers that were lost"
+        got.clear()
+        assert face.get("pack/aa/1", 500, 40_000) == data[500:40_500]
+        assert 41 <= len(got) < 70, "nothing is kept for another call"
+    finally:
+        face.close()
 
 
 def test_a_lost_answer_of_the_head_is_a_race_that_was_won(made: Callable[..., Layered]) -> None:
