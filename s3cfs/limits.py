@@ -84,6 +84,7 @@ class Limits:
     wal_restart_pages: int = 8192            # 32 MiB: start it anew when next it can be
     wal_rest_pages: int = 2048               # changes wait while so much is copied for that (8 MiB), not for more
     wal_anyhow_pages: int = 65536            # but when it is 256 MiB long for whatever is left
+    snapshot_wal_pages: int = 65536          # so much may come while a snapshot waits for its commit
     follow_records: int = 256                # of the log that are fetched ahead of the one that is being applied
     follow_bytes: int = 16 * MIB             # and of their bytes, about
     checkpoint_min_log_bytes: int = 1 * MIB  # a checkpoint is not worth it below this

@@ -6,10 +6,12 @@ checkpoint without its manifest does not exist. Nonces in the names keep two att
 
 While the snapshot lives SQLite's own log can only grow. So the parts are made as fast as the machine can, sealed as they will be in
 the store, and wait in files of the local state for their turn on the line; where the disk has no room for them a part goes up at once.
+And a snapshot whose commit takes long (an outage began) is given up when the log has grown much: the next commit takes another.
 """
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
@@ -30,12 +32,15 @@ log = logging.getLogger(__name__)
 
 FOLDER = "checkpoint"              # local: parts that wait to be put
 ROOM = 4                           # times the reserve of the disk that must be free for them
+LOOK_S = 5.0                       # how often SQLite's log is looked at while a snapshot waits for its commit
 
 
 class Checkpoints:
     def __init__(self, doors: Doors, meta: Meta, remote: Remote, keyring: KeyRing, epoch: int, health: Health) -> None:
         self._doors, self._meta, self._remote, self._epoch, self._health = doors, meta, remote, epoch, health
         self._sealer = keyring.sealer("checkpoint", epoch)
+        self._begun: Snapshot | None = None           # waits for its commit
+        self._begun_pages = 0                         # of SQLite's log, then
         self._job: tuple[Snapshot, Tip, Sequence[Riding]] | None = None      # the one that is being written
         self._moved = Signal()
         health.on_change.append(self._moved.pulse)
@@ -48,21 +53,28 @@ class Checkpoints:
         bound = max(limits.checkpoint_min_log_bytes, int(limits.checkpoint_log_ratio * local.checkpoint_bytes))
         return local.log_bytes + local.log_records * limits.checkpoint_record_bytes > bound
 
-    def begin(self) -> Snapshot | None:
-        """With the transaction just ended: its state, if a checkpoint is due and none is being written. `want` it once the commit is in
-        the store, or close it."""
+    def begin(self) -> None:
+        """With the transaction just ended: take its state, if a checkpoint is due and none is being written. `want` it once the commit is
+        in the store, or `drop` it."""
         if self._job is not None or not self.due():
-            return None
+            return
         try:
-            return self._meta.snapshot()
+            self._begun, self._begun_pages = self._meta.snapshot(), self._meta.wal_pages
         except CacheUnusable as exc:                  # another connection cannot be opened: the log has everything
             log.warning("no checkpoint: %s", exc)
-            return None
-
-    def want(self, snapshot: Snapshot, tip: Tip, ridden: Sequence[Riding] = ()) -> None:
-        """`snapshot` is the state of `tip`, and ours from now on; `ridden`: packs that it names, and that went in records since."""
-        self._job = (snapshot, tip, ridden)
         self._moved.pulse()
+
+    def want(self, tip: Tip, ridden: Sequence[Riding] = ()) -> None:
+        """What was begun, if it was, is the state of `tip`; `ridden`: packs that it names, and that went in records since."""
+        if self._begun is not None:
+            self._job, self._begun = (self._begun, tip, ridden), None
+            self._moved.pulse()
+
+    def drop(self) -> None:
+        """What was begun and not wanted, if there is something: it will be due again."""
+        if self._begun is not None:
+            self._begun.close()
+            self._begun = None
 
     async def run(self) -> None:
         """Beside the commits: they do not wait for it."""
@@ -73,8 +85,13 @@ class Checkpoints:
                     await self.write(*self._job)
                     self._job = None
                     self._moved.pulse()
-                await self._moved.wait()
+                await self._moved.wait(LOOK_S if self._begun is not None else math.inf)
+                if self._begun is not None and self._meta.wal_pages - self._begun_pages > self._doors.limits.snapshot_wal_pages:
+                    log.info("no checkpoint for now: its commit takes long, and SQLite's log has grown by %d pages meanwhile",
+                             self._meta.wal_pages - self._begun_pages)
+                    self.drop()
         finally:
+            self.drop()
             if self._job is not None:
                 self._job[0].close()
 

@@ -35,7 +35,7 @@ from s3cfs.history.riders import Passenger, Riders
 from s3cfs.history.signal import Signal
 from s3cfs.history.transactions import Content, Transactions
 from s3cfs.history.uploads import Uploads
-from s3cfs.meta import Meta, OutboxSlice, Riding, Snapshot
+from s3cfs.meta import Meta, OutboxSlice, Riding
 
 
 class Stage(enum.StrEnum):
@@ -128,7 +128,6 @@ class Pipeline:
     async def _round(self) -> bool:
         """Everything that is in a transaction when the cut is made. False: the cut is void, since one of its packs had to be salvaged."""
         self._go(Stage.CUT)
-        snapshot: Snapshot | None = None
         ridden: list[Riding] = []                         # since the cut
         try:
             async with self._transactions.lock:
@@ -136,12 +135,11 @@ class Pipeline:
                     await self._transactions.close(finish_pack=True)
                 # nothing suspends to the end of the block: all this is of the state of the cut
                 goal, tip, salvaged = self._meta.last_outbox_id(), self._logbook.tip, self._uploads.salvaged
-                snapshot = self._checkpoints.begin()
+                self._checkpoints.begin()
                 part = self._next_part()
             nothing = part is None
-            if nothing and snapshot is not None:
-                self._checkpoints.want(snapshot, tip)
-                snapshot = None
+            if nothing:
+                self._checkpoints.want(tip)
             while part is not None:
                 self._go(Stage.MERGE)
                 changeset = await self._meta.beside.merge(part)
@@ -155,15 +153,13 @@ class Pipeline:
                 ridden += self._places(aboard)
                 self.commits += 1
                 self.last_commit_ns = self._doors.clock.time_ns()
-                if part.upto == goal and snapshot is not None:    # beyond it, it would not be the state of `tip`
-                    self._checkpoints.want(snapshot, tip, ridden)
-                    snapshot = None
+                if part.upto == goal:                             # beyond it, it would not be the state of `tip`
+                    self._checkpoints.want(tip, ridden)
                 self._go(Stage.RETIRE)
                 await self._retire(part.packs)
                 part = self._next_part() if part.upto < goal else None
         finally:
-            if snapshot is not None:
-                snapshot.close()
+            self._checkpoints.drop()
         if nothing:                                       # but packs, perhaps, of a process that died before it retired them
             self._go(Stage.RETIRE)
             if self._uploads.arrived:

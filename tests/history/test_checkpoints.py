@@ -317,3 +317,32 @@ def test_the_disk_of_the_parts_is_no_condition(what: str, monkeypatch: pytest.Mo
     if found:
         each_is_its_commit(site)
     assert (site.live(look, "new") or ({},))[0] == filled("abcdefghijkl")
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_a_snapshot_does_not_hold_the_log_through_an_outage(grows: bool) -> None:
+    """An outage begins while the commit of a checkpoint is on its way, and writing goes on: SQLite's log must be able to begin anew."""
+    limits = replace(OFTEN, snapshot_wal_pages=100 if grows else 100_000, wal_copy_pages=10, wal_restart_pages=40, wal_rest_pages=20)
+    site = Site(limits=limits)
+
+    async def main(life: Life) -> None:
+        async with life.node(commit_interval_s=1.0) as node:
+            for name in "abc":
+                await write_file(node, name.encode(), content(ord(name)))
+                await node.flush()
+            assert not node.meta._engine.snapshots
+            life.away()
+            for number in range(300):
+                await write_file(node, b"d-%d" % number, content(number, 100))
+                await node.commits.durable()
+                await life.doors.clock.sleep(0.2)
+            assert bool(node.meta._engine.snapshots) is not grows
+            if grows:
+                assert node.meta.wal_pages < 200, "it began anew"
+            life.away(False)
+            await node.flush()
+            await node.flush()
+
+    site.live(main)
+    assert manifests(site), "and the checkpoint is made after it"
+    each_is_its_commit(site)

@@ -214,8 +214,9 @@ class S3cfs:
     root = ids.ROOT_INO
 
     def settings(self, rng: random.Random) -> Settings:
+        small = {name: rng.choice(values) for name, values in SMALL.items()}             # a wrong name is an error
         return Settings(
-            Limits(**{name: rng.choice(values) for name, values in SMALL.items()}),      # a wrong name is an error
+            Limits(**small, snapshot_wal_pages=small["wal_anyhow_pages"]),
             NodeOptions(
                 level=rng.choice([None, 1]), cache_bytes=rng.choice([16 * KIB, 1024 * KIB]),
                 decoded_bytes=rng.choice([16 * KIB, 1024 * KIB]),
