@@ -216,7 +216,7 @@ class S3cfs:
     def settings(self, rng: random.Random) -> Settings:
         small = {name: rng.choice(values) for name, values in SMALL.items()}             # a wrong name is an error
         return Settings(
-            Limits(**small, snapshot_wal_pages=small["wal_anyhow_pages"]),
+            Limits(**small, snapshot_wal_pages=small["wal_rest_pages"]),
             NodeOptions(
                 level=rng.choice([None, 1]), cache_bytes=rng.choice([16 * KIB, 1024 * KIB]),
                 decoded_bytes=rng.choice([16 * KIB, 1024 * KIB]),
