@@ -2,7 +2,7 @@
 
 When many packs ride, or some and nothing else is going on, those of their chunks that files use are copied, sealed as they are, into the
 journal's open pack, by rows of the next transaction; the others are forgotten, and the rows of the old packs go with it. The new pack is
-put like any other (and rides itself when it is small). Dead before the transaction is durable: nothing happened; after it: it did.
+put like any other (and rides itself when it is small; where no fewer packs came of it, they stay as they are). Dead before the transaction is durable: nothing happened; after it: it did.
 
 Whoever holds a place in an old pack finds its bytes there still, since objects stay; or, once this process forgot where that was, looks
 the chunk up again. Whoever found a forgotten chunk, to refer to it, looks again under `apply_lock` (vfs/stage.py). A pack that is not whole
@@ -51,7 +51,7 @@ class Packing:
         self._doors, self._meta, self._journal, self._cache, self._remote = doors, meta, journal, cache, remote
         self._blocks, self._codec, self._commits, self._apply_lock, self._epoch = blocks, codec, commits, apply_lock, epoch
         self._scope = trio.CancelScope()
-        self._broken: set[int] = set()             # packs that cannot be had whole
+        self._aside: set[int] = set()              # packs that stay: they cannot be had whole, or packing them anew gained nothing
         self.packed = 0                            # packs that rode, since the start
 
     async def run(self) -> None:
@@ -77,7 +77,11 @@ class Packing:
 
     def due(self, *, quiet: bool) -> bool:
         count, size = self._meta.riding_totals()
-        count -= len(self._broken)
+        if self._aside:
+            riding = {place.pack for place in self._meta.riding()}
+            self._aside = {pack for pack in self._aside if pack in riding or self._journal.has(pack)}
+            for pack in self._aside & riding:
+                count, size = count - 1, size - self._meta.pack_of(pack).size
         limits, share = self._doors.limits, QUIET_SHARE if quiet else 1
         return count > 1 and (count * share >= limits.ride_packs or size * share >= limits.ride_total_bytes)       # one alone stays
 
@@ -88,11 +92,11 @@ class Packing:
         for place in self._meta.riding():
             if len(loads) >= self._doors.limits.ride_packs or size >= self._doors.limits.ride_total_bytes:
                 break
-            if place.pack in self._broken or self._journal.has(place.pack):        # its record is being noted
+            if place.pack in self._aside or self._journal.has(place.pack):        # its record is being noted
                 continue
             load = await self._load(self._meta.pack_of(place.pack))
             if load is None:
-                self._broken.add(place.pack)
+                self._aside.add(place.pack)
                 continue
             loads.append(load)
             size += load.pack.size
@@ -169,6 +173,9 @@ class Packing:
                 self._blocks.remember(old)
                 await self._meta.drop_pack(old.id)
                 await trio.lowlevel.checkpoint()
+        made = {pack for pack, _ in places}
+        if len(made) >= len(gone):
+            self._aside |= made
         self.packed += len(gone)
         log.info("%d packs that rode in records go; %d chunks of them are used, and lie in another pack now", len(gone), len(moving))
         await self._cache.discard([old.name for old in gone if old.name is not None])

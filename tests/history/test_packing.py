@@ -77,6 +77,27 @@ def test_what_is_small_together_rides_once_more_and_that_ends() -> None:
     assert new_machine(site) == made(20)
 
 
+def test_what_no_fewer_packs_come_of_is_packed_once() -> None:
+    """Each chunk is a pack, small enough to ride: packing them anew gains nothing, and nobody does it again and again (seed 802848)."""
+    site = Site(limits=replace(MANY, ride_max_bytes=64 << 10, pack_target_bytes=2000))
+
+    async def main(life: Life) -> None:
+        async with life.node() as node:
+            assert node.packing is not None
+            for known in (0, 8):
+                await trickle(node, 8, known)
+                await life.doors.clock.sleep(100)
+                packed, commits = node.packing.packed, node.commits.commits
+                assert packed == known + 8, "what was packed before stays"
+                await life.doors.clock.sleep(1000)
+                assert (node.packing.packed, node.commits.commits) == (packed, commits)
+            assert node.meta.riding_totals()[0] == 16
+            assert not list(node.meta.audit.problems())
+
+    site.live(main)
+    assert new_machine(site) == made(16)
+
+
 def test_in_quiet_time_some_are_enough() -> None:
     site = Site(limits=replace(MANY, ride_packs=32))
 
