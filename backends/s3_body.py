@@ -13,7 +13,7 @@ from s3cfs.limits import MIB
 
 SEND_BYTES = 256 * 1024            # one send; each has the whole tcp-timeout
 RECEIVE_BYTES = 128 * 1024         # one piece of an answer: more than two minutes for it is not called flowing
-MD5_MAX_BYTES = 1 * MIB            # 1.5 ms of CPU; larger bodies rely on TLS or on their signature
+MD5_MAX_BYTES = 1 * MIB            # 1.5 ms of CPU; larger bodies rely on TLS
 CHECKSUMS = ("auto", "md5", "crc32", "none")
 
 

@@ -1,8 +1,9 @@
 """S3 and everything that speaks like it, through boto3: `s3c://host[:port]/bucket/prefix/` and, for AWS, `s3://region/bucket/prefix/`.
 
 Tuned, since boto3 as it comes costs ten times the CPU: one client with a pool, path style where the store allows it, no parameter
-validation, no automatic checksums, and no payload signature where something else protects the body: TLS, or loopback. Over plain
-HTTP to anywhere else the payload is signed, for nothing else would notice a change on the way.
+validation, no automatic checksums. The payload is signed (9 ms for 16 MiB) where the store is not AWS behind TLS, which is sent a CRC32:
+over plain HTTP nothing else would notice a change on the way, and there are servers (versitygw 1.8) that keep what came of a body whose
+sender died, unless something says what all of it is.
 A body is never copied: `Reader` (s3_body.py) hands out slices of the caller's buffer. It does so in pieces because a socket's
 time-out counts for the whole of one send: a pack over a slow uplink would run into it while bytes flow.
 The SDK does not retry (`Remote` does, and knows which puts may be repeated) and does not follow a bucket to
@@ -43,7 +44,6 @@ DEFAULT_REGION = "us-east-1"
 CONSISTENCY = {"linearizable": True, "eventual": False, "unknown": None}
 
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d{1,2}")
-_LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 _COMMON: dict[str, str] = {
@@ -55,7 +55,7 @@ _COMMON: dict[str, str] = {
     "storage-class": "storage class of new objects, as the store names it (STANDARD_IA ...)",
     "sse": "server-side encryption of new objects: AES256, aws:kms or aws:kms:KEY-ID",
     "addressing": "auto, path (host/bucket) or virtual (bucket.host)",
-    "payload-signing": "auto (plain HTTP only, not on loopback), on or off",
+    "payload-signing": "auto (all but AWS over HTTPS), on or off",
     "consistency": "linearizable, eventual or unknown (then it is tried out where it matters): whether answers may be old",
     "upload-checksum": "auto, md5, crc32 or none: what the store checks uploads against",
 }
@@ -109,7 +109,7 @@ class S3Backend(Backend):
         self._put_arguments = put_arguments(options)
         signing = options.choice("payload-signing", ("auto", "on", "off"))
         plain = endpoint is not None and endpoint.startswith("http:")
-        self._signed = signing == "on" or (signing == "auto" and plain and not _LOOPBACK.fullmatch(url.host))
+        self._signed = signing == "on" or (signing == "auto" and (plain or not self.AWS))
         self._checksum = options.choice("upload-checksum", CHECKSUMS)
         self._create_only: bool | None = None
         self._linearizable = CONSISTENCY[options.choice("consistency", ("linearizable" if self.AWS else "unknown", *CONSISTENCY))]

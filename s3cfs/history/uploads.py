@@ -12,7 +12,7 @@ import trio
 
 from s3cfs.blocks.journal import ClosedPack, Journal
 from s3cfs.doors import Doors
-from s3cfs.errors import Damaged, Exists, StoreError
+from s3cfs.errors import Damaged, Exists, NotFound, StoreError
 from s3cfs.history.health import Health
 from s3cfs.history.signal import Signal
 from s3cfs.ids import pack_key
@@ -143,6 +143,15 @@ class Uploads:
             return await self._salvage(pack)
         try:
             await self._remote.put(pack_key(pack.name), data, only_if_absent=self._create_only)
-        except Exists:
-            pass                              # the name is the hash of the bytes: they are there already
+        except Exists:                        # the name is the hash of the bytes: they are there already, all of them or what came of a
+            size = await self._size_there(pack)       # put that broke off, on a store that keeps it (S1)
+            if size != pack.size:
+                log.warning("pack %s was in the store with %d bytes of %d: it is put again", pack.name, size, pack.size)
+                await self._remote.put(pack_key(pack.name), data)
         return True
+
+    async def _size_there(self, pack: ClosedPack) -> int:
+        try:
+            return (await self._remote.stat(pack_key(pack.name))).size
+        except NotFound:
+            return 0

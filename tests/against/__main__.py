@@ -33,7 +33,7 @@ CRASHES = "tests/e2e/test_crashes.py"
 # Mounted ones are of the store's fixture: tests/e2e/conftest.py. Those of two machines mostly wait.
 PARTS = {
     "suite": [f"{HERE}/part_suite.py"],
-    "crash": [f"{HERE}/part_crash.py", f"{HERE}/part_writers.py"],
+    "crash": [f"{HERE}/part_crash.py", f"{HERE}/part_writers.py", f"{HERE}/part_sender.py"],
     "trip": [f"{HERE}/part_trip.py"],
 }
 MOUNTED = {"crash": [f"{CRASHES}::test_kill_in_the_middle_of_work[400]", f"{CRASHES}::test_kill_while_cp_copies[in the large file]",

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import trio
 
-from s3cfs.errors import Denied, Deposed, Temporary
+from s3cfs.errors import Denied, Deposed, Exists, Temporary
 from s3cfs.history.health import State
 from s3cfs.limits import Limits
 from tests.sim.threads import pause
@@ -138,3 +138,31 @@ def test_one_more_is_loaded_than_is_sent_as_far_as_memory_goes(memory: int, load
 
     site.live(main)
     assert len(new_machine(site)) == 9
+
+
+@pytest.mark.parametrize("there", ["half", "all", "nothing any more"])
+def test_what_came_of_a_put_that_broke_off_is_not_taken_for_the_pack(there: str) -> None:
+    """Some servers keep half a body whose sender died, under a name that a create-only put then finds taken."""
+    site = Site()
+
+    async def main(life: Life) -> None:
+        async with life.node() as node:
+            real, broken = life.store.put, list[str]()
+
+            def put(key: str, data: bytes, only_if_absent: bool = False) -> None:
+                if key.startswith("pack/") and not broken:
+                    broken.append(key)
+                    if there == "nothing any more":
+                        raise Exists("put", key, "and deleted by somebody who thought it useless")
+                    site.bucket.objects[key] = bytes(data)[:len(data) // (2 if there == "half" else 1)]
+                    raise Temporary("put", key, "the connection broke")
+                real(key, data, only_if_absent)
+
+            life.store.put = put  # type: ignore[method-assign, assignment]
+            await write_file(node, b"a", content(1))
+            await node.flush()
+            puts = [call for call in life.taken() if call.operation == "put" and call.key == broken[0]]
+            assert len(puts) == {"half": 3, "all": 2, "nothing any more": 2}[there]
+
+    site.live(main)
+    assert new_machine(site) == {b"a": content(1)}

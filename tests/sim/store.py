@@ -29,6 +29,7 @@ PIECE_S = 15.0                          # how long a piece of a body takes at mo
 class Change:
     key: str
     data: bytes | None                  # None: deleted
+    torn: bool = False                  # what came of a put that broke off
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,11 @@ LARGEST = (4 << 10, 9_000, 70_000)             # bytes of an object, where a sto
 
 
 class Bucket:
-    """What is in the store, and everything that ever happened to it. It takes no object above `largest` bytes (None: any)."""
+    """What is in the store, and everything that ever happened to it. It takes no object above `largest` bytes (None: any). `tears`: of a
+    pack whose put breaks off it keeps what came, as some servers do of large bodies that nothing vouches for."""
 
-    def __init__(self, *, create_only: bool = True, largest: int | None = None) -> None:
-        self.create_only, self.largest = create_only, largest
+    def __init__(self, *, create_only: bool = True, largest: int | None = None, tears: bool = False) -> None:
+        self.create_only, self.largest, self.tears = create_only, largest, tears
         self.objects: dict[str, bytes] = {}
         self.history: list[Change] = []
         self.flights: list[Flight] = []
@@ -57,10 +59,11 @@ class Bucket:
     @classmethod
     def draw(cls, rng: random.Random, seed: int) -> Bucket:
         odd = random.Random(f"store of {seed}")              # not of `rng`: so the same seeds stay the same stories otherwise
-        return cls(create_only=rng.random() < 0.7, largest=odd.choice(LARGEST) if odd.random() < 0.25 else None)
+        return cls(create_only=rng.random() < 0.7, largest=odd.choice(LARGEST) if odd.random() < 0.25 else None, tears=odd.random() < 0.3)
 
     def __str__(self) -> str:
-        return f"tier {1 if self.create_only else 2}" + (f", objects up to {self.largest} bytes" if self.largest else "")
+        return f"tier {1 if self.create_only else 2}" + (f", objects up to {self.largest} bytes" if self.largest else "") + (
+            ", keeps parts" if self.tears else "")
 
     def put(self, key: str, data: bytes, only_if_absent: bool) -> bool:
         """False: the key is taken."""
@@ -71,6 +74,12 @@ class Bucket:
         self.objects[key] = data
         self.history.append(Change(key, data))
         return True
+
+    def tear(self, flight: Flight) -> None:
+        """Its put breaks off in the middle. Nobody who looks there may take it for the pack."""
+        if self.tears and flight.key.startswith("pack/") and flight.key not in self.objects:
+            self.objects[flight.key] = flight.data[:len(flight.data) // 2]
+            self.history.append(Change(flight.key, self.objects[flight.key], torn=True))
 
     def _content(self, key: str, data: bytes) -> bytes:
         """Of an object in pieces: theirs. When its head arrives all of them are there (S1)."""
@@ -107,13 +116,14 @@ class Bucket:
 
     def at(self, moment: int) -> Bucket:
         """The bucket as it was after the first `moment` changes, without anything in flight."""
-        old = Bucket(create_only=self.create_only, largest=self.largest)
+        old = Bucket(create_only=self.create_only, largest=self.largest, tears=self.tears)
         for change in self.history[:moment]:
             if change.data is None:
                 old.objects.pop(change.key, None)
             else:
                 old.objects[change.key] = change.data
-                old._ever[change.key] = old._content(change.key, change.data)
+                if not change.torn:
+                    old._ever[change.key] = old._content(change.key, change.data)
         old.history = self.history[:moment]
         return old
 
@@ -242,6 +252,11 @@ class SimStore(Backend):
         except Crash:
             if rng.random() < 0.3:
                 self.bucket.flights.append(flight)
+            else:
+                self.bucket.tear(flight)
+            raise
+        except Temporary:
+            self.bucket.tear(flight)
             raise
         if self.faults.late and rng.random() < self.faults.late:
             self.bucket.flights.append(flight)

@@ -75,6 +75,10 @@ async def _refused_is_done(uploads: Uploads, pack: Any) -> bool:
         return True
 
 
+async def _its_size_soon(uploads: Uploads, pack: Any) -> int:
+    return int(pack.size)
+
+
 async def _impatient(writer: Any, tip: Any, *arguments: Any) -> Any:
     return await _wait(writer, replace(tip, info={**tip.info, "every": 0}), *arguments)
 
@@ -132,6 +136,7 @@ MUTANTS: dict[str, Mutant] = {
     "where riders lie is not noted by who reads their record": Mutant(Record, "bases", lambda record: iter(())),
     "where riders lie is not noted by who writes their record": Mutant(logbook, "bases", lambda head_bytes, riders: iter(())),
     "a checkpoint does not say where riders lie": Mutant(Snapshot, "riding", lambda snapshot: []),
+    "what is under a pack's name counts as all of it": Mutant(Uploads, "_size_there", _its_size_soon, first=3024),
     "a refused pack counts as put": Mutant(Uploads, "_bring", _refused_is_done, first=1040),
     "an earlier process's outbox is not committed": Mutant(Commits, "take_over", _nothing_soon, first=3079),
     "silence is not waited for as long as it was promised": Mutant(Writer, "_wait_for_silence", _impatient, OFFICE, Slow, first=1053),
