@@ -2,7 +2,8 @@
 
 When many packs ride, or some and nothing else is going on, those of their chunks that files use are copied, sealed as they are, into the
 journal's open pack, by rows of the next transaction; the others are forgotten, and the rows of the old packs go with it. The new pack is
-put like any other (and rides itself when it is small; where no fewer packs came of it, they stay as they are). Dead before the transaction is durable: nothing happened; after it: it did.
+put like any other (and rides itself when it is small; where no fewer packs came of it, they stay as they are). Dead before the
+transaction is durable: nothing happened; after it: it did.
 
 Whoever holds a place in an old pack finds its bytes there still, since objects stay; or, once this process forgot where that was, looks
 the chunk up again. Whoever found a forgotten chunk, to refer to it, looks again under `apply_lock` (vfs/stage.py). A pack that is not whole
