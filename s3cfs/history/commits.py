@@ -69,7 +69,7 @@ class Commits:
         self.admission = Admission(doors, options, self.health, journal, self.backlog, content, open_share=lambda: meta.open_share,
                                    lag_s=self.lag_s, make_room=make_room, on_full=self._look,
                                    store_silent=lambda: self.health.store_silent or remote.away_since is not None)
-        self.uploads.on_arrival = self.admission.moved
+        self.uploads.on_arrival = self._arrived
         riders = Riders(doors, journal, self.uploads)
         logbook = Logbook(doors, meta, writer, self.health, self.backlog) if writer is not None else None
         self.local = Transactions(doors, meta, journal, content, apply_lock, options, self.health, self.admission, self.backlog,
@@ -84,6 +84,11 @@ class Commits:
             presence = Presence(doors, self.health, logbook, lambda: self.busy, every_s=every_s,
                                 release_after_idle_s=options.release_after_idle_s)
             self.writing = _Writing(logbook, pipeline, presence, checkpoints)
+
+    def _arrived(self) -> None:
+        """A pack is in the store: there may be more room, and something to retire."""
+        self.admission.moved()
+        self._look()
 
     def _look(self) -> None:
         if self.writing is not None:
@@ -153,7 +158,7 @@ class Commits:
             if self._meta.pack_of(pack.pack_id).record is not None:       # it went in a record whose answer was lost
                 self.uploads.arrive(pack)
             else:
-                self.uploads.queue(pack)
+                self.uploads.queue(pack, perhaps_there=True)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled. Errors end writing (`fail`), not the mount."""

@@ -34,6 +34,7 @@ class Uploads:
         self._waiting: dict[int, ClosedPack] = {}      # for a worker
         self._under_way: dict[int, ClosedPack] = {}    # not in the store yet, those that wait included
         self._arrived: dict[int, ClosedPack] = {}      # in the store; their files move to the cache after the commit that names them
+        self._perhaps_there: set[int] = set()          # of those under way
         self.salvaged = 0                              # packs that were not what had been written: what is whole of them is in new ones
         self._trouble = False                          # the last attempt failed
         self._loaded_bytes = 0                         # of packs that are being sent, or are about to be
@@ -41,7 +42,11 @@ class Uploads:
         self._moved = Signal()
         health.on_change.append(self._moved.pulse)
 
-    def queue(self, pack: ClosedPack) -> None:
+    def queue(self, pack: ClosedPack, *, perhaps_there: bool = False) -> None:
+        """`perhaps_there`: an earlier process may have put it, and a record may name it already. Then nothing is put in its place, which
+        would cost its transfer, and on a store that keeps halves the pack, if this process died meanwhile."""
+        if perhaps_there:
+            self._perhaps_there.add(pack.pack_id)
         self._under_way[pack.pack_id] = pack
         self._waiting[pack.pack_id] = pack
         self._wanted.pulse()
@@ -118,6 +123,7 @@ class Uploads:
             self._wanted.pulse()
         self._health.back("packs")
         del self._under_way[pack.pack_id]
+        self._perhaps_there.discard(pack.pack_id)
         if there:
             self._arrived[pack.pack_id] = pack
             self.on_arrival()
@@ -135,6 +141,8 @@ class Uploads:
             self._wanted.pulse()
 
     async def _put(self, pack: ClosedPack) -> bool:
+        if pack.pack_id in self._perhaps_there and await self._size_there(pack) == pack.size:
+            return True
         try:
             data = await self._journal.load(pack.pack_id)
         except (Damaged, OSError):

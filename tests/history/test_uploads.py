@@ -2,13 +2,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import trio
 
+from s3cfs.app.node import NodeOptions
 from s3cfs.errors import Denied, Deposed, Exists, Temporary
 from s3cfs.history.health import State
+from s3cfs.history.logbook import Logbook
+from s3cfs.history.office import Takeover
 from s3cfs.limits import Limits
+from tests.sim.doors import Bucket
 from tests.sim.threads import pause
 
 from .kit import Life, Site, content, new_machine, state, write_file
@@ -166,3 +171,41 @@ def test_what_came_of_a_put_that_broke_off_is_not_taken_for_the_pack(there: str)
 
     site.live(main)
     assert new_machine(site) == {b"a": content(1)}
+
+
+@pytest.mark.parametrize("there", ["all", "half", "nothing"])
+@pytest.mark.parametrize("create_only", [True, False], ids=["T1", "T2"])
+def test_what_an_earlier_process_put_is_not_put_over_itself(create_only: bool, there: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record may name it already; and it is not sent once more for nothing."""
+    site = Site(bucket=Bucket(create_only=create_only))
+
+    async def main(life: Life) -> None:
+        def note(logbook: Logbook, tip: Any, upto: int, riders: Any) -> None:
+            if upto:
+                life.incarnation.kill()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Logbook, "_note", note)
+            async with life.node() as node:
+                await write_file(node, b"a", content(1))
+                await node.flush()
+
+    assert site.live(main) is None
+    pack, = (key for key in site.bucket.objects if key.startswith("pack/"))
+    assert new_machine(site) == {b"a": content(1)}, "a record names it"
+    whole = site.bucket.objects[pack]
+    if there != "all":
+        del site.bucket.objects[pack]
+    if there == "half":
+        site.bucket.objects[pack] = whole[:len(whole) // 2]
+
+    async def again(life: Life) -> list[str]:
+        async with life.node(NodeOptions(takeover=Takeover.YES)) as node:
+            await node.flush()
+            await life.doors.clock.sleep(60)
+            assert not node.meta.unsent() and not node.meta.outbox()[0]
+            return [call.operation for call in life.taken() if call.key == pack]
+
+    asked = site.live(again)
+    assert asked is not None and asked.count("put") == {"all": 0, "half": 2 if create_only else 1, "nothing": 1}[there]
+    assert site.bucket.objects[pack] == whole and new_machine(site) == {b"a": content(1)}

@@ -8,6 +8,7 @@ too (I4). In a third of the stories two machines are at it at once (`duo`).
 """
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -82,6 +83,7 @@ class Teller:
         self.settings: Any = None
         self.drawn = 0
         self.doubtful = False                      # an fsync failed, and the machine went on
+        self.unjudged: History | None = None       # what the other machine had left behind, and may have put without being looked at since
         self.newest_ns = 0                         # the latest moment that any clock has shown
 
     def tell(self) -> None:
@@ -280,6 +282,8 @@ class Teller:
         if event == "gone":
             machine.lose_disk(sent=True)
         elif event == "elsewhere":
+            if before is not None and machine.branch is not None:
+                self.unjudged = machine.branch.left_with(machine.branch.floors_of(remote=True))
             self.leave_behind(machine, history)
             self.history, self.machine = history.copy(), self.other
         self.story.say({"process": "  the process dies", "machine": f"  the machine dies, of what was not synced survives: {style}",
@@ -298,21 +302,25 @@ class Teller:
             machine.branch = history.left_with(history.floors_of(remote=False))
         machine.stale = True
 
-    async def look(self, life: Life, where: str, floors: list[int]) -> tuple[Nodes, Verdict]:
-        """Judged by the life's history, else by what its machine had left behind, where that may go on instead: by `life.history` then."""
+    async def look(self, life: Life, where: str, floors: list[int], unjudged: History | None = None) -> tuple[Nodes, Verdict]:
+        """Judged by the life's history, else by what its machine (or the other, `unjudged`) had left behind, where that may go on instead:
+        by `life.history` then."""
+        chosen = life.history
         try:
             return await life.look(where, self.assembly.root, floors)
         except Finding:
-            branch = life.machine.branch
-            if branch is None or not branch.may_go_on_instead_of(life.history):
-                raise
-            life.history = branch
-            return await life.look(f"{where}, with what had been left behind", self.assembly.root, branch.floors)
+            for branch in (life.machine.branch, unjudged):
+                if branch is not None and branch.may_go_on_instead_of(chosen):
+                    life.history = branch
+                    with contextlib.suppress(Finding):
+                        return await life.look(f"{where}, with what had been left behind", self.assembly.root, branch.floors)
+            life.history = chosen
+            raise
 
     async def verify(self, life: Life, where: str) -> None:
         """I1, I3, I10: the state is one that may be. From here on it is the beginning of the history."""
-        tree, verdict = await self.look(life, where, life.history.floors)
-        life.machine.branch = None
+        tree, verdict = await self.look(life, where, life.history.floors, self.unjudged)
+        life.machine.branch = self.unjudged = None
         history = self.history = life.history
         self.story.checks += 1
         self.story.say(f"  {where}: at {verdict.cut} (of {history.counts()}, at least {history.floors})")
@@ -326,11 +334,12 @@ class Teller:
         bucket, reader, left = self.bucket.at(moment), Machine("reader"), self.machine.branch
         if left is not None:                           # the last life did not get as far as to say whose changes these are
             reader.branch = left.left_with(left.floors_of(remote=True, moment=moment))
+        unjudged = self.unjudged and self.unjudged.left_with(self.unjudged.floors_of(remote=True, moment=moment))
 
         async def main(incarnation: Incarnation, doors: Any, store: SimStore) -> None:
             life = Life(chosen, reader, incarnation, doors, store, bucket, self.families, random.Random(0))
             async with self.assembly.mount(doors, store, self.settings, Who()) as life.node:
-                _, verdict = await self.look(life, where, floors)
+                _, verdict = await self.look(life, where, floors, unjudged)
                 self.story.say(f"  {where}: at {verdict.cut} (at least {floors})")
                 incarnation.kill("seen enough")
                 raise Crash

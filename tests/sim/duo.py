@@ -127,7 +127,7 @@ class Duo:
 
     async def _look(self, life: Life) -> None:
         teller, takeover, where = self.teller, self.takeover, f"taken over in {self.name}b"
-        tree, verdict = await teller.look(life, where, self.history.floors_of(remote=True))
+        tree, verdict = await teller.look(life, where, self.history.floors_of(remote=True), teller.unjudged)
         history = life.history
         if history is not self.history:
             takeover.instead = history
