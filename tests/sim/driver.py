@@ -282,8 +282,8 @@ class Teller:
         if event == "gone":
             machine.lose_disk(sent=True)
         elif event == "elsewhere":
-            if before is not None and machine.branch is not None:
-                self.unjudged = machine.branch.left_with(machine.branch.floors_of(remote=True))
+            if before is not None:
+                self.may_have_put(machine)
             self.leave_behind(machine, history)
             self.history, self.machine = history.copy(), self.other
         self.story.say({"process": "  the process dies", "machine": f"  the machine dies, of what was not synced survives: {style}",
@@ -301,6 +301,11 @@ class Teller:
         if machine.branch is None:                     # else it did not get as far as to look: what was left before is here still
             machine.branch = history.left_with(history.floors_of(remote=False))
         machine.stale = True
+
+    def may_have_put(self, machine: Machine) -> None:
+        """It was there, and nobody saw whether what it had left behind went into the log."""
+        if machine.branch is not None:
+            self.unjudged = machine.branch.left_with(machine.branch.floors_of(remote=True))
 
     async def look(self, life: Life, where: str, floors: list[int], unjudged: History | None = None) -> tuple[Nodes, Verdict]:
         """Judged by the life's history, else by what its machine (or the other, `unjudged`) had left behind, where that may go on instead:

@@ -183,8 +183,9 @@ class Duo:
                 teller.account(self.second, landed=True)
             for machine in teller.machines:
                 machine.drive.faults = DiskFaults()
-            if self.second.node is not None:                  # in office, and dead before it had looked: it changed nothing
+            if self.second.node is not None:                  # in office, and dead before it was looked at: it began nothing
                 self.first_machine.stale = True
+            teller.may_have_put(self.second_machine)          # but what it had left behind may have gone into the log
             self.second_machine.stale = self.second_machine.unsent = True      # it may have begun to tidy up: orphans, say
             teller.check_bucket()
             teller.aftermath(self.first, changes)
