@@ -15,6 +15,7 @@ from botocore.exceptions import ConnectionClosedError
 from s3cfs import errors
 from s3cfs.backends.registry import open_backend
 from s3cfs.backends.s3_sdk import Sdk
+from s3cfs.backends.s3c import S3Backend
 from tests.backends.answers import Answer, AnsweringServer, error, page
 from tests.servers import Server
 
@@ -300,4 +301,19 @@ def test_a_body_is_never_copied(rclone_s3: Server, options: dict[str, str]) -> N
         tracemalloc.stop()
     assert peak < 2 * MIB
     assert backend.stat("pack/aa/1").size == 32 * MIB
+    backend.close()
+
+
+@pytest.mark.parametrize(("url", "options", "signed"), [
+    ("s3c://store.example/bucket/", {}, True),
+    ("s3c://store.example/bucket/", {"no-ssl": ""}, True),
+    ("s3c://127.0.0.1:9000/bucket/", {"no-ssl": ""}, True),
+    ("s3c://store.example/bucket/", {"payload-signing": "off"}, False),
+    ("s3://eu-west-1/bucket/", {}, False),                      # a CRC32 instead
+    ("s3://eu-west-1/bucket/", {"payload-signing": "on"}, True),
+])
+def test_whose_bodies_are_signed(url: str, options: dict[str, str], signed: bool) -> None:
+    """All that no checksum of their own vouches for: some servers keep what came of a body whose sender died."""
+    backend = open_backend(url, options, login="l", password="p")
+    assert isinstance(backend, S3Backend) and backend._signed is signed
     backend.close()
