@@ -34,6 +34,7 @@ class ClientLog:
     root: int
     moments: list[Moment]
     running: tuple[str, tuple[object, ...]] | None = None      # begun and not ended: may have happened or not
+    running_began: int = 0
     model: Model | None = None
 
     def count_until(self, seconds: float) -> int:

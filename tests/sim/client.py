@@ -69,7 +69,7 @@ class Client:
             return False
         expected = self.model.refuses(operation, *arguments)
         began, floors, began_s = self._site.events.next(), self._site.counts(), trio.current_time()
-        self.log.running = (operation, arguments)
+        self.log.running, self.log.running_began = (operation, arguments), began
         what = _describe(operation, arguments)
         got: type[Exception] | None = None
         ino = None

@@ -66,7 +66,8 @@ class History:
         state itself need not be synced, nor in the store."""
         for log, k in zip(self.logs, verdict.cut, strict=True):
             event = self.events.next()
-            log.moments[k + 1:] = [Moment(below(tree, log.root), RECOVERED, event, event, now_s)]
+            began = log.running_began if k == len(log.moments) else event       # it is what the operation came to that was running
+            log.moments[k + 1:] = [Moment(below(tree, log.root), RECOVERED, began, event, now_s)]
             log.running = log.model = None
         self.acks = [replace(ack, floors=tuple(map(min, ack.floors, verdict.cut))) for ack in self.acks]
         if self.taken_anew:
