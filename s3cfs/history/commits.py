@@ -62,6 +62,7 @@ class Commits:
                  writer: Writer | None, content: Content, apply_lock: trio.Lock, options: Options,
                  make_room: Callable[[], Awaitable[None]], salvage: Callable[[ClosedPack], Awaitable[bool]] | None = None) -> None:
         self._doors, self._meta, self._journal, self._content, self._options = doors, meta, journal, content, options
+        self._patience = remote.patience
         self.health = Health(read_only=writer is None)
         self.backlog = Backlog()
         self.uploads = Uploads(doors, journal, remote, self.health, create_only=writer is not None and writer.tier is Tier.T1,
@@ -123,10 +124,10 @@ class Commits:
     async def durable(self) -> None:
         """Everything done before this call is in a transaction on the local disk (and in the store, where that is what durable means)."""
         if self._options.sync_remote or self.health.volatile:
-            with trio.move_on_after(self._doors.limits.store_deadline_s):
-                await self.flush(files=False)
-                return
-            raise DataError(f"the store did not take the changes within {self._doors.limits.store_deadline_s:.0f} s; they are queued")
+            end = self._patience.now() + self._doors.limits.store_deadline_s
+            if not await self._patience.within(lambda now: end - now, lambda: self.flush(files=False)):
+                raise DataError(f"the store did not take the changes within {self._doors.limits.store_deadline_s:.0f} s; they are queued")
+            return
         unsent = self.busy
         await self.local.durable()
         if unsent and self.writing is not None:

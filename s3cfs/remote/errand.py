@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import trio
-
 from s3cfs.backends.layer import Call, Lane
 from s3cfs.backends.progress import Progress
 from s3cfs.doors import Doors
@@ -49,25 +47,13 @@ class Errand(Generic[T]):
         self._kept: dict[str, Any] = {}
         self._end = patience.now() + doors.limits.store_deadline_s
         self._last: StoreError | None = None
-        done = trio.Event()
         answers: list[T] = []
-        failures: list[Exception] = []
 
         async def ask() -> None:
-            try:
-                answers.append(await self._attempts())
-            except Exception as error:                   # by hand past the nursery, which would make a group of it
-                failures.append(error)
-            done.set()
+            answers.append(await self._attempts())
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask)
-            if not await patience.wait(done, self._left):
-                nursery.cancel_scope.cancel()
-        if answers:
+        if await patience.within(self._left, ask):
             return answers[0]
-        if failures:
-            raise failures[0]
         before = f"; before that: {self._last.cause}" if self._last is not None else ""
         raise Temporary(self.operation, self.key, f"no answer within {doors.limits.store_deadline_s:g} s{before}")
 

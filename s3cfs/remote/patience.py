@@ -6,7 +6,7 @@ suspended: what it slept through does not count (`Patience.now`).
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -77,3 +77,23 @@ class Patience:
         finally:
             self.now()                                   # while this one still counts as looking
             self._waiting -= 1
+
+    async def within(self, left: Callable[[float], float], job: Callable[[], Awaitable[None]]) -> bool:
+        """Whether the job was done before nothing was left (as `wait` has it); else it is cancelled. Its errors are raised as they are."""
+        done = trio.Event()
+        failures: list[Exception] = []
+
+        async def run() -> None:
+            try:
+                await job()
+            except Exception as error:                   # by hand past the nursery, which would make a group of it
+                failures.append(error)
+            done.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            if not await self.wait(done, left):
+                nursery.cancel_scope.cancel()
+        if failures:
+            raise failures[0]
+        return done.is_set()

@@ -17,6 +17,7 @@ from s3cfs.limits import MIB, Limits
 from s3cfs.meta import Transaction
 from s3cfs.vfs.types import ROOT_CALLER
 from tests.sim.faults import NEVER
+from tests.sim.runtime import jump
 
 from .kit import Life, Site, content, fill, filled, new_machine, state, unsent, write_file
 
@@ -297,6 +298,28 @@ def test_sync_remote_gives_up_after_two_minutes() -> None:
 
     site.live(main)
     assert new_machine(site) == {b"a": content(1)}
+
+
+def test_what_a_suspended_machine_sleeps_through_is_no_waiting_for_the_store() -> None:
+    site = Site()
+
+    async def main(life: Life) -> None:
+        async with life.node(sync_remote=True) as node:
+            ino = await write_file(node, b"a", content(1))
+            life.away()
+
+            async def trouble() -> None:
+                await life.doors.clock.sleep(30)
+                jump(3600)
+                await life.doors.clock.sleep(30)
+                life.away(False)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trouble)
+                await node.vfs.fsync(ino)
+            assert state(node) is State.OK and life.doors.clock.monotonic() > 3600
+
+    site.live(main)
 
 
 # ---------------------------------------------------------------- C4: a transaction takes a cut

@@ -86,7 +86,7 @@ class Life:
 
     def strained(self, since_s: float) -> bool:
         """The store could not take or give what was asked of it in good time."""
-        return self.nature.was_away(since_s - 200.0) or self.line.is_slow(self.bucket)
+        return self.nature.was_away(since_s - 200.0 - self.store.faults.hang_s) or self.line.is_slow(self.bucket)
 
     def excuses(self, error: Exception, since_s: float) -> bool:
         if not isinstance(error, S3cfsError):
