@@ -56,6 +56,7 @@ log = logging.getLogger(__name__)
 
 SWITCH_S = 0.001                   # the event loop waits for so long for each thread that computes (Python has 5 ms; four of them: 20)
 SAVE_CACHE_TABLE_S = 60.0
+FLUSHES = 3                        # more, before a mount that has something to say signs off all the same
 
 
 def _nobody(host: Host) -> bool:
@@ -231,10 +232,13 @@ async def _leave(node: Node) -> None:
     """Everything into the store, then sign off. A mount that was deposed or failed keeps what it has and leaves."""
     node.sweeper.stop()
     if node.packing is not None:
-        node.packing.stop()
+        await node.packing.stop()
     try:
         if node.writer is not None and node.commits.health.writable:
             await node.commits.flush()
+            for _ in range(FLUSHES):               # what a reader met meanwhile, say: whoever signs off has nothing left to say
+                if node.commits.busy:
+                    await node.commits.flush()
             await node.commits.sign_off()
     finally:
         node.left_bytes, node.left_changes = node.commits.lag_bytes(), node.commits.lag_s() > 0

@@ -51,30 +51,37 @@ class Packing:
         """`apply_lock`: held while rows come to point at bytes in the journal."""
         self._doors, self._meta, self._journal, self._cache, self._remote = doors, meta, journal, cache, remote
         self._blocks, self._codec, self._commits, self._apply_lock, self._epoch = blocks, codec, commits, apply_lock, epoch
-        self._scope = trio.CancelScope()
+        self._scope, self._ended = trio.CancelScope(), trio.Event()
         self._aside: set[int] = set()              # packs that stay: they cannot be had whole, or packing them anew gained nothing
         self.packed = 0                            # packs that rode, since the start
 
     async def run(self) -> None:
         """Until stopped, or writing has ended."""
-        commits, quiet = -1, 0
-        with self._scope:
-            while self._commits.health.writable:
-                await self._doors.clock.sleep(LOOK_S)
-                still = self._commits.commits == commits and not self._commits.busy
-                commits, quiet = self._commits.commits, quiet + 1 if still else 0
-                try:
-                    if self.due(quiet=quiet >= QUIET_LOOKS) and self._commits.has_room(Kind.GROW):
-                        await self.step()
-                except StoreError as error:
-                    log.info("packing waits: %s", error)
-                except S3cfsError as error:        # writing has ended, and the next transaction says so
-                    log.info("packing ends: %s", error)
-                    return
+        try:
+            with self._scope:
+                await self._run()
+        finally:
+            self._ended.set()
 
-    def stop(self) -> None:
-        """Nothing is changed afterwards."""
+    async def _run(self) -> None:
+        commits, quiet = -1, 0
+        while self._commits.health.writable:
+            await self._doors.clock.sleep(LOOK_S)
+            still = self._commits.commits == commits and not self._commits.busy
+            commits, quiet = self._commits.commits, quiet + 1 if still else 0
+            try:
+                if self.due(quiet=quiet >= QUIET_LOOKS) and self._commits.has_room(Kind.GROW):
+                    await self.step()
+            except StoreError as error:
+                log.info("packing waits: %s", error)
+            except S3cfsError as error:        # writing has ended, and the next transaction says so
+                log.info("packing ends: %s", error)
+                return
+
+    async def stop(self) -> None:
+        """When this returns nothing is changed any more; what was in the middle of a step may have changed something until then."""
         self._scope.cancel()
+        await self._ended.wait()
 
     def due(self, *, quiet: bool) -> bool:
         count, size = self._meta.riding_totals()

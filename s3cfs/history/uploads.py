@@ -43,8 +43,8 @@ class Uploads:
         health.on_change.append(self._moved.pulse)
 
     def queue(self, pack: ClosedPack, *, perhaps_there: bool = False) -> None:
-        """`perhaps_there`: an earlier process may have put it, and a record may name it already. Then nothing is put in its place, which
-        would cost its transfer, and on a store that keeps halves the pack, if this process died meanwhile."""
+        """`perhaps_there`: an earlier process may have put it, and a record may name it already. Where a put would not be refused nothing
+        is put in its place then: that would cost its transfer, and, on a store that keeps halves, the pack if this process died then."""
         if perhaps_there:
             self._perhaps_there.add(pack.pack_id)
         self._under_way[pack.pack_id] = pack
@@ -141,7 +141,7 @@ class Uploads:
             self._wanted.pulse()
 
     async def _put(self, pack: ClosedPack) -> bool:
-        if pack.pack_id in self._perhaps_there and await self._size_there(pack) == pack.size:
+        if not self._create_only and pack.pack_id in self._perhaps_there and await self._size_there(pack) == pack.size:
             return True
         try:
             data = await self._journal.load(pack.pack_id)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import trio
 
 from s3cfs.app.node import Node, NodeOptions
 from s3cfs.errors import S3cfsError
@@ -32,6 +33,42 @@ def made(count: int) -> dict[bytes, bytes]:
 async def settled(life: Life, node: Node) -> None:
     await life.doors.clock.sleep(12)
     await node.flush()
+
+
+def test_an_unmount_in_the_middle_of_it_leaves_nothing_unsaid() -> None:
+    """What it moved after the last flush would be in no commit: with another machine's commits that is Diverged (seed 859154)."""
+    site = Site(limits=MANY)
+
+    async def main(life: Life) -> None:
+        async with life.node() as node:
+            real, begun = node.journal.append, trio.Event()
+
+            async def slow(*arguments: Any) -> Any:
+                if arguments[0] == node.packing._new_pack:  # type: ignore[union-attr]
+                    begun.set()
+                    with trio.CancelScope(shield=True):
+                        await life.doors.clock.sleep(5)
+                return await real(*arguments)
+
+            node.journal.append = slow  # type: ignore[method-assign, assignment]
+            await trickle(node, 8)
+            await begun.wait()
+
+    async def again(life: Life) -> None:
+        async with life.node() as node:
+            assert node.meta.outbox()[0] == 0 and node.meta.unsent() == [] and node.journal.pending() == []
+            assert node.packing is not None
+
+    site.live(main)
+    site.live(again)
+    site.live(lambda life: trickle_on(life, 8), "other")
+    site.live(again)
+    assert new_machine(site) == made(9)
+
+
+async def trickle_on(life: Life, first: int) -> None:
+    async with life.node(NodeOptions(takeover=Takeover.YES)) as node:
+        await trickle(node, 1, first)
 
 
 @pytest.mark.parametrize("create_only", [True, False], ids=["T1", "T2"])

@@ -28,7 +28,7 @@ class Bounds:
     fsyncs_at_once: int = 150                 # ... and for mounting and leaving
     requests_an_operation: float = 8.0        # to the store
     requests_a_second: float = 2.0
-    requests_at_once: int = 150
+    requests_at_once: int = 250               # twenty packs of an earlier life, each in seven pieces
     idle_requests: int = 8                    # in `idle_s`, once nothing is left to do
     idle_s: float = 600.0
     operation_s: float = 40.0                 # how long one may take when nothing is in its way (threads take up to 4 s here)

@@ -76,8 +76,9 @@ class Bucket:
         return True
 
     def tear(self, flight: Flight) -> None:
-        """Its put breaks off in the middle. Nobody who looks there may take it for the pack; and nobody may put what a record names."""
-        if self.tears and flight.key.startswith("pack/") and not (flight.only_if_absent and flight.key in self.objects):
+        """Its put breaks off in the middle. Nobody who looks there may take it for the pack. (What is there already stays: an attempt
+        that was given up long ago could halve what a record names, and no client can help that.)"""
+        if self.tears and flight.key.startswith("pack/") and flight.key not in self.objects:
             self.objects[flight.key] = flight.data[:len(flight.data) // 2]
             self.history.append(Change(flight.key, self.objects[flight.key], torn=True))
 
