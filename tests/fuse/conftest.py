@@ -65,6 +65,11 @@ class Daemon:
     def wait(self, seconds: float = 15) -> int:
         return self.process.wait(seconds)
 
+    def said(self) -> str:
+        """Its log, and what it left on stderr; once it has ended."""
+        assert self.process.stderr is not None
+        return self.log.read_text() + self.process.stderr.read()
+
     def close(self) -> None:
         """Whatever a test left: nothing of it stays."""
         if self.process.poll() is None:

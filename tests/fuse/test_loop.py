@@ -125,7 +125,7 @@ def test_it_ends(mount: Mount, kind: str, loaded: bool, way) -> None:
         if way is umount:
             for flood in floods:                              # a lazy unmount waits for the last open file
                 flood.kill()
-        code, said = daemon.wait(), daemon.log.read_text()
+        code, said = daemon.wait(), daemon.said()
         assert (code, daemon.mounted()) == (0, False), said
         assert time.monotonic() - began < (9 if way is leave and loaded else 4)
         assert "served" in said and "Traceback" not in said
