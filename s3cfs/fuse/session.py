@@ -12,6 +12,7 @@ When it has returned no request is being handled, and the caller may bring every
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import subprocess
@@ -89,7 +90,7 @@ async def serve(vfs: Vfs, path: str, options: FuseOptions, *, on_mounted: Callab
     handlers = Handlers(vfs, options, on_init=alive.set)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _mount(handlers, path, options)
-    requests = trio.CancelScope()
+    requests, aborted = trio.CancelScope(), False
     try:
         async with request_loop(options.loop) as loop, trio.open_nursery() as nursery:
             nursery.start_soon(_leave, leaving, path, requests)
@@ -99,12 +100,33 @@ async def serve(vfs: Vfs, path: str, options: FuseOptions, *, on_mounted: Callab
                 await pyfuse3.main(min_tasks=1, max_tasks=options.max_tasks)
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:      # one cause, not the nurseries it came through
-        raise only_cause(group) from None
+        cause = only_cause(group)
+        aborted = _is_abort(cause)
+        if not aborted:
+            raise cause from None
+        log.info("mountpoint=%s the kernel ended the connection: %s", path, cause)
     finally:
         pyfuse3.close()          # also unmounts (lazily) if nobody has
+        if aborted:
+            _take_away(path, options)
         if os.geteuid() == 0:
             _forget(path)
         log.info("mountpoint=%s unmounted", path)
+
+
+def _is_abort(cause: BaseException) -> bool:
+    """The kernel let the connection go, and says so in another way than libfuse takes for an end: some reads that an unmount meets, and all
+    after an abort (/sys/fs/fuse/connections), get ECONNABORTED."""
+    return isinstance(cause, OSError) and cause.errno == errno.ECONNABORTED and "fuse_session" in str(cause)
+
+
+def _take_away(path: str, options: FuseOptions) -> None:
+    """Of a connection that was aborted libfuse thinks that its mount is gone."""
+    entry = entry_at(path)
+    if entry is not None and entry.source == options.source:
+        log.warning("mountpoint=%s the connection was aborted: the mount is taken away", path)
+        with contextlib.suppress(S3cfsError):      # gone in this moment, or the user's to take away
+            mountpoint.unmount(path, lazy=True)
 
 
 async def _announce(path: str, options: FuseOptions, loop: str, alive: trio.Event, on_mounted: Callable[[Mounted], None]) -> None:

@@ -1,6 +1,7 @@
 """Both request loops: do they end cleanly, and do other tasks move while requests pour in?"""
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -46,6 +47,7 @@ except OSError:
 print(done)
 """
 
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 LOOPS = pytest.mark.parametrize("kind", ["hybrid", "stock"])
 UNCACHED = {"attr_timeout_s": 0, "entry_timeout_s": 0, "negative_timeout_s": 0, "writeback": False}
 
@@ -113,9 +115,17 @@ def sigterm_twice(daemon: Daemon) -> None:
     daemon.process.send_signal(signal.SIGTERM)
 
 
+def abort(daemon: Daemon) -> None:
+    """What an unmount that meets a read may look like, too: ECONNABORTED."""
+    entry = entry_at(str(daemon.path))
+    assert entry is not None
+    place, number = "/sys/fs/fuse/connections", entry.device.partition(":")[2]
+    subprocess.run(["unshare", "-m", "sh", "-c", f"mount -t fusectl none {place} && echo 1 > {place}/{number}/abort"], check=True)
+
+
 @LOOPS
 @pytest.mark.parametrize("loaded", [False, True])
-@pytest.mark.parametrize("way", [leave, umount, sigterm_twice])
+@pytest.mark.parametrize("way", [leave, umount, sigterm_twice, pytest.param(abort, marks=AS_ROOT)])
 def test_it_ends(mount: Mount, kind: str, loaded: bool, way) -> None:
     daemon = mount(loop=kind, **UNCACHED)
     floods = [Flood("create", daemon.path, 60) for _ in range(2 if loaded else 0)]
