@@ -1,14 +1,17 @@
 """Both request loops: do they end cleanly, and do other tasks move while requests pour in?"""
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import cast
 
+import pyfuse3
 import pytest
 import trio
 
@@ -116,7 +119,7 @@ def sigterm_twice(daemon: Daemon) -> None:
 
 
 def abort(daemon: Daemon) -> None:
-    """What an unmount that meets a read may look like, too: ECONNABORTED."""
+    """By an administrator."""
     entry = entry_at(str(daemon.path))
     assert entry is not None
     place, number = "/sys/fs/fuse/connections", entry.device.partition(":")[2]
@@ -217,6 +220,32 @@ def test_cancellation_ends_the_loop_and_unmounts(tmp_path: Path, kind: str, moun
                 nursery.cancel_scope.cancel()
 
     trio.run(main)
+    assert entry_at(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EIO])
+def test_a_read_that_meets_an_abort_is_an_end_and_any_other_error_is_none(tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch,
+                                                                         mount: Mount) -> None:
+    """Rarely, and under load only, an unmount gives pyfuse3's read ECONNABORTED, and it raises."""
+    real = pyfuse3.main
+
+    async def main_that_breaks(**how: int) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(real, **how))
+            await mounted.wait()
+            raise OSError(number, "fuse_session_receive_buf failed with what libfuse does not know")
+
+    async def main() -> None:
+        with trio.fail_after(15):
+            await serve(cast(Vfs, MemVfs()), str(tmp_path), FuseOptions("mem://"), on_mounted=lambda about: mounted.set())
+
+    mounted = trio.Event()
+    monkeypatch.setattr(pyfuse3, "main", main_that_breaks)
+    if number == errno.ECONNABORTED:
+        trio.run(main)
+    else:
+        with pytest.raises(OSError, match="libfuse does not know"):
+            trio.run(main)
     assert entry_at(str(tmp_path)) is None
 
 
