@@ -141,3 +141,28 @@ def test_who_took_over_says_from_whom() -> None:
     site.live(lambda life: mount(life, False), "third")
     (told,) = [text for text in site.live(lambda life: mount(life, True), "fourth") or [] if "took" in text]
     assert told.startswith("took this filesystem over from third")
+
+
+def test_what_comes_while_an_unmount_flushes_is_in_the_store_too() -> None:
+    """A damaged chunk that a reader met, say: whoever signs off has nothing left to say."""
+    site = Site()
+
+    async def main(life: Life) -> None:
+        async with life.node() as node:
+            real, late = node.commits.flush, [b"first", b"second"]
+
+            async def flush() -> None:
+                await real()
+                if late:
+                    await node.vfs.setxattr(1, b"user." + late.pop(), b"x")
+
+            await write_file(node, b"a", content(1))
+            node.commits.flush = flush  # type: ignore[method-assign, assignment]
+
+    async def again(life: Life) -> list[bytes]:
+        async with life.node() as node:
+            assert node.meta.outbox()[0] == 0
+            return sorted(await node.vfs.listxattr(1))
+
+    site.live(main)
+    assert site.live(again, "another machine") == [b"user.first", b"user.second"]
