@@ -90,9 +90,10 @@ async def serve(vfs: Vfs, path: str, options: FuseOptions, *, on_mounted: Callab
     handlers = Handlers(vfs, options, on_init=alive.set)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _mount(handlers, path, options)
-    mounted = entry_at(path)
+    mounted: MountEntry | None = None
     requests = trio.CancelScope()
     try:
+        mounted = entry_at(path)
         async with request_loop(options.loop) as loop, trio.open_nursery() as nursery:
             nursery.start_soon(_leave, leaving, path, requests)
             nursery.start_soon(handlers.waiting.look_after)

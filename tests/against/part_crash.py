@@ -5,10 +5,7 @@ It is a process of its own that is killed (SIGKILL); the store of `memory://` is
 from __future__ import annotations
 
 import contextlib
-import json
 import random
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +14,9 @@ import pytest
 
 from tests.against.headless import Filesystem, matching
 from tests.against.lent import Where, lent
+from tests.against.programs import Program
 from tests.places import Place
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = 400                        # more than anybody does before it is killed
 LINES = (1, 60)                    # it is killed after so many lines of its report,
 PAUSE_S = 0.2                      # and some moments
@@ -75,24 +72,14 @@ class Machine:
             "place": place.url, "options": dict(place.options), "login": place.login, "password": place.password,
             "sole": place.sole, "lent": where, "url": self.fs.url, "superblock": self.fs.blob.hex(), "folder": str(folder),
             "seed": self.seed, "known": self.known + 1, "steps": STEPS}
-        with subprocess.Popen([sys.executable, "-m", "tests.against.headless"], cwd=REPOSITORY, text=True, stdin=subprocess.PIPE,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            assert process.stdin and process.stdout and process.stderr
-            process.stdin.write(json.dumps(told))
-            process.stdin.close()
-            for line in process.stdout:
-                if not line.endswith("\n"):                # killed in the middle of it
-                    break
+        with Program("tests.against.headless", told) as program:
+            for line in program.lines():
                 what, number, count = line.split()
                 promised.hear(what, int(number))
                 calls = int(count)
                 if promised.lines == lines:
-                    try:
-                        process.wait(pause)
-                    except subprocess.TimeoutExpired:
-                        process.kill()
-            errors = process.stderr.read()
-        assert promised.lines >= lines, f"it ended by itself:\n{errors}"
+                    program.kill_after(pause)
+        assert promised.lines >= lines, f"it ended by itself:\n{program.errors}"
         place.count(calls)
         return promised
 

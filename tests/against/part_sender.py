@@ -1,10 +1,7 @@
 """Who puts an object dies in the middle of it (SIGKILL): the object is there whole, or not at all (S1)."""
 from __future__ import annotations
 
-import json
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,10 +9,10 @@ import pytest
 
 from s3cfs.backends.base import Backend
 from s3cfs.errors import NotFound
+from tests.against.programs import Program
 from tests.against.sender import body
 from tests.places import Place
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SIZE = 8 << 20
 KILLED_A_ROUND = 4
 
@@ -55,24 +52,14 @@ def _put(place: Place, url: str, state: Path, keys: list[str], after_s: float | 
             "create_only": place.create_only, "sole": place.sole, "url": url, "state": str(state), "keys": keys, "size": SIZE}
     lists: dict[str, list[str]] = {"begun": [], "done": []}
     since = took = 0.0
-    with subprocess.Popen([sys.executable, "-m", "tests.against.sender"], cwd=REPOSITORY, text=True, stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdin and process.stdout and process.stderr
-        process.stdin.write(json.dumps(told))
-        process.stdin.close()
-        for line in process.stdout:
-            if not line.endswith("\n"):                # killed in the middle of it
-                break
+    with Program("tests.against.sender", told) as program:
+        for line in program.lines():
             what, key = line.split()
             lists[what].append(key)
             took, since = time.monotonic() - since, time.monotonic()
             if what == "begun" and after_s is not None:
-                try:
-                    process.wait(after_s)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-        errors = process.stderr.read()
+                program.kill_after(after_s)
     place.count(len(lists["begun"]))
-    assert lists["begun"], f"it ended by itself:\n{errors}"
-    assert after_s is not None or process.returncode == 0, errors
+    assert lists["begun"], f"it ended by itself:\n{program.errors}"
+    assert after_s is not None or program.code == 0, program.errors
     return took, lists["begun"], lists["done"]
