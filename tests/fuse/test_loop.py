@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
 import pyfuse3
 import pytest
@@ -52,6 +53,7 @@ print(done)
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 LOOPS = pytest.mark.parametrize("kind", ["hybrid", "stock"])
+ANSWERED_WITHIN_S = 20              # what a Flood asks at least; a loop that starves it needs for ever
 UNCACHED = {"attr_timeout_s": 0, "entry_timeout_s": 0, "negative_timeout_s": 0, "writeback": False}
 
 
@@ -61,11 +63,21 @@ class Flood:
     def __init__(self, kind: str, folder: Path, seconds: float, least: int = 0) -> None:
         command = [sys.executable, "-S", "-c", FLOOD, kind, str(folder), str(seconds), str(least)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.end = time.monotonic() + seconds + ANSWERED_WITHIN_S
         assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], ANSWERED_WITHIN_S)[0]:
+            self.fails("nothing that it asked was answered")
         self.process.stdout.readline()
 
     def rounds(self) -> int:
-        return int(self.process.communicate(timeout=60)[0] or 0)
+        try:
+            return int(self.process.communicate(timeout=max(0, self.end - time.monotonic()))[0] or 0)
+        except subprocess.TimeoutExpired:
+            self.fails("too little of what it asked was answered")
+
+    def fails(self, why: str) -> NoReturn:
+        self.kill()
+        pytest.fail(f"{why} within {ANSWERED_WITHIN_S} s")
 
     def kill(self) -> None:
         self.process.kill()
