@@ -196,21 +196,23 @@ async def _opened(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Su
                 await recover(doors, meta, node.journal, remote, node.codec, node.damage, give_up=options.give_up)
                 node.commits.adopt(node.journal.pending())
                 await node.commits.take_over()
-                nursery.start_soon(node.files.run)
-                nursery.start_soon(node.sweeper.run)
-                if node.packing is not None:
-                    nursery.start_soon(node.packing.run)
             await nursery.start(node.commits.run)
             nursery.start_soon(_save_cache_table, node)
             nursery.start_soon(node.damage.run)
             nursery.start_soon(node.figures.run)
-            if writer is not None:
-                await node.vfs.recover_orphans()
-            node.commits.hurry()
-            if writer is not None:
-                await _date_the_root(node)
             try:
-                yield node
+                async with trio.open_nursery() as changers:        # who changes something by himself: ended before the last flush
+                    if writer is not None:
+                        changers.start_soon(node.files.run)
+                        changers.start_soon(node.sweeper.run)
+                        if node.packing is not None:
+                            changers.start_soon(node.packing.run)
+                        await node.vfs.recover_orphans()
+                    node.commits.hurry()
+                    if writer is not None:
+                        await _date_the_root(node)
+                    yield node
+                    changers.cancel_scope.cancel()
                 await _leave(node)
             finally:
                 nursery.cancel_scope.cancel()
@@ -230,9 +232,6 @@ def _raise_what_ended(node: Node) -> None:
 
 async def _leave(node: Node) -> None:
     """Everything into the store, then sign off. A mount that was deposed or failed keeps what it has and leaves."""
-    node.sweeper.stop()
-    if node.packing is not None:
-        await node.packing.stop()
     try:
         if node.writer is not None and node.commits.health.writable:
             await node.commits.flush()

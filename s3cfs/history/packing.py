@@ -51,19 +51,11 @@ class Packing:
         """`apply_lock`: held while rows come to point at bytes in the journal."""
         self._doors, self._meta, self._journal, self._cache, self._remote = doors, meta, journal, cache, remote
         self._blocks, self._codec, self._commits, self._apply_lock, self._epoch = blocks, codec, commits, apply_lock, epoch
-        self._scope, self._ended = trio.CancelScope(), trio.Event()
         self._aside: set[int] = set()              # packs that stay: they cannot be had whole, or packing them anew gained nothing
         self.packed = 0                            # packs that rode, since the start
 
     async def run(self) -> None:
-        """Until stopped, or writing has ended."""
-        try:
-            with self._scope:
-                await self._run()
-        finally:
-            self._ended.set()
-
-    async def _run(self) -> None:
+        """Until cancelled, or writing has ended."""
         commits, quiet = -1, 0
         while self._commits.health.writable:
             await self._doors.clock.sleep(LOOK_S)
@@ -77,11 +69,6 @@ class Packing:
             except S3cfsError as error:        # writing has ended, and the next transaction says so
                 log.info("packing ends: %s", error)
                 return
-
-    async def stop(self) -> None:
-        """When this returns nothing is changed any more; what was in the middle of a step may have changed something until then."""
-        self._scope.cancel()
-        await self._ended.wait()
 
     def due(self, *, quiet: bool) -> bool:
         count, size = self._meta.riding_totals()

@@ -32,26 +32,20 @@ class Sweeper:
         self._gate = Gate(transactions, False)
         self._most_waiting = doors.limits.outbox_max_bytes * OUTBOX_SHARE
         self._wanted = trio.Event()
-        self._scope = trio.CancelScope()
         meta.when_trash_comes(lambda: self._wanted.set())
         if meta.has_trash:
             self._wanted.set()
 
     async def run(self) -> None:
-        """Until stopped, or writing has ended."""
-        with self._scope:
-            while True:
-                await self._wanted.wait()
-                self._wanted = trio.Event()
-                try:
-                    await self.finish()
-                except S3cfsError as error:           # writing has ended, and the next transaction says so
-                    log.info("sweeping ends: %s", error)
-                    return
-
-    def stop(self) -> None:
-        """Nothing is changed afterwards."""
-        self._scope.cancel()
+        """Until cancelled, or writing has ended."""
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            try:
+                await self.finish()
+            except S3cfsError as error:           # writing has ended, and the next transaction says so
+                log.info("sweeping ends: %s", error)
+                return
 
     async def finish(self) -> None:
         """Sweep until nothing is left."""
@@ -69,7 +63,6 @@ class Sweeper:
             except NoSpace:
                 await self._clock.sleep(RETRY_S)
                 continue
-            if self._scope.cancel_called:
-                return
+            await trio.lowlevel.checkpoint_if_cancelled()         # where the gate was open nothing else has looked
             self._meta.sweep()
             await self._clock.sleep(PAUSE_S)

@@ -17,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from s3cfs import ids
 from s3cfs.app.node import Node, NodeOptions, open_node
 from s3cfs.backends.base import Backend
@@ -154,7 +156,7 @@ async def third(node: Node) -> None:
     await write(node, 1, b"holes", {page * 50_000: noise(page, 9_000) for page in range(8)})
     held = await write(node, 1, b"held", {0: noise(10, 3000)})
     await node.flush()
-    node.sweeper.stop()
+    node.sweeper.finish = trio.sleep_forever  # type: ignore[method-assign]
     await vfs.open(held, 2)
     await vfs.unlink(1, b"held")
     await change(node, b"holes", {}, 10_000)                             # eight extents, of which seven are trash now

@@ -2,15 +2,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import trio
 
 from s3cfs.app.node import NodeOptions
 from s3cfs.app.status import status
 from s3cfs.errors import AlreadyMounted, S3cfsError
+from s3cfs.formats.record import Kind
 from s3cfs.history.health import State
 from s3cfs.history.log import Host
 from s3cfs.history.office import Takeover
+from s3cfs.limits import Limits
+from s3cfs.vfs.types import ROOT_CALLER
+from tests.backends.suite import some_bytes
 
 from .kit import SUPERBLOCK, Life, Site, content, new_machine, state, write_file
 from .seal import seal_now
@@ -166,3 +172,42 @@ def test_what_comes_while_an_unmount_flushes_is_in_the_store_too() -> None:
 
     site.live(main)
     assert site.live(again, "another machine") == [b"user.first", b"user.second"]
+
+
+def test_content_that_is_being_staged_while_its_file_goes_is_nothing_to_say_after_the_last_word() -> None:
+    """Chunks without a file, in no commit: this machine's next mount, after another's, would find that it had diverged (seed 859154)."""
+    site = Site(limits=Limits(stage_open_file_s=1.0))
+
+    async def main(life: Life) -> None:
+        async with life.node() as node:
+            stager, begun = node.stager, trio.Event()
+            assert stager is not None and node.writer is not None
+            ino = (await node.vfs.create(1, b"a", 0o644, ROOT_CALLER)).ino
+            await node.vfs.write(ino, 0, content(1))
+            await node.flush()                             # from here on transactions leave an open file to the pool
+            look_up, release = stager._look_up, node.writer.append
+
+            async def slow_look_up(pieces: Any) -> Any:
+                begun.set()
+                with trio.CancelScope(shield=True):                # as it is while a thread computes
+                    await life.doors.clock.sleep(5)
+                return await look_up(pieces)
+
+            async def slow_release(kind: Kind, *arguments: Any, **others: Any) -> Any:
+                if kind is Kind.RELEASE:
+                    await life.doors.clock.sleep(10)
+                return await release(kind, *arguments, **others)
+
+            stager._look_up, node.writer.append = slow_look_up, slow_release  # type: ignore[method-assign]
+            await node.vfs.write(ino, 0, some_bytes(200_000))
+            await begun.wait()
+            await node.vfs.unlink(1, b"a")
+            await node.vfs.release(ino)
+            await node.vfs.forget(ino, 1)
+
+    async def again(life: Life) -> None:
+        async with life.node() as node:
+            assert node.meta.outbox()[0] == 0
+
+    site.live(main)
+    site.live(again)
