@@ -3,6 +3,8 @@
 `open_node` opens the local state (or makes it from the store), brings it up to the newest commit, takes office as the writer,
 adopts what an earlier process left in the journal, and yields a Node whose `vfs` is ready. Leaving the block flushes and signs off.
 The FUSE mount, fsck, the gateways and the simulator all start here; they differ in doors and options only.
+
+INVARIANT P3: a final RELEASE is a mount's last word: who changes something by himself has ended before the last flush.
 """
 from __future__ import annotations
 
@@ -201,7 +203,7 @@ async def _opened(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Su
             nursery.start_soon(node.damage.run)
             nursery.start_soon(node.figures.run)
             try:
-                async with trio.open_nursery() as changers:        # who changes something by himself: ended before the last flush
+                async with trio.open_nursery() as changers:        # P3: who changes something by himself
                     if writer is not None:
                         changers.start_soon(node.files.run)
                         changers.start_soon(node.sweeper.run)
