@@ -12,14 +12,14 @@ not keep a thread or a slot while it waits: those are taken below it. A backend 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from s3cfs.backends.progress import Progress
 from s3cfs.backends.types import Body, Capabilities, Degraded, ObjectInfo
 from s3cfs.doors import Doors
-from s3cfs.errors import ConfigError
+from s3cfs.errors import ConfigError, S3cfsError
 
 
 class Lane(enum.StrEnum):
@@ -31,6 +31,33 @@ class Lane(enum.StrEnum):
     QUIET = "quiet"                # a layer's own: one at a time, when nothing else is waiting
 
 
+class Running:
+    """The blocking calls that were begun for one operation of a layer: an abandoned one goes on in its thread, and may still take effect.
+
+    A layer that has to know when nothing of an operation is under way any more hands down `dataclasses.replace(call, running=Running())`.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._then: Callable[[], None] | None = None
+
+    def began(self) -> None:
+        self.count += 1
+
+    def ended(self) -> None:
+        self.count -= 1
+        if not self.count and self._then is not None:
+            then, self._then = self._then, None
+            then()
+
+    def when_none(self, then: Callable[[], None]) -> None:
+        """Call it when none is left (at once, if so), on the event-loop thread; it must not raise. The operation begins no further one."""
+        if self.count:
+            self._then = then
+        else:
+            then()
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """What goes down with an operation beside its arguments."""
@@ -39,6 +66,8 @@ class Call:
     until: float                   # by `doors.clock.monotonic`: nobody waits for the answer after it, unless something moves until then
     progress: Progress = field(default_factory=Progress)     # of the whole call of `Remote`; its default is for calls nobody waits for
     kept: dict[str, Any] = field(default_factory=dict)       # what a layer keeps for the next attempt of the call, under a name of its own
+    caller: str = ""               # which task asked, for messages
+    running: Running | None = None     # of a layer that asks for it
 
 
 class Store:
@@ -69,6 +98,29 @@ class Store:
         raise NotImplementedError
 
 
+class Originals:
+    """Where a layer gets the true bytes of an object that a store lost, while this machine still has them; by kind, the key's first part.
+
+    The floors above `Remote` add their sources (`Remote.originals`); a layer knows none of them.
+    """
+
+    def __init__(self) -> None:
+        self._sources: dict[str, Callable[[str], Awaitable[Body | None]]] = {}
+
+    def add(self, kind: str, source: Callable[[str], Awaitable[Body | None]]) -> None:
+        """`source(key)` gives the whole object as it was put, verified, or None; StoreError and OSError are as good as None."""
+        self._sources[kind] = source
+
+    async def of(self, key: str) -> Body | None:
+        source = self._sources.get(key.partition("/")[0])
+        if source is None:
+            return None
+        try:
+            return await source(key)
+        except (S3cfsError, OSError):
+            return None
+
+
 class Layer(Store):
     """Passes everything on. Derive from it and override what the layer is for."""
 
@@ -77,6 +129,8 @@ class Layer(Store):
     below: Store
     doors: Doors
     folder: str                    # of the backend's own, when it keeps state; else ""
+    originals: Originals
+    keeps_state = False            # then `state` exists on `doors.disk` when `run` begins; what is there is a copy, never the only one
 
     def stand_on(self, below: Store, doors: Doors, folder: str) -> None:
         """Called once, before anything else."""
@@ -92,6 +146,15 @@ class Layer(Store):
     def settings(self) -> Mapping[str, str]:
         """What `s3cfs ctl layer MOUNTPOINT` shows and may change, as text."""
         return {}
+
+    @property
+    def state(self) -> str:
+        """A folder of this layer's own on `doors.disk`, where it `keeps_state`."""
+        return f"layers/{self.name}"
+
+    def decisions(self) -> Sequence[Mapping[str, Any]]:
+        """What this layer has decided by itself and why, the oldest first: plain data for `s3cfs ctl`, each with "time" (Unix seconds)."""
+        return ()
 
     def change(self, setting: str, value: str) -> None:
         """Take it over at once, and for this mount only. ConfigError when it cannot be."""

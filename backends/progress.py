@@ -70,6 +70,10 @@ class Progress:
             self._queues.remove(queue)
             self.count(queue.since, queue.last_answer(), math.inf)
 
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        """While a layer holds the call back for a reason of its own: no silence of the store."""
+        return self.queued(self._clock)
+
     @property
     def came_s(self) -> float:
         return self._came_s + max(0.0, *(queue.last_answer() - max(queue.since, self._upto) for queue in self._queues), 0.0)

@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from typing import Protocol, cast
 
 from s3cfs.backends.base import Backend
+from s3cfs.backends.consistency import guard
 from s3cfs.backends.url import Credentials, Options, StoreUrl
 from s3cfs.errors import ConfigError
 
@@ -30,7 +31,10 @@ class BackendType(Protocol):
 
     @property
     def OPTIONS(self) -> Mapping[str, str]:
-        """Every option it knows, with one line of help each."""
+        """Every option it knows, with one line of help each. One that every backend has (consistency/guard.py) it may take for itself.
+
+        A class may have `GUARDED` too: whether the consistency lock and the checker are on when nobody says.
+        """
 
     def from_url(self, url: StoreUrl, options: Options, credentials: Credentials) -> Backend:
         """Make one; ConfigError for what is wrong in URL and options. Makes no request."""
@@ -61,6 +65,9 @@ def open_backend(url: str, options: Mapping[str, str] | None = None, *, login: s
     """
     place = StoreUrl.parse(url)
     kind = backend_type(place.scheme)
-    given = Options(place, dict(options or {}))
-    given.refuse_unknown(kind.OPTIONS)
-    return kind.from_url(place, given, Credentials(login, password))
+    values = dict(options or {})
+    Options(place, values).refuse_unknown({**guard.OPTIONS, **kind.OPTIONS})
+    own = {name: value for name, value in values.items() if name in kind.OPTIONS or name not in guard.OPTIONS}
+    backend = kind.from_url(place, Options(place, own), Credentials(login, password))
+    general = {name: value for name, value in values.items() if name not in own}
+    return guard.guarded(backend, place, general, default=getattr(kind, "GUARDED", False))

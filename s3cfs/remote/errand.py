@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import trio
+
 from s3cfs.backends.layer import Call, Lane
 from s3cfs.backends.progress import Progress
 from s3cfs.doors import Doors
@@ -45,6 +47,7 @@ class Errand(Generic[T]):
         self._doors, self._patience, self._on_retry = doors, patience, on_retry
         self._progress = Progress(doors.clock.monotonic)
         self._kept: dict[str, Any] = {}
+        self._caller = trio.lowlevel.current_task().name
         self._end = patience.now() + doors.limits.store_deadline_s
         self._last: StoreError | None = None
         answers: list[T] = []
@@ -67,7 +70,7 @@ class Errand(Generic[T]):
             self._progress.attempt()
             try:
                 until = clock.monotonic() + self._left(self._patience.now())
-                return await self.attempt(Call(self.lane, until, self._progress, self._kept))
+                return await self.attempt(Call(self.lane, until, self._progress, self._kept, self._caller))
             except S3cfsError as error:
                 if not isinstance(error, StoreError) or not self.may_repeat(error):
                     raise

@@ -96,10 +96,14 @@ class Lines(Store):
                 except BaseException:
                     slots.give_back(slot)
                     raise
-        return await self._threads.run(self._in_thread, call, function, ended=partial(self._ended, slots, slot))
+        if call.running is not None:
+            call.running.began()
+        return await self._threads.run(self._in_thread, call, function, ended=partial(self._ended, slots, slot, call))
 
-    def _ended(self, slots: Slots, slot: object) -> None:
+    def _ended(self, slots: Slots, slot: object, call: Call) -> None:
         slots.give_back(slot)
+        if call.running is not None:
+            call.running.ended()
         self._moved.set()
         self._moved = trio.Event()
 

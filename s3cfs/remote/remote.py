@@ -15,8 +15,9 @@ a race lost that was won. Only the caller knows what it wrote and can read it ba
 INVARIANT Q1: no caller waits longer than `limits.store_deadline_s` of silence, counted from its asking, the queue and all attempts
 included. Then it gets Temporary, even when its attempt hangs in a thread: that one is abandoned, goes on, and may still take effect
 (contract S1). Silence is what is left of the time when that is taken off in which something of its call moved, or in which, while it
-queued, others of its lane were answered; and what the process slept through (patience.py). So a slow line on which bytes flow may take
-its time, an outage is two minutes for the thousandth caller too, and an object that breaks off each time is given up some day.
+queued, others of its lane were answered; in which a layer held it back (Progress.held); and what the process slept through
+(patience.py). So a slow line on which bytes flow may take its time, an outage is two minutes for the thousandth caller too, and an
+object that breaks off each time is given up some day.
 
 Bodies of puts stay untouched by their callers for ever, also after a cancelled or failed call: a thread may still be sending them.
 Whatever a backend or a layer raises that is no error of s3cfs (a third party's bug) becomes a StoreError: one call fails, not the mount.
@@ -33,7 +34,7 @@ from typing import Any, TypeVar
 import trio
 
 from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, ObjectInfo
-from s3cfs.backends.layer import Call, Lane
+from s3cfs.backends.layer import Call, Lane, Originals
 from s3cfs.backends.settling import SETTLES_S
 from s3cfs.backends.types import Degraded
 from s3cfs.doors import Doors
@@ -92,6 +93,11 @@ class Remote:
         finally:
             with trio.CancelScope(shield=True):
                 await self.close()
+
+    @property
+    def originals(self) -> Originals:
+        """Where those above say what they can give of an object that the store lost."""
+        return self.stack.originals
 
     @property
     def capabilities(self) -> Capabilities:

@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from s3cfs.backends.base import Backend
-from s3cfs.backends.layer import Layer, Store
+from s3cfs.backends.layer import Layer, Originals, Store
 from s3cfs.backends.pieces import HEAD_BYTES, Pieces
 from s3cfs.backends.settling import Settling
 from s3cfs.doors import Doors
@@ -29,9 +29,12 @@ class Stack:
         self.lines = Lines(backend, doors)
         self.top: Store = self.lines
         self.layers: list[Layer] = []              # the topmost first
+        self.originals = Originals()
+        self._doors = doors
         self._ended: dict[str, str] = {}           # layers whose background work ended by an error, and which
 
         def add(layer: Layer) -> None:
+            layer.originals = self.originals
             layer.stand_on(self.top, doors, folder)
             self.layers.insert(0, layer)
             self.top = layer
@@ -53,6 +56,8 @@ class Stack:
         failure: BaseException | None = None
         async with trio.open_nursery() as nursery:
             for layer in self.layers:
+                if layer.keeps_state:
+                    self._doors.disk.makedirs(layer.state)
                 await nursery.start(self._run, layer)
             try:
                 yield
@@ -91,6 +96,10 @@ class Stack:
         if name is not None:
             return {name: dict(self._layer(name).settings())}
         return {layer.name: dict(layer.settings()) for layer in self.layers if layer.settings()}
+
+    def decisions(self, name: str) -> list[dict[str, Any]]:
+        """Of one layer, the oldest first. ConfigError when there is none of that name."""
+        return [dict(entry) for entry in self._layer(name).decisions()]
 
     def change(self, name: str, changes: Mapping[str, str]) -> None:
         """Take settings of one layer over. ConfigError when there is no such layer or setting (then nothing is changed), or it refuses."""

@@ -1,0 +1,53 @@
+"""What a mount knows of how its store behaves at present: the lock reads the delay here, and whoever sees evidence tells it here."""
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from s3cfs.backends.consistency.bounds import Bounds
+
+
+class Kind(enum.StrEnum):
+    """Of evidence."""
+
+    WELL = "well"                  # looked at, and as it should be
+    STALE = "stale"                # an answer that is older than what was written or deleted before
+    GHOST = "ghost"                # what was deleted is shown again, or still
+    LOST = "lost"                  # what must be there is not, though it had time to appear
+    CORRUPT = "corrupt"            # other bytes than were written
+    BUSY = "busy"                  # 429, 503
+    FAILED = "failed"              # any other error that may be repeated
+    CLASH = "clash"                # access to a key that was not serialised
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    kind: Kind
+    operation: str                 # get, put, stat, delete, list, folders
+    key: str
+    age_s: float | None = None     # since the last write or delete of the key by this machine, where that is known
+    text: str = ""                 # one line, for people
+
+
+class Conditions:
+    """Of one mount; event-loop thread only."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.delay_s = bounds.lock_delay           # the protective delay at present, without jitter
+        self._ears: list[Callable[[Evidence], None]] = []
+
+    def listen(self, ear: Callable[[Evidence], None]) -> None:
+        """It is called for all that anybody tells, at once; it must be quick and not raise."""
+        self._ears.append(ear)
+
+    def tell(self, evidence: Evidence) -> None:
+        for ear in self._ears:
+            ear(evidence)
+
+    def change(self, setting: str, value: str) -> None:
+        """Another bound, at once; a delay outside its new bounds moves to the nearest. ConfigError."""
+        bounds = self.bounds = self.bounds.changed(setting, value)
+        wanted = bounds.lock_delay if setting == "lock-delay" else self.delay_s
+        self.delay_s = min(max(wanted, bounds.lock_delay_least), bounds.lock_delay_most)
