@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from s3cfs.backends.consistency import bounds
+from s3cfs.backends.consistency.guard import Guarded
 from s3cfs.backends.local import LocalBackend
 from s3cfs.backends.memory import MemoryBackend
 from s3cfs.backends.registry import OWN, backend_type, open_backend, schemes
@@ -123,3 +125,37 @@ def test_boto3_is_not_imported_until_it_is_needed(tmp_path: Path) -> None:
     program = (f"import sys; from s3cfs.backends.registry import open_backend; open_backend('local://{tmp_path}')\n"
                "print('boto3' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_options_that_every_backend_has(tmp_path: Path) -> None:
+    """They reach the lock and the checker, and no backend's own."""
+    plain = open_backend(f"local://{tmp_path}", {"create": ""})
+    assert isinstance(plain, LocalBackend)
+    one = open_backend(f"local://{tmp_path}", {"create": "", "consistency-lock": "on", "lock-delay": "7", "check-delays": "1/5"})
+    assert isinstance(one, Guarded) and isinstance(one.inner, LocalBackend)
+    assert one.conditions.bounds.lock_delay == one.conditions.delay_s == 7 and one.conditions.bounds.check_delays == (1.0, 5.0)
+    assert isinstance(open_backend(f"local://{tmp_path}", {"consistency-lock": "off"}), LocalBackend)
+
+
+@pytest.mark.parametrize(("options", "text"), [
+    ({"consistency-lock": "perhaps"}, "consistency-lock is a flag"),
+    ({"lock-delay": "soon"}, "lock-delay=soon: expected a number"),
+    ({"lock-delay": "nan"}, "between 0"),
+    ({"lock-delay": "100"}, "lock-delay-least <= lock-delay <= lock-delay-most"),
+    ({"lock-mode": "sometimes"}, "block, warn or off"),
+    ({"check-delays": "5/1"}, "seconds that grow"),
+    ({"grow-factor": "1"}, "grow-factor is above 1"),
+    ({"shrink-after": "-1"}, "shrink-after above 0"),
+    ({"check-sample": "2"}, "check-sample"),
+    ({"checks-per-minute": "-1"}, "not below 0"),
+])
+def test_bounds_that_make_no_sense(tmp_path: Path, options: dict[str, str], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        open_backend(f"local://{tmp_path}", options)
+
+
+def test_the_delay_stays_within_bounds_that_are_given() -> None:
+    assert bounds.from_options({"lock-delay-most": "10"}).lock_delay == 10
+    assert bounds.from_options({"lock-delay-least": "30"}).lock_delay == 30
+    assert bounds.Bounds().told().keys() == bounds.OPTIONS.keys()
+    assert {**bounds.Bounds().told(), "lock-jitter": "0"} == bounds.Bounds().changed("lock-jitter", "0").told()
