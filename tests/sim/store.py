@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from blake3 import blake3
@@ -41,6 +41,14 @@ class Flight:
     only_if_absent: bool
 
 
+def _moment() -> float:
+    """Virtual time, where there is any."""
+    try:
+        return now()
+    except RuntimeError:
+        return -math.inf
+
+
 LARGEST = (4 << 10, 9_000, 70_000)             # bytes of an object, where a store has such a bound: below a chunk, a pack, and some packs
 
 
@@ -55,6 +63,7 @@ class Bucket:
         self.flights: list[Flight] = []
         self.violations: list[str] = []
         self._ever: dict[str, bytes] = {}
+        self._former: list[tuple[float, str, bytes | None]] = []       # when something changed, and what it was
 
     @classmethod
     def draw(cls, rng: random.Random, seed: int) -> Bucket:
@@ -71,14 +80,27 @@ class Bucket:
             return False
         if not key.startswith("probe/"):
             self._watch(key, data)
+        self._former.append((_moment(), key, self.objects.get(key)))
         self.objects[key] = data
         self.history.append(Change(key, data))
         return True
+
+    def as_of(self, ago_s: float | None) -> Mapping[str, bytes]:
+        """What was in it so many seconds ago."""
+        if not ago_s:
+            return self.objects
+        since, seen = _moment() - ago_s, dict[str, bytes | None](self.objects)
+        for at, key, former in reversed(self._former):
+            if at <= since:
+                break
+            seen[key] = former
+        return {key: data for key, data in seen.items() if data is not None}
 
     def tear(self, flight: Flight) -> None:
         """Its put breaks off in the middle. Nobody who looks there may take it for the pack. (What is there already stays: an attempt
         that was given up long ago could halve what a record names, and no client can help that.)"""
         if self.tears and flight.key.startswith("pack/") and flight.key not in self.objects:
+            self._former.append((_moment(), flight.key, None))
             self.objects[flight.key] = flight.data[:len(flight.data) // 2]
             self.history.append(Change(flight.key, self.objects[flight.key], torn=True))
 
@@ -108,7 +130,8 @@ class Bucket:
                 self.violations.append(f"I7: {key} is not the hash of its bytes")
 
     def delete(self, key: str) -> None:
-        if self.objects.pop(key, None) is not None:
+        if (former := self.objects.pop(key, None)) is not None:
+            self._former.append((_moment(), key, former))
             self.history.append(Change(key, None))
 
     def land(self, index: int) -> None:
@@ -146,6 +169,7 @@ class StoreFaults:
     bytes_per_s: float = math.inf
     hang_s: float = 0.0                 # what a call takes that fails because the store is away
     stuck: float = 0.0                  # a call that hangs for minutes, and then is carried out
+    stale_s: float | None = None        # gets, stats and listings answer as of so long ago (what refuses to overwrite knows better); 0: now
     rng: random.Random = field(default_factory=lambda: random.Random(0))
 
     @property
@@ -187,7 +211,8 @@ class SimStore(Backend):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(create_only=self._create_only, linearizable=True, largest_object_bytes=self.bucket.largest)
+        return Capabilities(create_only=self._create_only, linearizable=self.faults.stale_s is None,
+                            largest_object_bytes=self.bucket.largest)
 
     @property
     def location(self) -> str:
@@ -232,7 +257,7 @@ class SimStore(Backend):
 
     def get(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
         self._begin("get", key)
-        found = self.bucket.objects.get(key)
+        found = self.bucket.as_of(self.faults.stale_s).get(key)
         self._end("get", key, 0 if found is None else min(len(found), size or len(found)))
         if found is None:
             raise NotFound("get", key)
@@ -271,7 +296,7 @@ class SimStore(Backend):
 
     def stat(self, key: str) -> ObjectInfo:
         self._begin("stat", key)
-        found = self.bucket.objects.get(key)
+        found = self.bucket.as_of(self.faults.stale_s).get(key)
         self._end("stat", key)
         if found is None:
             raise NotFound("stat", key)
@@ -286,7 +311,8 @@ class SimStore(Backend):
         if prefix and not prefix.endswith("/"):
             raise ValueError(f"a prefix ends in '/': {prefix}")
         self._begin("list", prefix)
-        found = [ObjectInfo(key, len(data)) for key, data in sorted(self.bucket.objects.items()) if key.startswith(prefix)]
+        seen = self.bucket.as_of(self.faults.stale_s)
+        found = [ObjectInfo(key, len(data)) for key, data in sorted(seen.items()) if key.startswith(prefix)]
         self._end("list", prefix)
         self.faults.rng.shuffle(found)                        # no order is promised (S3)
         return iter(found)
