@@ -1,0 +1,1 @@
+"""Whole filesystems on their way."""

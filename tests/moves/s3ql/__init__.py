@@ -1,0 +1,1 @@
+"""Filesystems of S3QL, read without S3QL."""
