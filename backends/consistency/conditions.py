@@ -5,7 +5,12 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from s3cfs.backends.consistency.bounds import Bounds
+from s3cfs.backends.consistency.bounds import Bounds, Mode
+from s3cfs.errors import Temporary
+
+
+class Stale(Temporary):
+    """An answer that is older than what is known, by whoever knows: it is evidence and was told as such. Asked again it may be newer."""
 
 
 class Kind(enum.StrEnum):
@@ -33,10 +38,17 @@ class Evidence:
 class Conditions:
     """Of one mount; event-loop thread only."""
 
-    def __init__(self, bounds: Bounds) -> None:
-        self.bounds = bounds
+    def __init__(self, bounds: Bounds, *, locks: bool = False) -> None:
+        """`locks`: a lock keeps the delay."""
+        self.bounds, self.locks = bounds, locks
         self.delay_s = bounds.lock_delay           # the protective delay at present, without jitter
         self._ears: list[Callable[[Evidence], None]] = []
+
+    @property
+    def protective_s(self) -> float:
+        """For how long after a write or delete the lock may hold back who asks for the key."""
+        holds = self.locks and self.bounds.lock_mode is Mode.BLOCK
+        return self.delay_s * (1.0 + self.bounds.lock_jitter) if holds else 0.0
 
     def listen(self, ear: Callable[[Evidence], None]) -> None:
         """It is called for all that anybody tells, at once; it must be quick and not raise."""

@@ -35,4 +35,4 @@ def guarded(inner: Backend, url: StoreUrl, values: Mapping[str, str], *, default
     options = Options(url, values)
     lock, checker = (options.flag(name) if name in values else default for name in (LOCK, CHECKER))
     limits = bounds.from_options(values)
-    return Guarded(inner, Conditions(limits), lock=lock, checker=checker) if lock or checker else inner
+    return Guarded(inner, Conditions(limits, locks=lock), lock=lock, checker=checker) if lock or checker else inner
