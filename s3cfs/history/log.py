@@ -123,10 +123,11 @@ async def read_record(remote: Remote, key: str, sealer: Seals) -> tuple[Record, 
     return open_record(key, data, sealer), data
 
 
-async def fetch_record(remote: Remote, key: str) -> bytes:
-    """The head of a record's object, perhaps with more of it: in one request where it is small, else in two. ObjectMissing."""
+async def fetch_record(remote: Remote, key: str, *, named: bool = False) -> bytes:
+    """The head of a record's object, perhaps with more of it: in one request where it is small, else in two. ObjectMissing; `named`: see
+    `Remote.get`."""
     try:
-        data = await remote.get(key, 0, HEAD_BYTES)
+        data = await remote.get(key, 0, HEAD_BYTES, named=named)
         missing = record.head_bytes(data) - len(data)
         return data + await remote.get(key, len(data), missing) if missing > 0 and len(data) == HEAD_BYTES else data
     except NotFound:

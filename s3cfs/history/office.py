@@ -42,7 +42,7 @@ from typing import Any, TypeVar
 
 from s3cfs import ids
 from s3cfs.doors import Doors
-from s3cfs.errors import AlreadyMounted, Damaged, Deposed, Exists, NotFound, StoreError, Unsupported
+from s3cfs.errors import AlreadyMounted, Damaged, Deposed, Exists, NotFound, StoreError, Temporary, Unsupported
 from s3cfs.formats import record
 from s3cfs.formats.record import Kind, Record, Rider
 from s3cfs.formats.seal import Seals
@@ -354,7 +354,10 @@ class Writer:
                 await self._remote.put(key, data, only_if_absent=True)
                 return None
             except Exists:
-                there = await self._remote.get(key)
+                try:
+                    there = await self._remote.get(key)
+                except NotFound:
+                    raise Temporary("get", key, "the key is taken, and the store does not show yet by what") from None
                 return None if there == data else there
         return await self._until_answered(attempt)
 

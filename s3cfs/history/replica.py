@@ -70,7 +70,7 @@ class Replica:
 
     async def _by_key(self, key: str) -> Tip | None:
         try:
-            found, digest, _ = await self.reader.read(key)
+            found, digest, _ = self.reader.open(key, await self.reader.fetch(key, named=False))
         except ObjectMissing:
             return None
         return Tip(found.n, key, digest, found.epoch, found.kind, found.info, found.writer, found.time_ns)

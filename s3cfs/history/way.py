@@ -57,9 +57,9 @@ class LogReader:
         """`known`: records that cannot be read in the store, and what they are (retreat.py)."""
         self._remote, self._sealer, self._known = remote, sealer, known or {}
 
-    async def fetch(self, key: str) -> bytes | Read:
-        """For `open`, which may be called in a thread. ObjectMissing."""
-        return self._known.get(key) or await fetch_record(self._remote, key)
+    async def fetch(self, key: str, *, named: bool = True) -> bytes | Read:
+        """For `open`, which may be called in a thread. ObjectMissing; `named`: a later record says that it is there (`Remote.get`)."""
+        return self._known.get(key) or await fetch_record(self._remote, key, named=named)
 
     def open(self, key: str, fetched: bytes | Read) -> Read:
         """Damaged."""

@@ -51,7 +51,7 @@ class Call:
 class Line:
     """`Remote` as far as `history.log` and `history.office` use it."""
 
-    async def get(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
+    async def get(self, key: str, offset: int = 0, size: int | None = None, *, named: bool = False) -> bytes:
         data = await Call("get", key)
         return bytes(data[offset:] if size is None else data[offset:offset + size])
 

@@ -5,7 +5,7 @@ import pytest
 import trio
 
 from s3cfs.app.node import NodeOptions
-from s3cfs.errors import Exists, NotFound
+from s3cfs.errors import Exists, NotFound, Temporary
 from tests.history.kit import Life, Site, content, read_all, write_file
 
 from .store import StoreFaults
@@ -68,3 +68,28 @@ def test_a_filesystem_on_it(create_only: bool) -> None:
     assert site.live(look, faults=StoreFaults(stale_s=20.0)) == files
     site.now_s += 20
     assert site.live(look, "elsewhere", faults=StoreFaults(stale_s=20.0)) == files
+
+
+def test_another_machine_before_it_has_settled() -> None:
+    """It reads a log that ends too early, and learns from the create-only put of its SEAL that it goes on: it waits for the rest."""
+    site = Site()
+    files = {str(number).encode(): content(number) for number in range(6)}
+
+    async def write(life: Life) -> None:
+        async with life.node() as node:
+            for name, data in files.items():
+                await write_file(node, name, data)
+                await node.flush()
+                await trio.sleep(3)
+
+    async def look(life: Life) -> dict[bytes, bytes]:
+        async with life.node() as node:
+            assert trio.current_time() > 15
+            return await read_all(node)
+
+    site.live(write, faults=StoreFaults(stale_s=12.0))
+    assert site.live(look, "elsewhere", faults=StoreFaults(stale_s=12.0)) == files
+    with pytest.raises(Temporary, match="does not show"):
+        site.live(look, "third", faults=StoreFaults(stale_s=1000.0))
+    site.now_s += 1000
+    assert site.live(look, "third", faults=StoreFaults(stale_s=12.0)) == files
