@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from s3cfs.backends.base import PROBE_ROUNDS, Backend
+from s3cfs.backends.listing_rules import NAMES, ListingRules, listing_rules
 from s3cfs.backends.stale import stale_answers, surely
 from s3cfs.errors import Corrupt, Denied, NotFound, StoreError, StoreFull, Unsupported
 from s3cfs.limits import KIB, MIB
@@ -34,6 +35,7 @@ class Findings:
     batch_delete: int = 1              # keys that go in one request
     ranged_reads: bool = True          # False: for a part of an object all of it is transferred
     delimiters: bool = True            # False: folders are found by listing all that is below
+    listings: ListingRules | None = None     # None: it does not list by pages
     largest_bytes: int | None = None   # the largest object that was stored; None: not tried
     wrong: list[str] = field(default_factory=list)
 
@@ -50,7 +52,7 @@ class Examination:
                  progress: Progress = lambda event: None) -> None:
         self._backend, self._large, self._progress = backend, large, progress
         self._prefix = f"probe/{secrets.token_hex(8)}/"
-        self._done, self._total = 0, -(-rounds // ROUNDS_AT_ONCE) + rounds + 3 + (len(LARGE_BYTES) if large else 0)
+        self._done, self._total = 0, -(-rounds // ROUNDS_AT_ONCE) + rounds + 4 + (len(LARGE_BYTES) if large else 0)
         self.found = Findings(rounds=rounds)
 
     def run(self) -> Findings:
@@ -65,9 +67,9 @@ class Examination:
             self._done += found.rounds
         else:
             found.stale = stale_answers(backend, secrets.token_hex(8), found.rounds, lambda done: self._step("looking for stale answers"))
-        for what in (self._deletions, self._ranges, self._folders):
+        for what in (self._deletions, self._ranges, self._folders, self._listings):
             what()
-            self._step("deletions, parts and folders")
+            self._step("deletions, parts and listings")
         if self._large:
             self._largest()
         known = backend.capabilities
@@ -134,6 +136,10 @@ class Examination:
                 self.found.wrong.append("folders of keys are not listed as they are")
         if self.found.may_delete and list(backend.folders(prefix)):
             self.found.wrong.append("a folder is listed though its last object is gone")
+
+    def _listings(self) -> None:
+        with self._objects({f"listings/{name}": b"x" for name in NAMES}):
+            self.found.listings = listing_rules(self._backend, f"{self._prefix}listings/")
 
     def _largest(self) -> None:
         """Zeros, which take no memory here and are as good as any bytes."""

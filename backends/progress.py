@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 GAP_MAX_S = 60.0                   # of one piece: a process that was stopped meanwhile has not waited for it all that time
-_thread = threading.local()        # `moved`: whom to tell in this thread
+_thread = threading.local()        # `moved`, `lost`: whom to tell in this thread
 
 
 def moved() -> None:
@@ -30,6 +30,23 @@ def told_to(tell: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         del _thread.moved
+
+
+def lost() -> None:
+    """A connection broke under the call that this thread makes, and what was asked is asked once more on another one. Costs nothing where
+    nobody counts."""
+    tell: Callable[[], None] | None = getattr(_thread, "lost", None)
+    if tell is not None:
+        tell()
+
+
+@contextlib.contextmanager
+def losses_told_to(tell: Callable[[], None]) -> Iterator[None]:
+    _thread.lost = tell
+    try:
+        yield
+    finally:
+        del _thread.lost
 
 
 class Progress:

@@ -71,7 +71,9 @@ class Place:
 def translate(error: BaseException, operation: str, key: str, place: Place) -> StoreError:
     """The contract's error for whatever boto3 raised."""
     if isinstance(error, sdk.ClientError):
-        return _answered(error, operation, key, place)
+        told = _answered(error, operation, key, place)
+        told.status = status_of(error) or None
+        return told
     if isinstance(error, (sdk.NoCredentialsError, sdk.NoAuthTokenError)):
         return Denied(operation, key, "no credentials found: give backend-login and backend-password, or the AWS variables or profile")
     if isinstance(error, _CREDENTIALS):

@@ -16,6 +16,7 @@ import botocore.session
 from botocore.exceptions import ConnectionClosedError
 from botocore.loaders import Loader, create_loader
 
+from s3cfs.backends.progress import lost
 from s3cfs.backends.url import Credentials, Options
 from s3cfs.errors import ConfigError
 
@@ -35,6 +36,7 @@ class Sdk:
         try:
             return getattr(client, name)(**arguments)
         except ConnectionClosedError:
+            lost()
             self._renew(client)
             raise
 

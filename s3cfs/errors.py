@@ -133,10 +133,11 @@ class Interrupted(S3cfsError):
 class StoreError(S3cfsError):
     """A call to the store failed. `operation`, `key` and the cause are part of the text.
 
-    `retryable` says whether the same call may succeed later (remote/errand.py).
+    `retryable` says whether the same call may succeed later (remote/errand.py). `status`: of the HTTP answer; None: there was none.
     """
 
     retryable = False
+    status: int | None = None
     exit_code = ExitCode.STORE_UNREACHABLE
 
     def __init__(self, operation: str, key: str, cause: object = "") -> None:

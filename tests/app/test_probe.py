@@ -171,4 +171,4 @@ def test_the_terminal_is_told_how_far_it_is(tmp_path: Path) -> None:
     finally:
         os.close(ours)
         os.close(theirs)
-    assert re.match("\r(races|looking|deletions)[a-z ,]*: [0-9]+ steps of 27 steps", said), said
+    assert re.match("\r(races|looking|deletions)[a-z ,]*: [0-9]+ steps of 28 steps", said), said

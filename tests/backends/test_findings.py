@@ -3,12 +3,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from s3cfs.backends.base import Backend, Body, Capabilities, Degraded, ObjectInfo
 from s3cfs.backends.findings import LARGE_BYTES, Examination, Findings
+from s3cfs.backends.listing_rules import REFUSED, WORKS, WRONG, ListingRules
 from s3cfs.backends.local import LocalBackend
 from s3cfs.backends.memory import MemoryBackend
 from s3cfs.backends.wrapper import Wrapper
@@ -24,9 +26,10 @@ def look(backend: Backend, **how: Any) -> Findings:
 
 def test_good_stores(rclone_s3: Server, moto_s3: Server, tmp_path: Path) -> None:
     local = LocalBackend(str(tmp_path))
-    for backend, create_only, batch in ((MemoryBackend(), True, 1000), (local, True, 1), (rclone_s3.open(), False, 1000),
-                                        (moto_s3.open(), True, 1000)):
-        assert look(backend) == Findings(create_only, rounds=2, batch_delete=batch)
+    by_pages = ListingRules(WORKS, True)
+    for backend, create_only, batch, rules in ((MemoryBackend(), True, 1000, None), (local, True, 1, None),
+                                               (rclone_s3.open(), False, 1000, by_pages), (moto_s3.open(), True, 1000, by_pages)):
+        assert look(backend) == Findings(create_only, rounds=2, batch_delete=batch, listings=rules)
         assert list(backend.list("")) == []
         backend.close()
 
@@ -74,6 +77,31 @@ class Lies(Wrapper):
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(create_only=True)
+
+
+class Paged(Wrapper):
+    """Lists by pages as Storj does, or worse."""
+
+    lies = late = 0
+
+    def list_page(self, prefix: str, token: str | None) -> Any:
+        if not prefix.endswith("/") and not self.lies:
+            raise Unsupported("list", prefix, "501")
+        if self.late:
+            self.late -= 1
+            raise Temporary("list", prefix, "silent")
+        whole = [info for info in self.inner.list("") if info.key.startswith(prefix)]
+        found = sorted(whole, key=lambda info: info.key[::-1])
+        return SimpleNamespace(objects=found if prefix.endswith("/") else found[1:])
+
+
+def test_how_a_store_lists() -> None:
+    backend = Paged(MemoryBackend())
+    backend.late = 2
+    assert look(Wrapper(backend)).listings == ListingRules(REFUSED, False), "below all wrappers"
+    backend.lies = 1
+    assert look(backend).listings == ListingRules(WRONG, False)
+    assert list(backend.inner.list("")) == []
 
 
 def _forbidden(key: str) -> None:

@@ -1,0 +1,245 @@
+"""The long measurement, in virtual time, on a store that is as stale as it was told to be: what is measured is what is true."""
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import trio
+
+from s3cfs.backends.measuring import Tally, report
+from s3cfs.backends.measuring.tally import HOUR_NS
+from s3cfs.backends.progress import lost
+from s3cfs.errors import NotFound, StoreError, Temporary, Throttled
+
+from .stale import MIDNIGHT_NS, StaleStore, measure
+
+Now = Callable[[], float]
+
+
+def true(drawn: list[float], part: float) -> float:
+    return sorted(drawn)[max(1, math.ceil(part * len(drawn))) - 1]
+
+
+def test_quantiles_are_those_of_the_store() -> None:
+    """Never too short; too long by what lies between two looks."""
+    draw = random.Random(7)
+
+    def delay(change: str, view: str) -> float:
+        if view == "folders":
+            return 0.0
+        return draw.choice([0.0, draw.uniform(0.5, 5), draw.lognormvariate(2, 0.7)]) * (2 if change == "delete" else 1)
+    tally, store, plan = measure(lambda now: StaleStore(now, delay), hours=1, rate=180)
+    told = report(tally, plan)["shown"]
+    for (change, view), drawn in store.drawn.items():
+        if view == "folders":
+            if change != "overwrite":                      # which changes nothing there
+                assert told[change][view]["late"] == 0 < told[change][view]["count"]
+            continue
+        found = told[change][view]
+        assert found["count"] > 60 and found["never"] == found["came_back"] == 0
+        for name, part in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1)):
+            # lives that were cut off are drawn and not counted: a quantile may be that of a neighbour
+            low, high = true(drawn, max(0.0, part - 0.05)), true(drawn, min(1.0, part + 0.05))
+            assert 0.995 * low <= found[name] <= 1.25 * high + 0.3, (change, view, name, low, high, found)
+        late = sum(value > 0.03 for value in drawn) / len(drawn)
+        assert abs(found["late"] / found["count"] - late) < 0.08
+    assert "folders" not in told["overwrite"]
+    assert not store.keys and tally.did_not_take == 0 and not tally.wrong
+
+
+def test_a_store_that_is_never_late() -> None:
+    tally, store, plan = measure(StaleStore, hours=1)
+    told = report(tally, plan)
+    assert {found["max"] for views in told["shown"].values() for found in views.values()} == {0.0}
+    assert told["suggested"]["late_below"] < 0.01 and told["suggested"]["options"] == "lock-delay=1,lock-delay-least=0,lock-delay-most=60"
+    assert not store.keys and told["hours"] == 1.0
+
+
+def test_the_rate_is_kept() -> None:
+    """Whether each change takes few requests or many."""
+    for slow in (lambda change, view: 0.0, lambda change, view: 40.0):
+        tally, store, plan = measure(partial(StaleStore, delay=slow), hours=0.5, rate=120)
+        asked = sum(when <= 1800 for when, _ in store.asked)
+        assert 0.9 * 120 * 30 < asked < 1.1 * 120 * 30, asked
+        assert abs(report(tally, plan)["requests"] - asked) < 20
+
+
+def test_what_is_not_shown_is_looked_for_and_then_counted() -> None:
+    tally, store, plan = measure(lambda now: StaleStore(now, lambda change, view: 1e6 * (view == "list" and change == "put")), hours=0.5)
+    told = report(tally, plan)["shown"]["put"]
+    assert told["list"]["never"] == told["list"]["count"] > 2
+    assert plan.look_max_s <= told["list"]["p50"] <= 1.3 * plan.look_max_s, "as long as it was looked for"
+    assert told["get"]["never"] == 0 < told["get"]["count"]
+
+
+def test_ghosts() -> None:
+    """What was deleted is there again a minute later, for a while; and one delete of ten does not take."""
+    draw = random.Random(2)
+    comes_back = list[bool]()
+
+    def back(change: str, view: str) -> tuple[float, float] | None:
+        if (change, view) != ("delete", "get"):
+            return None
+        comes_back.append(draw.random() < 0.25)
+        return (60.0, 100.0) if comes_back[-1] else None
+    tally, store, plan = measure(lambda now: StaleStore(now, back=back, takes=lambda: draw.random() < 0.9), hours=2)
+    told = report(tally, plan)
+    deletes = told["shown"]["delete"]["get"]
+    assert 0.03 < told["ghosts"]["did_not_take"] / deletes["count"] < 0.2
+    assert deletes["never"] == told["ghosts"]["did_not_take"]
+    # each of them is there at 120 s, when two of four views are asked: half of them are met
+    part = told["ghosts"]["came_back"]["get"] / sum(comes_back)
+    assert 0.3 < part < 0.7 and told["ghosts"]["came_back"]["stat"] == 0
+    assert sum(hour["ghosts"] for hour in told["by_hour"].values()) == deletes["never"] + told["ghosts"]["came_back"]["get"]
+    settled = tally.of("delete", "get").settled
+    assert settled.at(0.5) == 0.0 and (settled.most or 0) >= 160, "an old answer that came back counts until it is over"
+    assert told["suggested"]["most"] >= 160
+
+
+def test_what_a_store_refuses_and_what_it_asks_for() -> None:
+    """A storm in the second hour: it is counted there, and Retry-After is obeyed by all that is new."""
+    held: list[float] = []
+
+    def make(now: Now) -> StaleStore:
+        draw = random.Random(3)
+
+        def trouble(operation: str) -> None:
+            if now() < 3600:
+                return
+            luck = draw.random()
+            if luck < 0.02:
+                held.append(now())
+                raise Throttled(operation, "", "slow down", 45.0)
+            if luck < 0.03:
+                error = Temporary(operation, "", "500")
+                error.status = 500
+                raise error
+            if luck < 0.04:
+                raise Temporary(operation, "", "closed")
+            if luck < 0.05:
+                lost()                                     # and the backend asked again
+        return StaleStore(now, lambda change, view: 5.0, trouble=trouble)
+    tally, store, plan = measure(make, hours=1.5, rate=120)
+    hours = report(tally, plan)["by_hour"]
+    assert set(hours["00"]["troubles"].values()) == {0}
+    storm = hours["01"]["troubles"]
+    assert storm["throttled"] > 10 and storm["server"] > 2 and storm["broken"] > 10 and storm["corrupt"] == storm["other"] == 0
+    assert hours["01"]["retry_after_s"] == {"count": storm["throttled"], "p50": 45.0, "p90": 45.0, "p99": 45.0, "max": 45.0}
+    puts = [when for when, operation in store.asked if operation == "put"]
+    begun = [when for when in puts if any(since + 0.05 < when < since + 45 for since in held)]
+    assert len(held) > 15 and len(puts) > 60 and not begun
+    for change in ("put", "overwrite"):                    # what nobody could see in time is not taken for late
+        assert 5.0 <= (tally.of(change, "get").delays.most or 0) < 10, change
+    assert not store.keys
+
+
+def test_every_hour_of_the_day_by_itself() -> None:
+    """Stale from 01:00 to 02:00. What happens at the same hour of another day counts there, too."""
+    tally, store, plan = measure(lambda now: StaleStore(now, lambda change, view: 20.0 if 3600 <= now() < 7200 else 0.0), hours=3, rate=20)
+    hours = report(tally, plan)["by_hour"]
+    assert list(hours) == ["00", "01", "02", "03"][:len(hours)]
+    assert hours["01"]["delays"]["p50"] >= 20 and hours["01"]["changes"] > 8 < hours["00"]["changes"]
+    assert hours["00"]["delays"]["max"] == 0 == hours["02"]["delays"]["p90"]
+    assert tally.hour(MIDNIGHT_NS + (24 + 1) * HOUR_NS) is tally.hours[1]
+
+
+def test_throughput() -> None:
+    size = 1 << 16
+    tally, store, plan = measure(StaleStore, hours=1, traffic=60 * size, object_bytes=size, took_s=0.5)
+    told = report(tally, plan)["throughput"]
+    assert 25 <= told["put_mb_s"]["count"] <= 40
+    assert told["get_mb_s"]["p50"] == pytest.approx(size / 1e6 / 0.5, rel=0.01) and told["put_s"]["max"] == 0.5
+    assert not store.keys
+
+
+class Liar(StaleStore):
+    def get(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
+        return super().get(key, offset, size)[:-1]
+
+
+def test_what_was_true_at_no_time_is_told() -> None:
+    tally, _, plan = measure(Liar, hours=0.05)
+    assert any("`get` saw 200 bytes" in text for text in report(tally, plan)["wrong"]) and len(tally.wrong) <= 20
+
+
+class Bug(StaleStore):
+    def stat(self, key: str) -> object:                    # type: ignore[override]
+        raise ZeroDivisionError
+
+
+def test_a_backend_with_a_bug_is_measured_all_the_same() -> None:
+    tally, store, plan = measure(Bug, hours=0.05)
+    told = report(tally, plan)
+    assert told["troubles"]["other"] > 0 and "ZeroDivisionError" in told["last_error"] and told["shown"]["put"]["get"]["count"] > 0
+    assert not store.keys
+
+
+def test_one_that_is_stopped_tells_what_it_has_and_tidies_up() -> None:
+    async def soon(stop: trio.Event) -> None:
+        await trio.sleep(1000)
+        stop.set()
+    tally, store, plan = measure(lambda now: StaleStore(now, lambda change, view: 3.0), hours=24, after=soon)
+    told = report(tally, plan)
+    assert told["hours"] == pytest.approx(1000 / 3600, abs=0.001) and told["shown"]["put"]["get"]["count"] > 5 and tally.cut > 0
+    assert not store.keys and {operation for when, operation in store.asked if when > 1001} <= {"folders", "list", "delete"}
+
+
+def test_what_a_killed_one_left_goes_when_it_is_surely_nobodys() -> None:
+    left = {"probe/long-1767225000-0123456789abcdef-1/here/key": b"x",              # before this day
+            "probe/long-1767227000-0123456789abcdef-2/here/key": b"x",              # of a run that may still be there
+            "probe/0123456789abcdef-3": b"x"}                                       # of the short probe
+
+    def make(now: Now) -> StaleStore:
+        store = StaleStore(now)
+        for key, data in left.items():
+            store.put(key, data)
+        return store
+    _, store, _ = measure(make, hours=0.05)
+    assert sorted(store.keys) == sorted(list(left)[1:])
+    _, store, _ = measure(make, hours=1)
+    assert sorted(store.keys) == [list(left)[2]], "looked at again each hour, and at the end"
+
+
+def test_deletes_that_are_refused_leave_no_more_than_they_must() -> None:
+    class Keeps(StaleStore):
+        def put(self, key: str, data: object, only_if_absent: bool = False) -> None:
+            if key in self.keys:
+                raise StoreError("put", key, "written once")
+            super().put(key, data, only_if_absent)         # type: ignore[arg-type]
+    tally, store, plan = measure(Keeps, hours=0.1)
+    assert report(tally, plan)["changes"] > 0 and not store.keys, "a life that cannot go on is over, and its object gone"
+
+
+def test_an_interrupted_run_is_gone_on_with() -> None:
+    def make(now: Now) -> StaleStore:
+        return StaleStore(now, lambda change, view: 2.0)
+    first, _, _ = measure(make, hours=0.5)
+    kept = json.loads(json.dumps(first.raw()))
+    both, _, plan = measure(make, hours=0.5, tally=Tally.from_raw(kept), seed=2)
+    one, two = report(first, plan), report(both, plan)
+    assert two["hours"] == 1.0 and two["changes"] > 1.5 * one["changes"]
+    assert two["shown"]["put"]["get"]["count"] > 1.5 * one["shown"]["put"]["get"]["count"]
+    assert report(Tally.from_raw(json.loads(json.dumps(both.raw()))), plan) == {**two, "last_error": two["last_error"]}
+
+
+def test_late_answers_behind_an_error_are_no_measurement() -> None:
+    """For a minute nobody answers; what is then shown was shown since nobody knows when."""
+    def make(now: Now) -> StaleStore:
+        def trouble(operation: str) -> None:
+            if operation == "stat" and now() % 70 < 60:
+                raise Temporary(operation, "", "silent")
+        return StaleStore(now, trouble=trouble)
+    tally, _, plan = measure(make, hours=0.5)
+    told = report(tally, plan)["shown"]["put"]
+    assert told["stat"]["count"] < 0.6 * told["get"]["count"] and told["stat"]["max"] == 0
+
+
+def test_absence_is_an_answer() -> None:
+    with pytest.raises(NotFound):
+        StaleStore(lambda: 0.0).get("probe/x")
+    tally, _, plan = measure(StaleStore, hours=0.1)
+    assert sum(report(tally, plan)["troubles"].values()) == 0 and report(tally, plan)["latency_s"]["get"]["p50"] == 0.02
