@@ -3,11 +3,15 @@
 Some servers (MinIO) answer a create-only PUT with 412 without reading its body, and close the connection right after. It is back in the
 pool by then, and whether the next request on it notices in time is a matter of microseconds: "closed the connection in the middle of
 the request". So such a request is sent once more, by a new client: its pool is empty, so its connection is fresh.
+
+At other stores (Storj) connections die silently while they wait: a request is sent, and nothing comes until the time-out. There a client
+is replaced after any error that is worth a second attempt, and in any case after a while: `connection_s`.
 """
 from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,27 +21,32 @@ from botocore.exceptions import ConnectionClosedError
 from botocore.loaders import Loader, create_loader
 
 from s3cfs.backends.progress import lost
-from s3cfs.backends.url import Credentials, Options
+from s3cfs.backends.url import Credentials
 from s3cfs.errors import ConfigError
 
 
 class Sdk:
     """Calls of one S3 client, by name. Thread-safe."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
-        self._client = make()
+    def __init__(self, make: Callable[[], Any], connection_s: float | None = None) -> None:
+        """`connection_s`: for so long at most a connection is used, and none after `trouble`."""
+        self._make, self._connection_s = make, connection_s
+        self._client, self._made, self._number = make(), time.monotonic(), 0
         self._lock = threading.Lock()
+        self._used = threading.local()
         self.endpoint: str = self._client.meta.endpoint_url
 
     def once(self, name: str, **arguments: Any) -> Any:
         """One request. A connection that was closed under it leaves a new client behind, and the error is raised."""
-        client = self._client
+        if self._connection_s is not None and time.monotonic() - self._made > self._connection_s:
+            self._renew(self._number)
+        number = self._used.number = self._number
+        client = self._client                  # that one or a newer
         try:
             return getattr(client, name)(**arguments)
         except ConnectionClosedError:
             lost()
-            self._renew(client)
+            self._renew(number)
             raise
 
     def __call__(self, name: str, **arguments: Any) -> Any:
@@ -49,11 +58,16 @@ class Sdk:
                 arguments["Body"].seek(0)
             return self.once(name, **arguments)
 
-    def _renew(self, worn: Any) -> None:
+    def trouble(self) -> None:
+        """What this thread asked last ended in an error, though it may be worth another attempt."""
+        if self._connection_s is not None:
+            self._renew(getattr(self._used, "number", -1))
+
+    def _renew(self, worn: int) -> None:
         """Requests under way go on with the old one, which goes with the last of them."""
         with self._lock:
-            if self._client is worn:
-                self._client = self._make()
+            if self._number == worn:
+                self._client, self._made, self._number = self._make(), time.monotonic(), worn + 1
 
     def close(self) -> None:
         self._client.close()
@@ -75,18 +89,3 @@ def session_of(credentials: Credentials, token: str) -> boto3.session.Session:
 def _sdk_data() -> Loader:
     """The SDK's description of S3 and of regions, read once a process: 50 ms for every further client otherwise."""
     return create_loader()
-
-
-def put_arguments(options: Options) -> dict[str, str]:
-    arguments: dict[str, str] = {}
-    if "storage-class" in options.values:
-        arguments["StorageClass"] = options.text("storage-class")
-    if "sse" in options.values:
-        kind = options.text("sse")
-        algorithm, _, key_id = kind.partition(":") if not kind.startswith("aws:kms") else ("aws:kms", ":", kind[len("aws:kms:"):])
-        if algorithm not in ("AES256", "aws:kms"):
-            raise ConfigError(f"backend option sse is AES256, aws:kms or aws:kms:KEY-ID, not {kind!r}")
-        arguments["ServerSideEncryption"] = algorithm
-        if key_id:
-            arguments["SSEKMSKeyId"] = key_id
-    return arguments

@@ -26,7 +26,8 @@ from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, Listi
 from s3cfs.backends.probe import probe
 from s3cfs.backends.progress import moved
 from s3cfs.backends.s3_body import CHECKSUMS, Reader, checksum, md5_of, received
-from s3cfs.backends.s3_sdk import Sdk, put_arguments, session_of
+from s3cfs.backends.s3_options import COMMON, CONSISTENCY, put_arguments
+from s3cfs.backends.s3_sdk import Sdk, session_of
 from s3cfs.backends.s3_tls import ca_bundle
 from s3cfs.backends.url import Credentials, Options, StoreUrl
 from s3cfs.errors import ConfigError, Corrupt, Exists, NotFound, StoreError, Temporary, Unsupported
@@ -41,24 +42,8 @@ EXPECT_MIN_BYTES = 1 * MIB         # larger bodies wait for "100 Continue": a re
 READ_BACK_MAX_BYTES = 1 * MIB      # a create-only put that broke off is sent again up to this size; a taken key is then read back
 DEFAULT_REGION = "us-east-1"
 
-CONSISTENCY = {"linearizable": True, "eventual": False, "unknown": None}
-
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d{1,2}")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-
-_COMMON: dict[str, str] = {
-    "ssl-ca-path": "file or folder of CA certificates to trust instead of the system's",
-    "tcp-timeout": f"seconds without any progress until a connection is given up (default {DEFAULTS.store_timeout_s:g})",
-    "disable-expect100": "send bodies at once instead of waiting for '100 Continue'",
-    "dumb-copy": "accepted for S3QL's sake: s3cfs never copies objects in the store",
-    "session-token": "token of temporary credentials (better: the AWS variables or a profile)",
-    "storage-class": "storage class of new objects, as the store names it (STANDARD_IA ...)",
-    "sse": "server-side encryption of new objects: AES256, aws:kms or aws:kms:KEY-ID",
-    "addressing": "auto, path (host/bucket) or virtual (bucket.host)",
-    "payload-signing": "auto (all but AWS over HTTPS), on or off",
-    "consistency": "linearizable, eventual or unknown (then it is tried out where it matters): whether answers may be old",
-    "upload-checksum": "auto, md5, crc32 or none: what the store checks uploads against",
-}
 
 
 class Page(NamedTuple):
@@ -92,18 +77,21 @@ class S3Backend(Backend):
     """Objects in a bucket, below a prefix."""
 
     OPTIONS: ClassVar[Mapping[str, str]] = {
-        **_COMMON,
+        **COMMON,
         "no-ssl": "plain HTTP instead of HTTPS",
         "sig-region": f"the store's region, for signatures (default {DEFAULT_REGION})",
         "region": "the same as sig-region",
     }
     AWS: ClassVar[bool] = False
+    TIMEOUT_S: ClassVar[float] = DEFAULTS.store_timeout_s
+    BELIEVED: ClassVar[str] = "unknown"            # the default of the option `consistency`
+    CONNECTION_S: ClassVar[float | None] = None    # no connection is used for longer, nor after an error of any kind; None: no such rule
 
     def __init__(self, url: StoreUrl, options: Options, credentials: Credentials) -> None:
         self._url = url
         self._bucket, self._prefix = url.bucket_and_prefix()
         endpoint, region = self._where(url, options)
-        timeout = options.seconds("tcp-timeout", DEFAULTS.store_timeout_s)
+        timeout = options.seconds("tcp-timeout", self.TIMEOUT_S)
         self._expect = not options.flag("disable-expect100")
         options.flag("dumb-copy")
         self._put_arguments = put_arguments(options)
@@ -112,7 +100,7 @@ class S3Backend(Backend):
         self._signed = signing == "on" or (signing == "auto" and (plain or not self.AWS))
         self._checksum = options.choice("upload-checksum", CHECKSUMS)
         self._create_only: bool | None = None
-        self._linearizable = CONSISTENCY[options.choice("consistency", ("linearizable" if self.AWS else "unknown", *CONSISTENCY))]
+        self._linearizable = CONSISTENCY[options.choice("consistency", (self.BELIEVED, *CONSISTENCY))]
         self._batch_delete = BATCH_DELETE          # 1 once the server has said that it cannot
         self._delimiters = True                    # False once it has hidden folders from a listing by delimiter
         self._ranged_reads = True                  # False once it has answered a range with everything
@@ -133,7 +121,7 @@ class S3Backend(Backend):
                 made.meta.events.register_last("before-call.s3", self._before_call)
                 return made
 
-            self._sdk = Sdk(make)
+            self._sdk = Sdk(make, self.CONNECTION_S)
         except (BotoCoreError, ValueError) as error:
             raise ConfigError(f"{url}: {' '.join(str(error).split())}") from error
         host = url.host if not self.AWS else self._sdk.endpoint.partition("://")[2]
@@ -154,6 +142,10 @@ class S3Backend(Backend):
     def location(self) -> str:
         return f"{self._url.scheme}://{self._url.host}/{self._bucket}/{self._prefix}"
 
+    def _name(self, key: str) -> str:
+        """The object's name in the bucket."""
+        return self._prefix + key
+
     def get(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
         if offset < 0 or (size is not None and size < 0):
             raise ValueError("negative offset or size")
@@ -164,7 +156,7 @@ class S3Backend(Backend):
         arguments = {"Range": f"bytes={offset}-{'' if size is None else offset + size - 1}"} if ranged else {}
         with self._errors("get", key):
             try:
-                answer = self._sdk("get_object", Bucket=self._bucket, Key=self._prefix + key, **arguments)
+                answer = self._sdk("get_object", Bucket=self._bucket, Key=self._name(key), **arguments)
             except ClientError as error:
                 if s3_errors.status_of(error) == 416:
                     return b""
@@ -206,7 +198,7 @@ class S3Backend(Backend):
 
     def _put(self, key: str, data: Body, only_if_absent: bool) -> None:
         arguments: dict[str, Any] = {**self._put_arguments, **checksum(self._checksum, data, aws=self.AWS, signed=self._signed)}
-        arguments |= {"Bucket": self._bucket, "Key": self._prefix + key, "Body": Reader(data)}
+        arguments |= {"Bucket": self._bucket, "Key": self._name(key), "Body": Reader(data)}
         if not only_if_absent:
             with self._errors("put", key):
                 self._sdk("put_object", **arguments)
@@ -230,7 +222,7 @@ class S3Backend(Backend):
         """HEAD. Its errors have no body, so after one the same is asked by a GET of one byte, whose error says why."""
         try:
             with self._errors("stat", key):
-                answer = self._sdk("head_object", Bucket=self._bucket, Key=self._prefix + key)
+                answer = self._sdk("head_object", Bucket=self._bucket, Key=self._name(key))
                 return ObjectInfo(key, int(answer["ContentLength"]))
         except Exception as error:
             if not isinstance(error.__cause__, ClientError) or s3_errors.code_of(error.__cause__):
@@ -239,7 +231,7 @@ class S3Backend(Backend):
                 raise
         with self._errors("stat", key):
             try:
-                answer = self._sdk("get_object", Bucket=self._bucket, Key=self._prefix + key, Range="bytes=0-0")
+                answer = self._sdk("get_object", Bucket=self._bucket, Key=self._name(key), Range="bytes=0-0")
             except ClientError as error:
                 if s3_errors.status_of(error) == 416:
                     return ObjectInfo(key, 0)
@@ -251,7 +243,7 @@ class S3Backend(Backend):
     def delete(self, key: str) -> None:
         try:
             with self._errors("delete", key):
-                self._sdk("delete_object", Bucket=self._bucket, Key=self._prefix + key)
+                self._sdk("delete_object", Bucket=self._bucket, Key=self._name(key))
         except NotFound:
             pass
 
@@ -274,13 +266,13 @@ class S3Backend(Backend):
 
     def _delete_batch(self, keys: Sequence[str]) -> tuple[list[str], list[StoreError]]:
         """The keys that the answer does not name, and errors of others."""
+        names = {self._name(key): key for key in keys}
         with self._errors("delete", keys[0]):
-            answer = self._sdk("delete_objects", Bucket=self._bucket, Delete={"Objects": [{"Key": self._prefix + key} for key in keys]})
-        skip = len(self._prefix)
-        named = {item.get("Key", "")[skip:] for item in answer.get("Deleted", ())}
+            answer = self._sdk("delete_objects", Bucket=self._bucket, Delete={"Objects": [{"Key": name} for name in names]})
+        named = {names.get(item.get("Key", ""), "") for item in answer.get("Deleted", ())}
         errors: list[StoreError] = []
         for item in answer.get("Errors", ()):
-            key = item.get("Key", "")[skip:]
+            key = names.get(item.get("Key", ""), "")
             named.add(key)
             error = s3_errors.translate(ClientError({"Error": item}, "DeleteObjects"), "delete", key, self._place)
             if not isinstance(error, NotFound):
@@ -311,7 +303,7 @@ class S3Backend(Backend):
         return iter(found) if self._delimiters else super().folders(prefix)
 
     def list_page(self, prefix: str, token: str | None, *, only_here: bool = False) -> Page:
-        """One request. `only_here`: what lies directly below `prefix`."""
+        """One request. `only_here`: what lies directly below `prefix`. Keys are as they lie in the bucket, below the place's prefix."""
         arguments = {"ContinuationToken": token} if token else {}
         if only_here:
             arguments["Delimiter"] = "/"
@@ -355,7 +347,7 @@ class S3Backend(Backend):
         if "sig-region" in options.values and len(names) > 1:
             raise ConfigError("the backend options region and sig-region contradict each other: give one of them")
         if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?", url.host):
-            raise ConfigError(f"{url}: expected s3c://HOST[:PORT]/BUCKET/PREFIX/")
+            raise ConfigError(f"{url}: expected {url.scheme}://HOST[:PORT]/BUCKET/PREFIX/")
         scheme = "http" if options.flag("no-ssl") else "https"
         return f"{scheme}://{url.host}", options.text("region", options.text("sig-region", DEFAULT_REGION))
 
@@ -376,19 +368,22 @@ class S3Backend(Backend):
     def _errors(self, operation: str, key: str) -> Iterator[None]:
         try:
             yield
-        except (BotoCoreError, ClientError, ResponseParserError, OSError) as error:
-            raise s3_errors.translate(error, operation, key, self._place) from error
         except Exception as error:
-            if type(error).__module__.startswith("urllib3."):          # from the body of an answer
-                raise s3_errors.translate(error, operation, key, self._place) from error
-            raise
+            ours = isinstance(error, (BotoCoreError, ClientError, ResponseParserError, OSError))
+            if not ours and not type(error).__module__.startswith("urllib3."):         # that one is from the body of an answer
+                raise
+            told = s3_errors.translate(error, operation, key, self._place)
+            if told.retryable:
+                self._sdk.trouble()
+            raise told from error
 
 
 class AwsBackend(S3Backend):
     """AWS itself: the region is the URL's host part, the endpoint follows from it (or from AWS_ENDPOINT_URL_S3)."""
 
-    OPTIONS: ClassVar[Mapping[str, str]] = _COMMON
+    OPTIONS: ClassVar[Mapping[str, str]] = COMMON
     AWS: ClassVar[bool] = True
+    BELIEVED: ClassVar[str] = "linearizable"
 
     def _where(self, url: StoreUrl, options: Options) -> tuple[str | None, str]:
         if not _REGION.fullmatch(url.host):

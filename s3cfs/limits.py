@@ -139,7 +139,7 @@ def fitted(limits: Limits, store: Nature, chunk_max: int) -> Limits:
         own: int = getattr(limits, name)
         return wanted if own == getattr(DEFAULTS, name) else min(own, wanted)
 
-    pack = min(store.ideal_object_bytes, limits.upload_memory_bytes // 3)
+    pack = min(store.ideal_object_bytes, limits.upload_memory_bytes // 2 - chunk_max)      # with the chunk that ends it, two fit
     changes: dict[str, int] = {}
     if store.largest_object_bytes is not None:
         room = _unpadded(store.largest_object_bytes)

@@ -80,7 +80,7 @@ def test_most_stores_get_the_defaults() -> None:
 
 def test_large_objects_where_a_request_is_dear() -> None:
     made = fitted(DEFAULTS, Capabilities(ideal_object_bytes=64 * MIB, request_bytes=4 * MIB), USUAL)
-    assert (made.pack_target_bytes, made.uploads_at_once) == (64 * MIB // 3, 2)
+    assert (made.pack_target_bytes, made.uploads_at_once) == (30 * MIB, 2)
     assert (made.fetch_gap_bytes, made.ride_max_bytes) == (4 * MIB, 512 * KIB)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import socket
 import ssl
 import threading
@@ -115,6 +116,10 @@ class Gateway:
 
     def url(self, prefix: str = "", scheme: str = "storjs3") -> str:
         return f"{scheme}://{self.host}/{self.server.bucket}/{prefix}"
+
+    def fresh_url(self, scheme: str = "storjs3") -> str:
+        """A place in the bucket that nothing else uses."""
+        return self.url(f"t-{secrets.token_hex(6)}/", scheme)
 
     def rescan(self) -> None:
         """Look anew what the server behind has: after objects were put there past the gateway."""
