@@ -111,6 +111,10 @@ class Originals:
         """`source(key)` gives the whole object as it was put, verified, or None; StoreError and OSError are as good as None."""
         self._sources[kind] = source
 
+    def has(self, key: str) -> bool:
+        """Whether there is a source for its kind."""
+        return key.partition("/")[0] in self._sources
+
     async def of(self, key: str) -> Body | None:
         source = self._sources.get(key.partition("/")[0])
         if source is None:

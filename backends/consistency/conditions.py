@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from s3cfs.backends.consistency.bounds import Bounds, Mode
-from s3cfs.errors import Temporary
+from s3cfs.errors import StoreError, Temporary, Throttled
 
 
 class Stale(Temporary):
@@ -43,6 +43,7 @@ class Conditions:
         self.bounds, self.locks = bounds, locks
         self.delay_s = bounds.lock_delay           # the protective delay at present, without jitter
         self._ears: list[Callable[[Evidence], None]] = []
+        self._watchers: list[Callable[[], None]] = []
 
     @property
     def protective_s(self) -> float:
@@ -54,6 +55,10 @@ class Conditions:
         """It is called for all that anybody tells, at once; it must be quick and not raise."""
         self._ears.append(ear)
 
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """It is called after each change of a bound by a person."""
+        self._watchers.append(watcher)
+
     def tell(self, evidence: Evidence) -> None:
         for ear in self._ears:
             ear(evidence)
@@ -63,3 +68,10 @@ class Conditions:
         bounds = self.bounds = self.bounds.changed(setting, value)
         wanted = bounds.lock_delay if setting == "lock-delay" else self.delay_s
         self.delay_s = min(max(wanted, bounds.lock_delay_least), bounds.lock_delay_most)
+        for watcher in self._watchers:
+            watcher()
+
+
+def trouble(error: StoreError) -> Kind:
+    """What an error that may pass is evidence of."""
+    return Kind.BUSY if isinstance(error, Throttled) else Kind.FAILED

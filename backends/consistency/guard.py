@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from s3cfs.backends.base import Backend
 from s3cfs.backends.consistency import bounds
+from s3cfs.backends.consistency.checker import Checker
 from s3cfs.backends.consistency.conditions import Conditions
 from s3cfs.backends.layer import Layer
 from s3cfs.backends.url import Options, StoreUrl
@@ -27,6 +28,8 @@ class Guarded(Wrapper):
 
     def layers(self) -> Sequence[Layer]:
         above: list[Layer] = []
+        if self._checker:
+            above.append(Checker(self.conditions))
         return (*above, *self.inner.layers())
 
 

@@ -22,6 +22,7 @@ from s3cfs.blocks.blockstore import BlockStore
 from s3cfs.blocks.cache import PackCache
 from s3cfs.blocks.damage import Damage
 from s3cfs.blocks.journal import Journal
+from s3cfs.blocks.originals import LocalPacks
 from s3cfs.blocks.recovery import recover
 from s3cfs.blocks.salvage import Salvage
 from s3cfs.doors import Doors
@@ -254,6 +255,7 @@ def _assemble(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Superb
     codec = ChunkCodec(keyring, epoch, options.level)
     journal = Journal(doors, keyring.sealer("index", epoch), epoch, short_sync_s=options.commits.short_sync_s)
     damage = Damage(doors, meta)
+    remote.originals.add("pack", LocalPacks(doors, journal, cache).of)
     blocks = BlockStore(doors, remote, journal, cache, codec, meta.pack, chunk_of=meta.chunk, finds=damage,
                         decoded_bytes=options.decoded_bytes)
     spool = Spool(doors.disk, keyring, doors.limits.spool_max_bytes)

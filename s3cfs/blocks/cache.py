@@ -94,6 +94,18 @@ class PackCache:
             return None
         return data
 
+    async def whole(self, name: PackName) -> bytes | None:
+        """All bytes of the pack, if they are here. Not verified. OSError."""
+        ranges = self._packs.get(name)
+        borders = ranges.borders() if ranges is not None else []
+        handle = self.lease(name, 0, borders[1]) if len(borders) == 2 and not borders[0] else None
+        if handle is None:
+            return None
+        try:
+            return await self._doors.threads.run(read_fully, handle.file, borders[1], 0)
+        finally:
+            self.give_back(handle)
+
     # ------------------------------------------------------------ filling
 
     async def store(self, name: PackName, offset: int, data: bytes | memoryview) -> None:

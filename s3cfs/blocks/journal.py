@@ -302,6 +302,10 @@ class Journal:
     def give_back(self, handle: Handle) -> None:
         self._handles.give_back(handle)
 
+    def named(self, name: PackName) -> int | None:
+        """The closed pack of that name."""
+        return next((pack_id for pack_id, closed in self._names.items() if closed.name == name), None)
+
     async def load(self, pack_id: int) -> bytes:
         """All bytes of a closed pack, for the upload. Damaged when they are not what was written (J4), OSError when they cannot be read."""
         closed = self._names.get(pack_id)
