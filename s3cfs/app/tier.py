@@ -40,7 +40,7 @@ async def choose_tier(doors: Doors, remote: Remote, tip: Tip, sole_writer: bool)
 
 async def _check_create_only(doors: Doors, remote: Remote, tip: Tip) -> None:
     """The newest record once more, create-only: a store that takes it (the bytes are the same) would let two writers go on."""
-    data = await remote.get(tip.key)
+    data = await remote.get(tip.key, named=True)
     backoff = Backoff(doors.random)
     for attempts_left in range(CHECK_ATTEMPTS - 1, -1, -1):
         try:

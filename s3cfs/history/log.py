@@ -117,9 +117,10 @@ def tip_of(key: str, data: bytes, found: Record) -> Tip:
     return Tip(found.n, key, record.record_hash(data), found.epoch, found.kind, found.info, found.writer, found.time_ns)
 
 
-async def read_record(remote: Remote, key: str, sealer: Seals) -> tuple[Record, bytes]:
-    """One record with the bytes of its head, and perhaps more. ObjectMissing, Damaged; also when its place contradicts what it says."""
-    data = await fetch_record(remote, key)
+async def read_record(remote: Remote, key: str, sealer: Seals, *, named: bool = False) -> tuple[Record, bytes]:
+    """One record with the bytes of its head, and perhaps more. ObjectMissing, Damaged; also when its place contradicts what it says.
+    `named`: see `Remote.get`."""
+    data = await fetch_record(remote, key, named=named)
     return open_record(key, data, sealer), data
 
 
@@ -196,7 +197,7 @@ async def find_tip(remote: Remote, sealer: Seals) -> Tip:
     key = await newest_key(remote)
     if not key:
         return Tip()
-    found, data = await read_record(remote, key, sealer)
+    found, data = await read_record(remote, key, sealer, named=True)       # a listing showed it
     return tip_of(key, data, found)
 
 
