@@ -215,7 +215,11 @@ class S3Backend(Backend):
             with self._errors("put", key):
                 self._sdk.once("put_object", IfNoneMatch="*", **arguments)
         except Exists:
-            if self.get(key) != bytes(data):       # else it was taken by our own first attempt
+            try:
+                own = self.get(key) == bytes(data)     # it was taken by our own first attempt
+            except NotFound:
+                raise Temporary("put", key, "the key is taken, and the store does not show yet by what") from None
+            if not own:
                 raise
 
     def stat(self, key: str) -> ObjectInfo:
