@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from s3cfs.doors import Disk
@@ -18,7 +18,7 @@ NEW, OLD, STATE = "decisions", "decisions.old", "state"
 
 
 class Decisions:
-    """`add` on the event loop; `load` before anything else, `save` now and then, in a thread, one at a time."""
+    """`load` before anything else, `save` now and then, both in a thread and one at a time; the rest on the event loop."""
 
     def __init__(self) -> None:
         self.entries: deque[Mapping[str, Any]] = deque(maxlen=KEPT)
@@ -30,24 +30,31 @@ class Decisions:
         self.entries.append(entry)
         self._unsaved.append(entry)
 
+    def came_before(self, earlier: Sequence[Mapping[str, Any]]) -> None:
+        self.entries = deque([*earlier, *self.entries], maxlen=KEPT)
+
+    def take_unsaved(self) -> list[Mapping[str, Any]]:
+        """For `save`."""
+        taken = list(self._unsaved)
+        self._unsaved.clear()
+        return taken
+
+    def not_saved(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        self._unsaved = deque([*entries, *self._unsaved], maxlen=KEPT)
+
     # ------------------------------------------------------------ in a thread
 
-    def load(self, disk: Disk, folder: str) -> dict[str, Any]:
-        """What an earlier mount left; its state. OSError, and then nothing is kept for the next one either, until `save` succeeds."""
+    def load(self, disk: Disk, folder: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """What an earlier mount left: entries, and its state. OSError."""
         self._disk, self._folder = disk, folder
-        earlier = [entry for name in (OLD, NEW) for line in self._read(name).split(b"\n") if (entry := _parsed(line)) and "time" in entry]
-        self.entries = deque([*earlier, *self.entries], maxlen=KEPT)
-        return _parsed(self._read(STATE))
+        lines = [line for name in (OLD, NEW) for line in self._read(name).split(b"\n")]
+        return [entry for line in lines if "time" in (entry := _parsed(line))], _parsed(self._read(STATE))
 
-    def save(self, state: Mapping[str, Any]) -> None:
-        """OSError: the entries that are not kept yet are tried again the next time."""
-        if self._disk is None:
-            return
-        taken = list(self._unsaved)
-        if taken:
-            self._append(b"".join(json.dumps(entry).encode() + b"\n" for entry in taken))
-        for _ in taken:
-            self._unsaved.popleft()
+    def save(self, entries: Sequence[Mapping[str, Any]], state: Mapping[str, Any]) -> None:
+        """OSError."""
+        assert self._disk is not None
+        if entries:
+            self._append(b"".join(json.dumps(entry).encode() + b"\n" for entry in entries))
         self._write(f"{STATE}.new", json.dumps(state).encode(), 0)
         self._disk.rename(f"{self._folder}/{STATE}.new", f"{self._folder}/{STATE}")
 

@@ -28,24 +28,29 @@ class Keeping:
 
     async def take_over(self) -> None:
         """What an earlier mount left, where that makes sense today."""
+        before_s = self._conditions.delay_s
         try:
-            state = await self._doors.threads.run(self._decisions.load, self._doors.disk, self._folder)
+            earlier, state = await self._doors.threads.run(self._decisions.load, self._doors.disk, self._folder)
         except OSError as error:
             log.warning("%s cannot be read: %s", self._folder, error)
             return
+        self._decisions.came_before(earlier)
         try:
             self._budget.take_over(state.get("bytes", {}))
-            self._take_over_delay(state)
-        except (ValueError, TypeError, AttributeError) as error:
+            self._take_over_delay(state, before_s)
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
             log.warning("%s: not what is kept there: %s", self._folder, error)
 
-    def _take_over_delay(self, state: Mapping[str, Any]) -> None:
+    def _take_over_delay(self, state: Mapping[str, Any], before_s: float) -> None:
+        """`before_s`: the delay when this mount began. It may have grown since: then not below that."""
         conditions, limits = self._conditions, self._conditions.bounds
         if not state or float(state["lock_delay"]) != limits.lock_delay:         # its owner wants another one now
             return
         now_s = self._doors.clock.time_ns() / 1e9
         ago_s = now_s - float(state["time"])
         kept_s = min(max(float(state["delay_s"]), limits.lock_delay_least), limits.lock_delay_most)
+        if conditions.delay_s != before_s:
+            kept_s = max(kept_s, conditions.delay_s)
         if not -CLOCK_BACK_S <= ago_s <= DAY_S or kept_s == conditions.delay_s:
             return
         self._decisions.add({"time": now_s, "what": "delay", "from": conditions.delay_s, "to": kept_s,
@@ -61,7 +66,9 @@ class Keeping:
         async with self._turn:
             state = {"time": self._doors.clock.time_ns() / 1e9, "delay_s": self._conditions.delay_s,
                      "lock_delay": self._conditions.bounds.lock_delay, "bytes": self._budget.kept()}
+            entries = self._decisions.take_unsaved()
             try:
-                await self._doors.threads.run(self._decisions.save, state)
+                await self._doors.threads.run(self._decisions.save, entries, state)
             except OSError as error:
+                self._decisions.not_saved(entries)
                 log.debug("%s cannot be written: %s", self._folder, error)

@@ -115,9 +115,9 @@ class Rounds:
         self._watch.looked(watched, now)
 
     def _plausible_s(self) -> float:
-        """Longer than that no store is late that is fit for filesystems."""
+        """Later than this what was put must be there: its owner says what the longest delay is that makes sense."""
         limits = self._conditions.bounds
-        return min(SETTLES_S, max(limits.lock_delay_most * (1.0 + limits.lock_jitter), *limits.check_delays, 0.0))
+        return min(SETTLES_S, max(2.0 * limits.lock_delay_most, *limits.check_delays[:1], 0.0))
 
     def _unanswered(self, watched: Watched, error: StoreError) -> None:
         self._book.done["unanswered"] += 1

@@ -11,7 +11,7 @@ _s3cfs() {
         umount) words="--help --lazy --quiet --json" ;;
         fsck) words="--help --repair --full --quick --no-cache --cachedir --sole-writer --authfile --backend-options --passphrase-fd --quiet --json" ;;
         stat) words="--help --json" ;;
-        ctl) words="--help flush drop-cache log-level layer" ;;
+        ctl) words="--help flush drop-cache log-level consistency checker layer" ;;
         probe) words="--help --takeover --large --authfile --backend-options --passphrase-fd --quiet --json" ;;
         debug) words="--help dump" ;;
         help) words="--help" ;;

@@ -54,11 +54,13 @@ complete -c s3cfs -n '__fish_seen_subcommand_from fsck' -l json -d 'the result a
 complete -c s3cfs -n __fish_use_subcommand -f -a stat -d 'what a mounted filesystem does sizes, lag, cache, requests'
 complete -c s3cfs -n '__fish_seen_subcommand_from stat' -l help -d 'show this help message and exit'
 complete -c s3cfs -n '__fish_seen_subcommand_from stat' -l json -d 'as JSON with stable names'
-complete -c s3cfs -n __fish_use_subcommand -f -a ctl -d 'control a mounted filesystem flush, drop-cache, log-level, layer'
+complete -c s3cfs -n __fish_use_subcommand -f -a ctl -d 'control a mounted filesystem flush, consistency, checker ...'
 complete -c s3cfs -n '__fish_seen_subcommand_from ctl' -l help -d 'show this help message and exit'
 complete -c s3cfs -n '__fish_seen_subcommand_from ctl' -a flush
 complete -c s3cfs -n '__fish_seen_subcommand_from ctl' -a drop-cache
 complete -c s3cfs -n '__fish_seen_subcommand_from ctl' -a log-level
+complete -c s3cfs -n '__fish_seen_subcommand_from ctl' -a consistency
+complete -c s3cfs -n '__fish_seen_subcommand_from ctl' -a checker
 complete -c s3cfs -n '__fish_seen_subcommand_from ctl' -a layer
 complete -c s3cfs -n __fish_use_subcommand -f -a probe -d 'try what a store can do, and note it if it has changed'
 complete -c s3cfs -n '__fish_seen_subcommand_from probe' -l help -d 'show this help message and exit'

@@ -39,7 +39,7 @@ class Answers:
 
     def handlers(self) -> dict[str, Handler]:
         return {"ping": self._ping, "stat": self._stat, "flush": self._flush, "drop-cache": self._drop_cache,
-                "log-level": self._log_level, "layer": self._layer, "wait": self._wait}
+                "log-level": self._log_level, "layer": self._layer, "layers": self._layers, "wait": self._wait}
 
     def _running(self) -> Node:
         if self._life.node is None:
@@ -80,6 +80,18 @@ class Answers:
         if name is not None:
             stack.change(name, {str(setting): str(value) for setting, value in changes.items()})
         return {"layers": stack.settings(name)}
+
+    async def _layers(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        """Everything that some of the store's layers tell (those that are not there are left out), after the `changes` to any of them."""
+        names, changes = args.get("names"), args.get("changes") or {}
+        if not isinstance(names, list) or not isinstance(changes, dict):
+            raise UsageError('args are {"names": [NAME, ...], "changes": {SETTING: VALUE, ...}}')
+        stack = self._running().remote.stack
+        found = stack.told(names)
+        if found and changes:
+            stack.change_each(names, {str(setting): str(value) for setting, value in changes.items()})
+            found = stack.told(names)
+        return {"layers": found}
 
     async def _wait(self, args: dict[str, Any], progress: Progress) -> dict[str, Any]:
         """After an unmount: the answer comes when all is in the store, or is known not to come there; the process ends right after."""

@@ -16,7 +16,7 @@ COMMANDS: dict[str, str] = {
     "umount": "unmount; returns when everything is in the store",
     "fsck": "check a filesystem, and repair it",
     "stat": "what a mounted filesystem does: sizes, lag, cache, requests",
-    "ctl": "control a mounted filesystem: flush, drop-cache, log-level, layer",
+    "ctl": "control a mounted filesystem: flush, consistency, checker ...",
     "probe": "try what a store can do, and note it if it has changed",
     "debug": "look into the objects of a store",
     "help": "explain a command",

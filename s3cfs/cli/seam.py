@@ -13,7 +13,7 @@ from s3cfs.config import FsckOptions, MountOptions, Secret, Settings
 Event = Mapping[str, Any]                 # progress: {"done": n, "total": n or None, "unit": "bytes" or a word, "text": what}
 OnProgress = Callable[[Event], None]
 
-SILENCE_S = {"ping": 10.0, "stat": 10.0, "log-level": 10.0, "layer": 10.0, "flush": 60.0, "drop-cache": 60.0}
+SILENCE_S = {"ping": 10.0, "stat": 10.0, "log-level": 10.0, "layer": 10.0, "layers": 10.0, "flush": 60.0, "drop-cache": 60.0}
 
 
 class MkfsResult(Protocol):

@@ -99,7 +99,7 @@ def _rows(s: Mapping[str, Any], style: Style) -> Iterator[tuple[str, str]]:
         yield "last error", style.bad(one_line(str(store["last_error"])))
     yield from _by_kind(store.get("by_kind") or {})
     for name, told in (store.get("layers") or {}).items():
-        shown = [f"{word.replace('_', ' ')} {_value(value)}" for word, value in told.items()]
+        shown = [f"{word.replace('_', ' ')} {_value(value)}" for word, value in told.items() if not isinstance(value, Mapping)]
         yield one_line(f"layer {name}"), one_line(", ".join(shown))
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -100,6 +100,32 @@ class Stack:
     def decisions(self, name: str) -> list[dict[str, Any]]:
         """Of one layer, the oldest first. ConfigError when there is none of that name."""
         return [dict(entry) for entry in self._layer(name).decisions()]
+
+    def told(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Everything that those of these layers tell which are there: {"settings", "status", "decisions"} by name."""
+        status, there = self.status(), {layer.name for layer in self.layers}
+        return {name: {"settings": self.settings(name)[name], "status": status.get(name, {}), "decisions": self.decisions(name)}
+                for name in names if name in there}
+
+    def change_each(self, names: Sequence[str], changes: Mapping[str, str]) -> None:
+        """Each of the changes by whichever of these layers has that setting, in an order in which they are taken, if there is one.
+        ConfigError when none has it (then nothing is changed), or one is refused."""
+        known = {setting: layer.name for layer in reversed(self.layers) if layer.name in names for setting in layer.settings()}
+        for setting in changes:
+            if setting not in known:
+                raise ConfigError(f"there is no setting {setting!r}; there are {', '.join(known) or 'none'}")
+        left = dict(changes)
+        while left:
+            refused: ConfigError | None = None
+            before = len(left)
+            for setting, value in list(left.items()):
+                try:
+                    self.change(known[setting], {setting: value})
+                    del left[setting]
+                except ConfigError as error:
+                    refused = error
+            if refused is not None and len(left) == before:
+                raise refused
 
     def change(self, name: str, changes: Mapping[str, str]) -> None:
         """Take settings of one layer over. ConfigError when there is no such layer or setting (then nothing is changed), or it refuses."""

@@ -110,7 +110,7 @@ def test_what_the_store_lost_comes_back_from_the_local_copy(tmp_path: Path, crea
         await remote.put(PACK, large)
         await remote.put(RECORD, b"a record")              # has no source: what was put is at hand for a while
         world.store.objects.clear()
-        await trio.sleep(550)
+        await trio.sleep(170)
         assert not world.store.objects, "a missing object may only be late"
         await trio.sleep(DAY_S)
         assert world.store.objects == {PACK: large, RECORD: b"a record"}
@@ -124,16 +124,16 @@ def test_what_the_store_lost_comes_back_from_the_local_copy(tmp_path: Path, crea
 
 
 def test_what_only_showed_late_is_not_put_again(tmp_path: Path) -> None:
-    """Old answers for five minutes: evidence, no loss."""
+    """Old answers for three minutes: evidence, no loss."""
     world = World(tmp_path)
 
     async def test(remote: Remote) -> None:
         await remote.put(RECORD, b"a record")
-        world.store.hide[RECORD] = 300.0
+        world.store.hide[RECORD] = 170.0
         await trio.sleep(DAY_S)
         assert [request for request in world.requests() if request.startswith("put")] == [f"put {RECORD}"]
-        assert world.seen()["stale"] == 8 and "lost" not in world.seen() and world.status["unrepaired"] == 0
-        assert [round(evidence.age_s or 0) for evidence in world.told if evidence.kind == "stale"] == [2, 4, 8, 16, 32, 64, 128, 256]
+        assert world.seen()["stale"] == 7 and "lost" not in world.seen() and world.status["unrepaired"] == 0
+        assert [round(evidence.age_s or 0) for evidence in world.told if evidence.kind == "stale"] == [2, 4, 8, 16, 32, 64, 128]
 
     world.run(test)
 

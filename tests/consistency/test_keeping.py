@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from s3cfs.backends.consistency.conditions import Evidence, Kind
 from s3cfs.backends.consistency.decisions import FILE_BYTES, KEPT, Decisions
 from s3cfs.doors import SystemDisk
 from s3cfs.remote import Remote
-from tests.consistency.kit import World
+from tests.consistency.kit import InLine, World
 
 STATE = Path("local/layers/checker")
 
@@ -54,7 +55,7 @@ def test_a_delay_of_long_ago_is_not_taken_over(tmp_path: Path) -> None:
     world.run(nothing)
     assert world.conditions.delay_s == 20.0 and len(world.entries("delay")) == 1, "its reasons are shown still"
     again(world, -48)
-    world.run(grow)
+    world.run(nothing)
     again(world, -24)
     world.run(nothing)
     assert world.conditions.delay_s == 20.0, "nor one of days to come"
@@ -113,11 +114,34 @@ def test_the_files_are_bounded(tmp_path: Path) -> None:
     for number in range(3000):
         log.add({"time": number, "why": "x" * 50})
         if number % 10 == 0:
-            log.save({})
-    log.save({"delay_s": 3})
+            log.save(log.take_unsaved(), {})
+    log.save(log.take_unsaved(), {"delay_s": 3})
     sizes = {path.name: path.stat().st_size for path in (tmp_path / "d").iterdir()}
     assert set(sizes) == {"decisions", "decisions.old", "state"} and all(size <= FILE_BYTES for size in sizes.values())
     other = Decisions()
-    assert other.load(disk, "d") == {"delay_s": 3}
-    assert [entry["time"] for entry in other.entries] == list(range(3000 - KEPT, 3000))
+    earlier, state = other.load(disk, "d")
+    other.came_before(earlier)
+    assert state == {"delay_s": 3} and [entry["time"] for entry in other.entries] == list(range(3000 - KEPT, 3000))
     assert json.loads((tmp_path / "d" / "decisions").read_text().splitlines()[-1])["time"] == 2999
+
+
+def test_a_delay_that_grew_while_the_old_one_was_read_is_not_lowered(tmp_path: Path) -> None:
+    """The first requests do not wait for the local disk."""
+    world = World(tmp_path)
+    world.run(grow)
+    assert world.conditions.delay_s == 40.0
+    again(world, 1)
+    run = InLine.run
+
+    async def late(self: InLine, function: Any, *args: Any) -> Any:
+        await trio.sleep(5)
+        return await run(self, function, *args)
+
+    world.doors = replace(world.doors, threads=type("Late", (InLine,), {"run": late})())
+
+    async def worse(remote: Remote) -> None:
+        world.conditions.tell(Evidence(Kind.STALE, "get", "pack/aa/1", 66.0))
+        await trio.sleep(10)
+
+    world.run(worse)
+    assert world.conditions.delay_s == 66.0
