@@ -16,6 +16,7 @@ ZERO_HASH = ObjectHash(bytes(32))         # "the record before" of the first rec
 _SUPER_KEY = re.compile(r"super/(\d{1,19})(?:\.(\d{1,9}))?")
 _PACK_NAME = re.compile(r"(\d{1,10})-([0-9a-f]{64})")
 _LOG_KEY = re.compile(r"log/([a-z0-9._-]+)/\d{1,10}/(\d{1,10})-([0-9a-f]{16})/\d{1,20}/\d{1,20}/(\d{1,20})")
+_CLAIM_KEY = re.compile(r"claim/([a-z0-9._-]+)/(\d{1,10})-([0-9a-f]{16})")
 _CHECKPOINT_KEY = re.compile(r"checkpoint/([a-z0-9._-]+)/\d{1,20}/\d{1,20}/(\d{1,20})/(manifest-[0-9a-f]{16}|[0-9a-f]{16}-\d{1,10})")
 
 
@@ -92,6 +93,14 @@ def claim_prefix(branch: str = BRANCH) -> str:
 
 def claim_key(epoch: int, nonce: str, branch: str = BRANCH) -> str:
     return f"claim/{branch}/{epoch}-{nonce}"
+
+
+def parse_claim_key(key: str) -> tuple[str, int, str]:
+    """(branch, epoch, nonce); ValueError when it is no claim's key."""
+    found = _CLAIM_KEY.fullmatch(key)
+    if not found or key != claim_key(int(found[2]), found[3], found[1]):
+        raise ValueError(f"not a claim's key: {key}")
+    return found[1], int(found[2]), found[3]
 
 
 def checkpoint_prefix(branch: str = BRANCH) -> str:

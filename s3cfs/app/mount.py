@@ -27,6 +27,7 @@ from s3cfs.remote import Remote
 from .daemon import Daemon
 from .local import LocalDisk, folder_name, locked, open_folder, set_aside
 from .memory import bound_the_allocator
+from .moved import refuse_moved
 from .store import first_look, unlock
 from .superblocks import heal, read_copies
 
@@ -45,6 +46,8 @@ def mount(settings: Settings, mountpoint: str, options: MountOptions) -> int:
     async def look(remote: Remote) -> tuple[Superblock, KeyRing]:
         await remote.check()
         copies = await read_copies(remote)
+        if not options.read_only:
+            refuse_moved(options.cachedir, copies.superblock, settings.url)
         keyring = unlock(copies.superblock, settings)
         if not options.read_only and await heal(remote, copies) and copies.damaged:
             _say(f"superblock {copies.damaged[0]} is damaged; a further copy was written")

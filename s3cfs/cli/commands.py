@@ -15,6 +15,8 @@ COMMANDS: dict[str, str] = {
     "mount": "mount a filesystem",
     "umount": "unmount; returns when everything is in the store",
     "fsck": "check a filesystem, and repair it",
+    "verify": "ask the store for every object of a filesystem, or read them all",
+    "migrate": "copy a filesystem into another store",
     "stat": "what a mounted filesystem does: sizes, lag, cache, requests",
     "ctl": "control a mounted filesystem: flush, consistency, checker ...",
     "probe": "try what a store can do, and note it if it has changed",

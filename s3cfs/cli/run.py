@@ -5,6 +5,7 @@ printed as well. Exceptions come in groups from trio: of those the first that sa
 """
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -76,6 +77,17 @@ def say(text: str) -> None:
 def one_line(text: str) -> str:
     """Control characters (of a name, of a server's answer) must not reach a terminal."""
     return "".join(c if c.isprintable() else " " for c in text).strip()
+
+
+@contextlib.contextmanager
+def resumable(what: str) -> Iterator[None]:
+    """Of long work whose state is on the disk."""
+    try:
+        yield
+    except BaseException as raised:
+        if isinstance(_the_one(raised), KeyboardInterrupt):
+            raise Interrupted(f"interrupted; the same {what} goes on where it was") from None
+        raise
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

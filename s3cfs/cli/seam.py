@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, cast
 
-from s3cfs.config import FsckOptions, MountOptions, Secret, Settings
+from s3cfs.config import FsckOptions, MigrateOptions, MountOptions, Secret, Settings, VerifyOptions
+from s3cfs.errors import ExitCode
 
 Event = Mapping[str, Any]                 # progress: {"done": n, "total": n or None, "unit": "bytes" or a word, "text": what}
 OnProgress = Callable[[Event], None]
@@ -59,6 +60,46 @@ class ProbeResult(Protocol):
     def found(self) -> Findings: ...
 
 
+class VerifyResult(Protocol):
+    @property
+    def objects(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def before(self) -> int: ...
+    @property
+    def read_bytes(self) -> int: ...
+    @property
+    def missing(self) -> list[str]: ...
+    @property
+    def damaged(self) -> list[str]: ...
+    @property
+    def exit_code(self) -> ExitCode: ...
+
+
+class MigrateResult(Protocol):
+    """See moves/migrate.py."""
+
+    state: Any
+    fs_id: str
+    commit: int
+    objects: int
+    bytes: int
+    to_copy: tuple[int, int]
+    gone_on: bool
+    passes: int
+    tally: Any
+    source_requests: int
+    target_requests: int
+    missing: list[str]
+    damaged: list[str]
+    who: str
+    tier: str | None
+
+    @property
+    def exit_code(self) -> ExitCode: ...
+
+
 class App(Protocol):
     def mkfs(self, settings: Settings, *, label: str, plain: bool, passphrase: Secret | None,
              show: Callable[[MkfsResult], None]) -> MkfsResult: ...
@@ -85,6 +126,18 @@ class MountInfo(Protocol):
 
 def app() -> App:
     return cast(App, importlib.import_module("s3cfs.app"))
+
+
+class Moves(Protocol):
+    """What whole filesystems on their way need: the floor above `App`."""
+
+    def verify(self, settings: Settings, options: VerifyOptions, report: Callable[[Any], None], progress: OnProgress) -> VerifyResult: ...
+    def migrate(self, source: Settings, target: Settings, options: MigrateOptions, report: Callable[[Any], None],
+                say: Callable[[str], None], progress: OnProgress) -> MigrateResult: ...
+
+
+def moves() -> Moves:
+    return cast(Moves, importlib.import_module("s3cfs.moves"))
 
 
 def served(mountpoint: str) -> MountInfo:

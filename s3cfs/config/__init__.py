@@ -5,13 +5,13 @@ completions and the table of docs/configuration.md come from it.
 """
 from __future__ import annotations
 
-from .options import OPTIONS, FsckOptions, MountOptions, Option
+from .options import OPTIONS, FsckOptions, MigrateOptions, MountOptions, Option, VerifyOptions
 from .quantities import format_duration, format_size, parse_duration, parse_size
 from .secret import Secret
-from .settings import Settings, load
+from .settings import Settings, load, load_pair
 from .url import normalise
 
 __all__ = [
-    "OPTIONS", "FsckOptions", "MountOptions", "Option", "Secret", "Settings", "format_duration", "format_size",
-    "load", "normalise", "parse_duration", "parse_size",
+    "OPTIONS", "FsckOptions", "MigrateOptions", "MountOptions", "Option", "Secret", "Settings", "VerifyOptions", "format_duration",
+    "format_size", "load", "load_pair", "normalise", "parse_duration", "parse_size",
 ]

@@ -78,6 +78,30 @@ class FsckOptions:
     automatic: bool = False              # nobody looks on (fsck -a at boot): no repair that gives anything up
 
 
+@dataclass(frozen=True)
+class VerifyOptions:
+    cachedir: str                        # what an interrupted run has looked at is kept there
+    data: bool = False                   # read every byte; else ask whether it is there, and for its size
+    keyless: bool = False                # without a passphrase: what the store lists
+    restart: bool = False                # forget what an interrupted run has looked at
+    sample: float | None = None          # the share of objects that is looked at, 0 to 1; None: all
+    at_once: int = 16                    # calls of the store; fewer where it bears no more
+    missing_file: str | None = None      # for lists of keys
+    corrupt_file: str | None = None
+
+
+@dataclass(frozen=True)
+class MigrateOptions:
+    cachedir: str                        # the journal of what was copied is kept there
+    no_list: bool = False                # go by metadata, not by listings of the source
+    verify_data: bool = False            # read each object back from the target; else its size is looked at
+    dry_run: bool = False
+    follow: bool = False                 # go on copying what comes until the source is unmounted
+    interval: float = 30.0               # seconds between two passes of that
+    unmounted: bool = False              # the owner's word that nobody has the source mounted
+    at_once: int = 16                    # calls to each store; fewer where it bears no more
+
+
 def parse_compress(text: str) -> int | None:
     """Level of zstd, or None. "zstd" is level 3."""
     text = text.strip().lower()

@@ -97,6 +97,37 @@ def load(url: str, given: Given | None = None, *, environ: MutableMapping[str, s
     return settings, options
 
 
+OF_THE_SOURCE = ("S3CFS_PASSPHRASE", "S3CFS_FS_PASSPHRASE", "S3CFS_PASSPHRASE_FD")
+OF_ONE_STORE = ("S3CFS_BACKEND_LOGIN", "S3CFS_BACKEND_PASSWORD", "S3CFS_BACKEND_OPTIONS")
+
+
+def load_pair(source: str, target: str, given: Given, source_options: str | None, target_options: str | None, *,
+              environ: MutableMapping[str, str] | None = None,
+              ask: Callable[[], Secret] | None = None) -> tuple[Settings, Settings, MountOptions]:
+    """Settings of two stores that one command needs, each from its own sections of the authentication file; options of the first.
+
+    What the environment or systemd says of a login means the one that is no folder. Where both are none it is refused: no store is shown
+    the keys of another. The passphrase is the source's, and the target's that of its own sections.
+    """
+    environ = os.environ if environ is None else environ
+    source, target = normalise(source), normalise(target)
+    known = [name for name in OF_ONE_STORE if environ.get(name)]
+    known += [name for name in ("backend-login", "backend-password") if _credential(environ, name) is not None]
+    if known and not any(url.startswith("local://") for url in (source, target)):
+        raise ConfigError(f"{known[0]} does not say which of the two stores it is of: give each its section in the authentication file")
+
+    def of(url: str, options: str | None, hidden: tuple[str, ...], **said: str | bool | None) -> tuple[Settings, MountOptions]:
+        hidden += OF_ONE_STORE if url.startswith("local://") else ()
+        own = {name: value for name, value in environ.items() if name not in hidden}
+        return load(url, {**given, "backend-options": options, **said}, environ=own, ask=ask)
+
+    first, options = of(source, source_options, ())
+    second, _ = of(target, target_options, OF_THE_SOURCE, **{"passphrase-fd": None})
+    for name in SECRET_VARIABLES:
+        environ.pop(name, None)
+    return first, second, options
+
+
 def default_cachedir(environ: Mapping[str, str], uid: int | None = None) -> str:
     if (os.geteuid() if uid is None else uid) == 0:
         return "/var/cache/s3cfs"
