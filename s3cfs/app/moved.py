@@ -42,5 +42,5 @@ def refuse_moved(cachedir: str, found: Superblock, url: str) -> None:
     except OSError:
         return
     raise Diverged(f"this filesystem was moved to {to} (s3cfs migrate, on this machine): mount it there. What is written at {url} would be "
-                   f"a second history, which cannot be joined with the first. Reading needs --read-only; to write here all the same, remove "
-                   f"{path}")
+                   f"a second history, which cannot be joined with the first. Reading needs --read-only; to write here all the same, "
+                   f"remove {path}")
