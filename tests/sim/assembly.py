@@ -11,6 +11,9 @@ from typing import Any, Protocol
 from s3cfs import ids
 from s3cfs.app.node import NodeOptions, open_node
 from s3cfs.backends.base import Backend
+from s3cfs.backends.consistency.bounds import Bounds
+from s3cfs.backends.consistency.conditions import Conditions
+from s3cfs.backends.consistency.guard import Guarded
 from s3cfs.doors import Doors
 from s3cfs.formats import record, superblock
 from s3cfs.formats.keys import KeyRing
@@ -29,6 +32,7 @@ from .store import SimStore
 
 KIB = 1 << 10
 NOBODY = Who()
+CHECKED = 0.4                      # so many stories are with the checker
 
 
 class SimNode(Protocol):
@@ -149,6 +153,7 @@ class Settings:
 
     limits: Limits
     options: NodeOptions
+    checks: Bounds | None = None               # the checker is on, and looks as these say
 
 
 class _Node:
@@ -214,6 +219,7 @@ class S3cfs:
     root = ids.ROOT_INO
 
     def settings(self, rng: random.Random) -> Settings:
+        checks = _checks(rng)
         small = {name: rng.choice(values) for name, values in SMALL.items()}             # a wrong name is an error
         return Settings(
             Limits(**small, snapshot_wal_pages=small["wal_rest_pages"]),
@@ -224,7 +230,8 @@ class S3cfs:
                 commits=CommitOptions(sync_remote=rng.random() < 0.2, commit_interval_s=rng.choice([0.5, 5.0, 60.0]),
                                       transaction_interval_s=rng.choice([0.1, 1.0, 1.0]), short_sync_s=rng.choice([0.0, 0.0005]),
                                       release_after_idle_s=rng.choice([5.0, 15.0]),
-                                      journal_max_bytes=rng.choice([600 * KIB, 1 << 33]), max_lag_s=rng.choice([None, None, None, 20.0]))))
+                                      journal_max_bytes=rng.choice([600 * KIB, 1 << 33]), max_lag_s=rng.choice([None, None, None, 20.0]))),
+            checks)
 
     async def mkfs(self, doors: Doors, backend: Backend, age: random.Random | None = None) -> None:
         made, _, _ = superblock.create(
@@ -238,10 +245,30 @@ class S3cfs:
     async def mount(self, doors: Doors, backend: Backend, settings: Settings, who: Who = NOBODY) -> AsyncIterator[SimNode]:
         doors = replace(doors, limits=settings.limits)
         found = superblock.decode(await Remote(backend, doors).get(ids.super_key(1)))
+        if settings.checks is not None:
+            backend = Guarded(backend, Conditions(settings.checks), lock=False, checker=True)
         keyring = superblock.unlock(found, passphrase="pass", random=doors.random)
         options = replace(settings.options, host=who.host, process_alive=who.process_alive, takeover=who.takeover)
         async with open_node(doors, backend, keyring, found, options) as node:
             yield _Node(node)
+            _no_false_finds(node)
+
+
+def _no_false_finds(node: Any) -> None:
+    """The simulated store loses nothing that it has acknowledged, and shows nothing that was deleted."""
+    told = node.remote.stack.status().get("checker", {})
+    if told.get("degraded") or any(told.get("seen", {}).get(kind) for kind in ("stale", "ghost", "lost", "corrupt")):
+        raise AssertionError(f"the checker found what is not so: {told}")
+
+
+def _checks(rng: random.Random) -> Bounds | None:
+    """Drawn beside `rng`: without the checker the stories are what they were."""
+    odd = random.Random(f"checker of {rng.getstate()}")
+    if odd.random() >= CHECKED:
+        return None
+    return Bounds(check_delays=odd.choice([(1.0, 4.0, 16.0), (0.5,), (2.0, 15.0, 60.0)]), check_sample=odd.choice([0.0, 0.3, 1.0]),
+                  checks_per_minute=odd.choice([6, 60, 600]), check_bytes_per_day=odd.choice([0, 100 * KIB, 1 << 30]),
+                  lock_delay_most=odd.choice([20.0, 90.0]))
 
 
 def _grow_old(backend: Backend, keyring: KeyRing, rng: random.Random) -> None:
