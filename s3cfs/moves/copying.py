@@ -6,8 +6,9 @@ them (pieces, shards) is its own matter.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from s3cfs import ids
@@ -41,7 +42,7 @@ class _Todo(NamedTuple):
 
 class Copying:
     def __init__(self, source: Remote, target: Remote, ledger: Ledger, *, read_back: bool, tell: Callable[[], None]) -> None:
-        """`read_back`: each object is read from the target after it was put."""
+        """`read_back`: what arrived is read from the target and compared; later, since a lock may hold reads of what was just put."""
         self._source, self._target, self._ledger, self._read_back, self._tell = source, target, ledger, read_back, tell
         self._room = Room()
         self._hands = source.slots(Lane.READ) + target.slots(Lane.BULK)
@@ -56,7 +57,9 @@ class Copying:
             if kind is Kind.SUPER or (kind is Kind.RECORD and self.is_filesystem):
                 await self._in_order(kind)
             else:
-                await self._at_once(kind, compare)
+                await self._at_once(kind, partial(self._folder, compare=compare))
+            if self._read_back:
+                await self._at_once(kind, self._read_folder)
         return self.tally.copied - before
 
     async def _in_order(self, kind: Kind) -> None:
@@ -67,13 +70,33 @@ class Copying:
         for todo in sorted(left, key=lambda todo: order(todo.item.key)):
             await self._one(todo)
 
-    async def _at_once(self, kind: Kind, compare: bool) -> None:
+    async def _at_once(self, kind: Kind, work: Callable[[Kind, list[Exception], str], Awaitable[None]]) -> None:
         errors: list[Exception] = []
+        await each(partial(work, kind, errors), self._ledger.folders(kind), self._target.slots(Lane.READ), errors)
 
-        async def take(folder: str) -> None:
-            await each(self._one, await self._todo(kind, folder, compare), self._hands, errors)
+    async def _folder(self, kind: Kind, errors: list[Exception], folder: str, compare: bool) -> None:
+        await each(self._one, await self._todo(kind, folder, compare), self._hands, errors)
 
-        await each(take, self._ledger.folders(kind), self._target.slots(Lane.READ), errors)
+    async def _read_folder(self, kind: Kind, errors: list[Exception], folder: str) -> None:
+        await each(self._read, self._ledger.items(kind, folder, unread=True), self._hands, errors)
+
+    async def _read(self, item: Item) -> None:
+        """Back from the target. Corrupt: it is not what the source has, and is not either when it was put once more."""
+        async with self._room.of(2 * (GUESS_BYTES if item.size is None else item.size)):
+            for last in (False, True):
+                self.tally.read_back += 1
+                held = await self._held(item.key)
+                if held is not None and named_by_hash(item.key) and not trouble(item, held, None):
+                    break
+                found = await self._fetch(item)
+                if found is None or found[0] == held:
+                    break
+                if last:
+                    raise Corrupt("get", item.key, f"{self._target.location} gives other bytes than it was given, twice")
+                with told_of(self._target):
+                    await self._target.put(item.key, found[0])
+                self.tally.mended += 1
+        self._ledger.read_back(item.key)
 
     async def _todo(self, kind: Kind, folder: str, compare: bool) -> list[_Todo]:
         """Of one folder, and how large what the target has of it is."""
@@ -105,6 +128,7 @@ class Copying:
                 self.tally.compared += 1
                 if named_by_hash(item.key) and not trouble(item, held, None):
                     self._arrived(item, len(held))
+                    self._ledger.read_back(item.key)
                     return
             found = await self._fetch(item)
             if found is None:
@@ -114,10 +138,13 @@ class Copying:
                 if there is not None:
                     self._refuse_another(item.key)
                     self.tally.mended += 1
-                await self._put(item, data)
+                with told_of(self._target):
+                    await self._target.put(item.key, data)
                 self.tally.copied += 1
                 self.tally.copied_bytes += len(data)
             self._arrived(item, len(data), wrong)
+            if data == held:
+                self._ledger.read_back(item.key)
 
     async def _fetch(self, item: Item) -> tuple[bytes, str] | None:
         """From the source, and what is wrong with it; None: it has gone, or is missing, which is noted."""
@@ -138,7 +165,7 @@ class Copying:
     async def _held(self, key: str) -> bytes | None:
         with told_of(self._target):
             try:
-                return await self._target.get(key)
+                return await self._target.get(key, named=True)
             except NotFound:
                 return None
 
@@ -147,17 +174,6 @@ class Copying:
         if kind_of(key) in (Kind.RECORD, Kind.SUPER):
             raise Diverged(f"{self._target.location} holds another {key} than {self._source.location}: both were written, or it is "
                            "damaged there; nothing was overwritten")
-
-    async def _put(self, item: Item, data: bytes) -> None:
-        with told_of(self._target):
-            await self._target.put(item.key, data)
-            if not self._read_back:
-                return
-            self.tally.read_back += 1
-            if await self._target.get(item.key, named=True) != data:
-                await self._target.put(item.key, data)
-                if await self._target.get(item.key, named=True) != data:
-                    raise Corrupt("put", item.key, "the store gives other bytes than it was given")
 
     def _arrived(self, item: Item, size: int, wrong: str = "") -> None:
         self.done_bytes += size

@@ -48,7 +48,8 @@ class Totals(NamedTuple):
 
 _SCHEMA = (
     """CREATE TABLE object (kind INTEGER NOT NULL, folder TEXT NOT NULL, name TEXT NOT NULL, size INTEGER, digest BLOB,
-        seen INTEGER NOT NULL, done INTEGER NOT NULL DEFAULT 0, word TEXT, trouble TEXT,
+        seen INTEGER NOT NULL, done INTEGER NOT NULL DEFAULT 0, -- 1: done, 2: and read back
+        word TEXT, trouble TEXT,
         PRIMARY KEY (kind, folder, name)) STRICT, WITHOUT ROWID""",
     "CREATE TABLE note (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
     f"PRAGMA user_version = {VERSION}",
@@ -122,10 +123,10 @@ class Ledger:
             folder = row[0]
             yield folder
 
-    def items(self, kind: Kind, folder: str, *, left: bool = False) -> list[Item]:
-        """What one folder holds, by name; `left`: what of it is not done."""
+    def items(self, kind: Kind, folder: str, *, left: bool = False, unread: bool = False) -> list[Item]:
+        """What one folder holds, by name. `left`: what of it is not done; `unread`: what is, and was not read back."""
         self.flush()
-        rest = " AND done = 0" if left else ""
+        rest = " AND done = 0" if left else " AND done = 1" if unread else ""
         rows = self._db.execute(f"SELECT name, size, digest FROM object WHERE kind = ? AND folder = ?{rest} ORDER BY name",
                                 (int(kind), folder))
         return [Item(folder + name, size, digest) for name, size, digest in rows]
@@ -142,6 +143,10 @@ class Ledger:
         """It is as it must be."""
         self._note("UPDATE object SET done = 1, word = NULL, trouble = NULL WHERE kind = ? AND folder = ? AND name = ?",
                    (int(kind_of(key)), *_split(key)))
+
+    def read_back(self, key: str) -> None:
+        """It is done, and was read where it went."""
+        self._note("UPDATE object SET done = 2 WHERE kind = ? AND folder = ? AND name = ?", (int(kind_of(key)), *_split(key)))
 
     def trouble(self, key: str, word: str, text: str, *, done: bool = False) -> None:
         """`done`: as far as can be; else the next round looks again."""

@@ -11,10 +11,13 @@ from pathlib import Path
 import trio
 
 from s3cfs import ids
+from s3cfs.app.fsck import check_filesystem
 from s3cfs.app.host import process_alive, this_host
 from s3cfs.app.node import Node, NodeOptions, open_node
 from s3cfs.backends.base import Body
 from s3cfs.backends.local import LocalBackend
+from s3cfs.check import Line
+from s3cfs.config import FsckOptions
 from s3cfs.doors import Doors, SystemClock, SystemDisk, SystemRandomness, TrioThreads
 from s3cfs.errors import Exists
 from s3cfs.formats import superblock
@@ -74,6 +77,28 @@ def make(folder: Path, state: Path, files: int, size: int = FILE_BYTES, *, plain
 
     trio.run(main)
     return made.fs_id.hex()
+
+
+def check(folder: Path, state: Path, files: int, size: int = FILE_BYTES) -> None:
+    """That the store in a folder is whole, by fsck, and gives those files, with a local state that is new."""
+    backend = LocalBackend(str(folder))
+    found = superblock.decode(backend.get(ids.super_key(1)), 1)
+    keyring = superblock.unlock(found, passphrase=PASSPHRASE, random=SystemRandomness())
+
+    async def main() -> None:
+        lines: list[Line] = []
+        checked = await check_filesystem(lambda: LocalBackend(str(folder)), found, keyring, None, FsckOptions(full=True), lines.append,
+                                         lambda event: None)
+        assert not checked.exit_code, lines
+        doors = Doors(SystemClock(), SystemRandomness(), TrioThreads(), UnsyncedDisk(str(state)))
+        async with open_node(doors, backend, keyring, found, NodeOptions(read_only=True)) as node:
+            for name, data in contents(files, size):
+                inode = await node.vfs.lookup(ids.ROOT_INO, name.encode())
+                assert inode is not None and inode.size == len(data)
+                for at in range(0, size, 1024 * KIB):
+                    assert await node.vfs.read(inode.ino, at, 1024 * KIB) == data[at:at + 1024 * KIB], f"{name} at {at}"
+
+    trio.run(main)
 
 
 async def write(node: Node, name: str, data: bytes) -> None:
