@@ -26,8 +26,8 @@ class Measurement:
     """`run` once. The backends are bare, and each has connections of its own; who made them closes them."""
 
     def __init__(self, doors: Doors, writer: Backend, readers: Sequence[Backend], plan: Plan, tally: Tally,
-                 on_tick: Callable[[float], None] = lambda seconds: None) -> None:
-        """`tally` may have counts of an earlier run. `on_tick(seconds measured in this run)`, every few seconds, may look at it."""
+                 on_tick: Callable[[], None] = lambda: None) -> None:
+        """`tally` may have counts of an earlier run, and `on_tick`, called every few seconds, may look at it."""
         self._doors, self._writer, self._readers, self._plan, self._tally = doors, writer, readers, plan, tally
         self._on_tick = on_tick
         self._asking = Asking(doors, Pace(doors.clock, plan.rate), tally)
@@ -35,7 +35,13 @@ class Measurement:
         self._lives = trio.CapacityLimiter(LIVES_MAX)
         self._before_s, self._began = tally.measured_s, doors.clock.monotonic()
 
+    @property
+    def _left_s(self) -> float:
+        """Of the plan, at the beginning of this run."""
+        return max(0.0, self._plan.seconds - self._before_s)
+
     async def run(self, stop: trio.Event) -> None:
+        """Until the plan's time is over, that of earlier runs included, or `stop` is set. It is set afterwards."""
         self._began = self._asking.now()
         try:
             async with trio.open_nursery() as nursery:
@@ -50,7 +56,7 @@ class Measurement:
                 await self._litter.tidy()
 
     async def _over(self, stop: trio.Event) -> None:
-        await self._doors.clock.sleep(self._plan.seconds)
+        await self._doors.clock.sleep(self._left_s)
         stop.set()
 
     async def _ticks(self) -> None:
@@ -59,9 +65,8 @@ class Measurement:
             self._ticked()
 
     def _ticked(self) -> None:
-        seconds = min(self._asking.now() - self._began, self._plan.seconds)
-        self._tally.measured_s = self._before_s + seconds
-        self._on_tick(seconds)
+        self._tally.measured_s = self._before_s + min(self._asking.now() - self._began, self._left_s)
+        self._on_tick()
 
     async def _sweeps(self) -> None:
         while True:

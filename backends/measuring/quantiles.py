@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 DIGITS = 3
-SHOWN = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+TIMES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+FASTS = {"min": 0.0, "p1": 0.01, "p10": 0.1, "p50": 0.5, "p90": 0.9, "max": 1.0}       # where little is the bad end
 
 
 class Quantiles:
@@ -42,9 +43,9 @@ class Quantiles:
                 return value
         return None
 
-    def shown(self) -> dict[str, float | int | None]:
-        """{"count", "p50", "p90", "p99", "max"}."""
-        return {"count": self.count, **{name: self.at(part) for name, part in SHOWN.items()}, "max": self.most}
+    def shown(self, parts: Mapping[str, float] = TIMES) -> dict[str, float | int | None]:
+        """The count, and quantiles by their names."""
+        return {"count": self.count, **{name: self.at(part) for name, part in parts.items()}}
 
     def raw(self) -> dict[str, int]:
         """For `from_raw`, as JSON has it."""

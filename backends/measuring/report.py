@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from s3cfs.backends.measuring.plan import CHANGES, VIEWS, Plan
-from s3cfs.backends.measuring.quantiles import Quantiles
+from s3cfs.backends.measuring.quantiles import FASTS
 from s3cfs.backends.measuring.tally import TROUBLES, Hour, Tally
 
 MARGIN = 1.5                       # what was measured is what was met, and in coarse steps
@@ -18,7 +18,7 @@ CHANCE = 3.0                       # of n looks none was late: with 95 % certain
 def report(tally: Tally, plan: Plan) -> dict[str, Any]:
     whole = tally.all_hours
     return {
-        "hours": round(tally.measured_s / 3600, 4),
+        "hours": round(tally.measured_s / 3600, 6),
         "rate": plan.rate, "traffic": plan.traffic, "object_bytes": plan.object_bytes,
         "looked_s": round(plan.look_max_s, 1), "looked_on_s": {change: round(plan.later_s(change)[-1], 1) for change in CHANGES},
         "changes": whole.counts["changes"], "requests": whole.counts["requests"], "cut": tally.cut,
@@ -40,7 +40,8 @@ def _shown(tally: Tally, change: str, view: str) -> dict[str, Any]:
 
 
 def _throughput(hour: Hour) -> dict[str, Any]:
-    return {"put_mb_s": hour.put_mb_s.shown(), "get_mb_s": hour.get_mb_s.shown(), "put_s": hour.put_s.shown(), "get_s": hour.get_s.shown()}
+    return {"put_mb_s": hour.put_mb_s.shown(FASTS), "get_mb_s": hour.get_mb_s.shown(FASTS),
+            "put_s": hour.put_s.shown(), "get_s": hour.get_s.shown()}
 
 
 def _hour(hour: Hour) -> dict[str, Any]:
@@ -50,24 +51,24 @@ def _hour(hour: Hour) -> dict[str, Any]:
 
 
 def suggested(tally: Tally) -> Mapping[str, Any] | None:
-    """Seconds to wait after a change before its key is asked for: `initial` at first, never less than `least`, never more than `most`.
+    """For the consistency lock: seconds to wait after a change before its key is asked for, `initial` at first, never less than `least`
+    nor more than `most`; `options` is how that is written in the INI.
 
-    Of the ages at which the last old answer was over, of every change and view: half of them fit into `least`, 99 of 100 into
+    Of the ages at which the last old answer was over, for the worst change and view: half of them fit into `least`, 99 of 100 into
     `initial`, all into `most`, each with a margin. `late_below`: with 95 % certainty a smaller part of the answers than this is late,
     where none was. None: nothing was measured.
     """
-    settled = Quantiles()
-    for found in tally.shown.values():
-        settled.merge(found.settled)
-    if not settled.count:
+    settled = [found.settled for found in tally.shown.values() if found.settled.count]
+    if not settled:
         return None
-    half, most_of, all_of = settled.at(0.5) or 0.0, settled.at(0.99) or 0.0, settled.most or 0.0
-    least = _rounded_up(MARGIN * half)
-    initial = max(INITIAL_LEAST_S, least, _rounded_up(MARGIN * most_of))
-    most = max(MOST_LEAST_S, initial, _rounded_up(MARGIN * all_of))
+    half, most_of, all_of = (MARGIN * max(found.at(part) or 0.0 for found in settled) for part in (0.5, 0.99, 1.0))
+    least = _rounded_up(half)
+    initial = max(INITIAL_LEAST_S, least, _rounded_up(most_of))
+    most = max(MOST_LEAST_S, initial, _rounded_up(all_of))
+    late, looks = any(found.above_zero for found in settled), sum(found.count for found in settled)
     return {"least": least, "initial": initial, "most": most,
-            "late_below": None if settled.above_zero else min(1.0, float(f"{CHANCE / settled.count:.2g}")),
-            "options": f"lock-delay={initial:g},lock-delay-least={least:g},lock-delay-most={most:g}"}
+            "late_below": None if late else min(1.0, float(f"{CHANCE / looks:.2g}")),
+            "options": f"{'consistency-lock,' if late else ''}lock-delay={initial:g},lock-delay-least={least:g},lock-delay-most={most:g}"}
 
 
 def _rounded_up(seconds: float) -> float:

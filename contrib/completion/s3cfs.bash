@@ -14,7 +14,7 @@ _s3cfs() {
         migrate) words="--help --dry-run --follow --interval --unmounted --verify --no-list --source-options --target-options --parallel --cachedir --authfile --passphrase-fd --quiet --json" ;;
         stat) words="--help --json" ;;
         ctl) words="--help flush drop-cache log-level consistency checker layer" ;;
-        probe) words="--help --takeover --large --authfile --backend-options --passphrase-fd --quiet --json" ;;
+        probe) words="--help --takeover --large --hours --rate --traffic --object --report --authfile --backend-options --passphrase-fd --quiet --json" ;;
         debug) words="--help dump" ;;
         help) words="--help" ;;
         version) words="--help --json" ;;

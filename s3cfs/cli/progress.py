@@ -56,7 +56,10 @@ class Progress:
         if total:
             parts.append(f"{min(100, int(100 * done / total))} %")
         rate = self.rate()
-        if rate:
+        if unit == "seconds":                      # the work is the time
+            if total:
+                parts.append(f"{format_duration(total - done)} left")
+        elif rate:
             parts.append(f"{_amount(rate, unit)}/s")
             if total and total > done:
                 parts.append(f"{format_duration((total - done) / rate)} left")
@@ -90,4 +93,6 @@ class Progress:
 
 
 def _amount(value: Any, unit: str) -> str:
+    if unit == "seconds":
+        return format_duration(value)
     return format_size(value) if unit == "bytes" else f"{value:,.0f} {unit}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, cast
 
 from s3cfs.config import FsckOptions, MigrateOptions, MountOptions, Secret, Settings, VerifyOptions
-from s3cfs.errors import ExitCode
+from s3cfs.errors import ExitCode, S3cfsError
 
 Event = Mapping[str, Any]                 # progress: {"done": n, "total": n or None, "unit": "bytes" or a word, "text": what}
 OnProgress = Callable[[Event], None]
@@ -45,6 +45,8 @@ class Findings(Protocol):
     delimiters: bool
     largest_bytes: int | None
 
+    @property
+    def listings(self) -> Any: ...
     @property
     def linearizable(self) -> bool: ...
 
@@ -100,12 +102,25 @@ class MigrateResult(Protocol):
     def exit_code(self) -> ExitCode: ...
 
 
+class MeasureResult(Protocol):
+    """See app/measure.py."""
+
+    @property
+    def measured(self) -> Mapping[str, Any]: ...
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def unwritten(self) -> S3cfsError | None: ...
+
+
 class App(Protocol):
     def mkfs(self, settings: Settings, *, label: str, plain: bool, passphrase: Secret | None,
              show: Callable[[MkfsResult], None]) -> MkfsResult: ...
     def mount(self, settings: Settings, mountpoint: str, options: MountOptions) -> int: ...
     def fsck(self, settings: Settings, options: FsckOptions, report: Callable[[Any], None], progress: OnProgress) -> FsckResult: ...
     def probe(self, settings: Settings, *, takeover: bool, large: bool, progress: OnProgress) -> ProbeResult: ...
+    def measure(self, settings: Settings, *, about: Mapping[str, Any], report_file: str | None, progress: OnProgress,
+                **plan: float) -> MeasureResult: ...
     def dump(self, settings: Settings, key: str, *, rows: bool = False) -> Mapping[str, Any]: ...
 
 
