@@ -13,7 +13,8 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from typing import Any
 import pytest
 
 from s3cfs.backends.findings import Examination, Findings
+from s3cfs.backends.url import parse_options
 from s3cfs.cli.arguments import Parser
 from s3cfs.config import load
 from s3cfs.errors import ExitCode, S3cfsError
+from tests.gateway import storj_server
 from tests.places import Place, use
 from tests.servers import moto_server, rclone_server
 
@@ -39,7 +42,8 @@ PARTS = {
 MOUNTED = {"crash": [f"{CRASHES}::test_kill_in_the_middle_of_work[400]", f"{CRASHES}::test_kill_while_cp_copies[in the large file]",
                      f"{CRASHES}::test_what_was_acknowledged_survives", f"{CRASHES}::test_two_crashes_in_a_row_and_a_crash_at_mount",
                      "tests/e2e/test_two_machines.py::test_two_machines_on_one_store"]}
-SERVERS = {"rclone": rclone_server, "moto": moto_server}
+SERVERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {"rclone": rclone_server, "moto": moto_server, "storj": storj_server}
+GIVEN = {"storj": "consistency-lock=off,checker=off,consistency=linearizable"}      # nothing of it is old when it is started here
 
 
 @dataclass
@@ -113,7 +117,8 @@ def reached(args: Any) -> Iterator[Place]:
     """The place, once it has been seen to answer."""
     if args.url in SERVERS:
         with SERVERS[args.url]() as server:
-            yield Place(server.url(), server.options, server.login, server.password)
+            options = {**server.options, **parse_options(args.backend_options or GIVEN.get(args.url, ""))}
+            yield Place(server.url(), options, server.login, server.password)
         return
     url = "memory://store" if args.url == "memory://" else args.url
     settings, _ = load(url, {"authfile": args.authfile, "backend-options": args.backend_options or None})

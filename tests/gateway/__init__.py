@@ -31,9 +31,22 @@ For a mount in another process: `control.Server(gateway)` and `control.ask(addre
     python -m tests.gateway serve --server rclone --root FOLDER --tls FOLDER       prints one JSON line: url, control, login, password
     python -m tests.gateway do ADDRESS stale seconds=30 only='["get","list"]' for_s=60
     python -m tests.gateway do ADDRESS                                             its state: connections, requests, faults
+
+`make backends STORE=storj` tries everything on one that does nothing wrong.
 """
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from tests.gateway.clock import HandClock, RealClock
 from tests.gateway.faults import Fault
 from tests.gateway.gateway import Gateway, Note
+from tests.servers import rclone_server
 
-__all__ = ["Fault", "Gateway", "HandClock", "Note", "RealClock"]
+__all__ = ["Fault", "Gateway", "HandClock", "Note", "RealClock", "storj_server"]
+
+
+@contextmanager
+def storj_server() -> Iterator[Gateway]:
+    """One with a server of its own."""
+    with rclone_server() as server, Gateway(server) as gateway:
+        yield gateway

@@ -114,6 +114,18 @@ class Gateway:
     def host(self) -> str:
         return f"127.0.0.1:{self._port}"
 
+    @property
+    def options(self) -> dict[str, str]:
+        return {"no-ssl": ""} if self.tls is None else {}
+
+    @property
+    def login(self) -> str:
+        return self.server.login
+
+    @property
+    def password(self) -> str:
+        return self.server.password
+
     def url(self, prefix: str = "", scheme: str = "storjs3") -> str:
         return f"{scheme}://{self.host}/{self.server.bucket}/{prefix}"
 
