@@ -303,6 +303,18 @@ def test_after_every_error_that_may_pass_there_is_a_new_connection(place: Place,
     assert gateway.notes[-1].line > lines[-1]
 
 
+def test_a_put_whose_answer_was_lost_and_that_is_not_shown_yet_is_no_missing_object(place: Place, gateway: Gateway) -> None:
+    backend = place.open()
+    backend.assume_create_only(True)
+    gateway.lose_answers(only="put", count=1)
+    backend.put("super/1", b"x", only_if_absent=True)      # sent again, refused, and read back
+    gateway.clear()
+    gateway.lose_answers(only="put", count=1)
+    gateway.stale(30)
+    with pytest.raises(Temporary, match="does not show yet"):
+        backend.put("super/2", b"x", only_if_absent=True)
+
+
 def test_no_connection_is_used_for_long(place: Place, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """They die while they wait, and nothing says so until a request has waited for its whole time-out."""
     monkeypatch.setattr(StorjBackend, "CONNECTION_S", 0.0)

@@ -25,7 +25,7 @@ fs-passphrase: correct horse battery staple
 """
 
 
-@pytest.fixture(params=["s3c", "storjs3"])
+@pytest.fixture(params=[pytest.param("s3c", marks=pytest.mark.soak), "storjs3"])
 def fs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Filesystem]:
     with ExitStack() as stack:
         server: Server = stack.enter_context(rclone_server(tls=request.param == "s3c"))
