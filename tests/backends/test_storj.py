@@ -37,7 +37,7 @@ def running(rclone_s3: Server, clock: HandClock) -> Iterator[Gateway]:
     with Gateway(rclone_s3, clock=clock, page_keys=PAGE_KEYS) as made:
         yield made
         assert made.errors_inside == []
-        assert made.operations["list"] > 100 and not [note for note in made.notes if note.status == 501], "only listings that Storj has"
+        assert not [note for note in made.notes if note.status == 501], "only listings that Storj has"
 
 
 @pytest.fixture
@@ -254,11 +254,12 @@ def test_a_listing_of_many_pages_goes_on_after_an_error(place: Place, gateway: G
         list(pool.map(lambda key: backend.put(key, b"x"), PACKS))
     backend.put("piece/0/0", b"x")
     before = gateway.operations["list"]
-    found, errors, listing = [], 0, backend.list("")
+    found, errors, listing = list[str](), 0, backend.list("")
     storm = gateway.throttle(only="list", count=3)
     while True:
         try:
-            found += [info.key for info in listing]
+            for info in listing:
+                found.append(info.key)
             break
         except Throttled:
             errors += 1
