@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "fsck": "check a filesystem, and repair it",
     "verify": "ask the store for every object of a filesystem, or read them all",
     "migrate": "copy a filesystem into another store",
+    "import": "bring a filesystem of S3QL into one of s3cfs",
     "stat": "what a mounted filesystem does: sizes, lag, cache, requests",
     "ctl": "control a mounted filesystem: flush, consistency, checker ...",
     "probe": "try what a store can do, and note it if it has changed",
@@ -24,6 +25,8 @@ COMMANDS: dict[str, str] = {
     "help": "explain a command",
     "version": "print the version",
 }
+
+MODULES = {"import": "import_"}            # what no module can be called
 
 
 class Command(Protocol):
@@ -36,7 +39,7 @@ class Command(Protocol):
 def command(name: str) -> Command:
     if name not in COMMANDS:
         raise UsageError(f"there is no command '{name}' (see s3cfs help)")
-    module: ModuleType = importlib.import_module(f"s3cfs.cli.{name}")
+    module: ModuleType = importlib.import_module(f"s3cfs.cli.{MODULES.get(name, name)}")
     return cast(Command, module)
 
 

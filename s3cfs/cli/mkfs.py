@@ -40,10 +40,15 @@ def parser(prog: str) -> arguments.Parser:
     return made
 
 
+def check_label(label: str) -> str:
+    if len(label.encode("utf-8", "surrogateescape")) > LABEL_MAX_BYTES or not (label.isprintable() or not label):
+        raise UsageError(f"--label: at most {LABEL_MAX_BYTES} bytes of printable text")
+    return label
+
+
 def run(argv: Sequence[str], prog: str) -> int:
     args = parser(prog).parse(argv)
-    if len(args.label.encode("utf-8", "surrogateescape")) > LABEL_MAX_BYTES or not (args.label.isprintable() or not args.label):
-        raise UsageError(f"--label: at most {LABEL_MAX_BYTES} bytes of printable text")
+    check_label(args.label)
     settings, _ = load(args.url, arguments.given(args))
     passphrase = None if args.plain else settings.passphrase or arguments.ask_twice()
     if passphrase is None and not args.plain:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, cast
 
-from s3cfs.config import FsckOptions, MigrateOptions, MountOptions, Secret, Settings, VerifyOptions
+from s3cfs.config import FsckOptions, ImportOptions, MigrateOptions, MountOptions, Secret, Settings, VerifyOptions
 from s3cfs.errors import ExitCode, S3cfsError
 
 Event = Mapping[str, Any]                 # progress: {"done": n, "total": n or None, "unit": "bytes" or a word, "text": what}
@@ -113,6 +113,19 @@ class MeasureResult(Protocol):
     def unwritten(self) -> S3cfsError | None: ...
 
 
+class ImportResult(Protocol):
+    """See moves/s3ql/importing.py."""
+
+    origin: str
+    there: dict[str, int]
+    came: dict[str, int]
+    requests: int
+
+    @property
+    def exit_code(self) -> ExitCode: ...
+    def as_json(self) -> Mapping[str, Any]: ...
+
+
 class App(Protocol):
     def mkfs(self, settings: Settings, *, label: str, plain: bool, passphrase: Secret | None,
              show: Callable[[MkfsResult], None]) -> MkfsResult: ...
@@ -149,6 +162,8 @@ class Moves(Protocol):
     def verify(self, settings: Settings, options: VerifyOptions, report: Callable[[Any], None], progress: OnProgress) -> VerifyResult: ...
     def migrate(self, source: Settings, target: Settings, options: MigrateOptions, report: Callable[[Any], None],
                 say: Callable[[str], None], progress: OnProgress) -> MigrateResult: ...
+    def import_s3ql(self, source: str, secrets: Any, target: Settings, mounting: MountOptions, options: ImportOptions, maker: Any,
+                    report: Callable[[Any], None], progress: OnProgress) -> ImportResult: ...
 
 
 def moves() -> Moves:

@@ -5,13 +5,14 @@ completions and the table of docs/configuration.md come from it.
 """
 from __future__ import annotations
 
-from .options import OPTIONS, FsckOptions, MigrateOptions, MountOptions, Option, VerifyOptions
+from .options import OPTIONS, FsckOptions, ImportOptions, MigrateOptions, MountOptions, Option, VerifyOptions
 from .quantities import format_duration, format_size, parse_duration, parse_size
 from .secret import Secret
 from .settings import Settings, load, load_pair
 from .url import normalise
 
 __all__ = [
-    "OPTIONS", "FsckOptions", "MigrateOptions", "MountOptions", "Option", "Secret", "Settings", "VerifyOptions", "format_duration",
+    "OPTIONS", "FsckOptions", "ImportOptions", "MigrateOptions", "MountOptions", "Option", "Secret", "Settings",
+    "VerifyOptions", "format_duration",
     "format_size", "load", "load_pair", "normalise", "parse_duration", "parse_size",
 ]

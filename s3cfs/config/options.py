@@ -102,6 +102,15 @@ class MigrateOptions:
     at_once: int = 16                    # calls to each store; fewer where it bears no more
 
 
+@dataclass(frozen=True)
+class ImportOptions:
+    into: str = ""                       # a folder of the target, made if need be; "": its root
+    s3ql_cache: str | None = None        # S3QL's cache folder
+    listing: str = "auto"                # how the names of its metadata are found: auto, folder (moves/s3ql/stores.py)
+    probe_depth: int | None = None       # or without a listing: so many older versions of each block are asked for
+    dry_run: bool = False
+
+
 def parse_compress(text: str) -> int | None:
     """Level of zstd, or None. "zstd" is level 3."""
     text = text.strip().lower()

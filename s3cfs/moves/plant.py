@@ -303,6 +303,8 @@ class Planter:
 
     async def _attributes(self, thing: Thing, ino: int, path: bytes, *spared: bytes, whole: bool = True) -> None:
         """All of them, the times last; without ctime unless it is `whole`."""
+        for text in thing.dropped:
+            self._report(Kind.DROPPED, path, text)
         if thing.xattrs:
             for name, value in await self._source.xattrs(thing.ino):
                 if name in spared:

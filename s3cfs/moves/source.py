@@ -33,6 +33,7 @@ class Thing:
     names: int = 1                 # in the whole tree
     target: bytes = b""            # of a symbolic link
     xattrs: bool = True            # False: it has none
+    dropped: tuple[str, ...] = ()  # what it has that is not kept, in words
 
 
 class Child(NamedTuple):

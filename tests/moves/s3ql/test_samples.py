@@ -1,0 +1,54 @@
+"""Filesystems that the real S3QL made come as their mounts showed them."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from s3cfs.config import ImportOptions
+from s3cfs.moves.source import Kind
+from tests.moves.s3ql.kit import Sample, imported
+from tests.moves.trees import differences
+from tests.servers import Server
+
+
+@pytest.mark.parametrize("name", ["zlib", "lzma", "bzip2", "none", "plain"])
+def test_a_local_one_comes_as_it_is(tmp_path: Path, name: str):
+    sample = Sample.at(tmp_path, name)
+    done = imported(sample)
+    assert not differences(sample.expected, done.tree) and not done.told
+    assert {finding.path.partition(b"/")[0] for finding in done.findings} == {b"copied"}, "what was made immutable is told"
+    assert done.result.requests < 80 and not (tmp_path / "scratch").exists() or not os.listdir(tmp_path / "scratch")
+
+
+@pytest.mark.parametrize("name", ["s3c", "storj"])
+def test_one_in_a_bucket_comes_as_it_is(tmp_path: Path, moto_s3: Server, name: str):
+    sample = Sample.at(tmp_path, name, moto_s3)
+    done = imported(sample)
+    assert not differences(sample.expected, done.tree) and not done.told
+
+
+def test_a_crashed_one_comes_with_its_cache_as_it_was_last_seen(tmp_path: Path):
+    sample = Sample.at(tmp_path, "crashed")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.parts[-2] != "scratch"}
+    done = imported(sample, options=ImportOptions(s3ql_cache=str(sample.cache)))
+    # the kernel had a ctime of its own, some milliseconds off, for what was being written
+    assert not differences(sample.expected, done.tree, without=("ctime",)) and not done.told
+    after = {path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.parts[-2] != "scratch"}
+    assert set(before.values()) <= after, "nothing of the old filesystem was changed"
+
+
+def test_a_crashed_one_without_its_cache_comes_as_of_its_last_snapshot(tmp_path: Path):
+    sample = Sample.at(tmp_path, "crashed")
+    done = imported(sample)
+    assert any(finding.kind is Kind.NOTE and "last snapshot" in finding.text for finding in done.findings)
+    missing = [(finding.path, finding.ranges) for finding in done.findings if finding.kind is Kind.MISSING]
+    assert missing == [(b"incompressible", ((0, 3000),))]
+    assert b"new" not in done.tree and done.tree.pop(b"small 7")
+    del done.tree[b"incompressible"]
+    changed = {b"", b"big", b"folder/hard link to big", b"new", b"new folder", b"new folder/new too", b"new folder/seven"}
+    for tree in (done.tree, sample.expected):
+        for path in changed & tree.keys():
+            del tree[path]
+    assert not differences(sample.expected, done.tree, without=("atime",))
