@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import trio
+
 from s3cfs.app.node import Node
 from s3cfs.moves.source import Child, Extent, Lost, Thing, Totals
 from s3cfs.vfs.types import ROOT_CALLER
@@ -80,14 +82,16 @@ class Values:
     dies_at: int = 0                                               # at this call
     flush_at: int = 0                                              # what is done by then is in the store
     flush: Callable[[], Awaitable[None]] | None = None
+    one_at_a_time: trio.Lock = field(default_factory=trio.Lock)
     reads: list[tuple[int, int]] = field(default_factory=list)
 
     async def _count(self) -> None:
-        self.calls += 1
-        if self.calls == self.flush_at and self.flush is not None:
-            await self.flush()
-        if self.calls == self.dies_at:
-            raise Killed
+        async with self.one_at_a_time:
+            self.calls += 1
+            if self.calls == self.flush_at and self.flush is not None:
+                await self.flush()
+            if self.calls == self.dies_at:
+                raise Killed
 
     async def totals(self) -> Totals:
         return Totals(len(self.things), sum(len(part) for parts in self.data.values() for part in parts.values()))
