@@ -92,6 +92,11 @@ class Progress:
         return self.queued(self._clock)
 
     @property
+    def last(self) -> float:
+        """When something of it last came, or an answer to those before it in its queue."""
+        return max([self._upto, *(queue.last_answer() for queue in self._queues)])
+
+    @property
     def came_s(self) -> float:
         return self._came_s + max(0.0, *(queue.last_answer() - max(queue.since, self._upto) for queue in self._queues), 0.0)
 

@@ -38,11 +38,14 @@ class Settling(Layer):
         return {"remembered": len(self._young), "late_answers": self._late} if self.active else {}
 
     async def put(self, key: str, data: Body, only_if_absent: bool, call: Call) -> Degraded | None:
+        self._young.pop(key, None)                 # until it is answered, who knows
         answer = await self.below.put(key, data, only_if_absent, call)
         self._note(key, len(data))
         return answer
 
     async def delete(self, keys: Sequence[str], call: Call) -> None:
+        for key in keys:
+            self._young.pop(key, None)
         await self.below.delete(keys, call)
         for key in keys:
             self._note(key, None)

@@ -7,6 +7,7 @@ from s3cfs.backends.base import Backend
 from s3cfs.backends.consistency import bounds
 from s3cfs.backends.consistency.checker import Checker
 from s3cfs.backends.consistency.conditions import Conditions
+from s3cfs.backends.consistency.lock import Lock
 from s3cfs.backends.layer import Layer
 from s3cfs.backends.url import Options, StoreUrl
 from s3cfs.backends.wrapper import Wrapper
@@ -30,6 +31,8 @@ class Guarded(Wrapper):
         above: list[Layer] = []
         if self._checker:
             above.append(Checker(self.conditions))
+        if self._lock:
+            above.append(Lock(self.conditions))
         return (*above, *self.inner.layers())
 
 

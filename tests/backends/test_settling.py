@@ -113,3 +113,24 @@ def test_where_answers_are_not_old_it_does_nothing(linearizable: bool | None) ->
         assert await layer.list("pack/", CALL) == [] and layer.status() == {}
 
     trio.run(test)
+
+
+@pytest.mark.parametrize("how", ["put", "delete"])
+def test_of_what_was_not_answered_it_knows_nothing(how: str) -> None:
+    """It may have been carried out: what was there before is no answer any more, and its absence is none."""
+    async def test() -> None:
+        late = Late(MemoryBackend())
+        layer = made(late, LateClock())
+        await layer.put("pack/1", b"abc", False, CALL)
+        setattr(late, how, _no_answer)
+        with pytest.raises(Temporary):
+            await (layer.put("pack/1", b"abcd", False, CALL) if how == "put" else layer.delete(["pack/1"], CALL))
+        with pytest.raises(NotFound):
+            await layer.get("pack/1", 0, None, CALL)
+        assert await layer.list("pack/", CALL) == []
+
+    trio.run(test)
+
+
+def _no_answer(*args: object) -> None:
+    raise Temporary("put", "pack/1", "no answer")

@@ -1,0 +1,202 @@
+"""What a key must hold is known, and an answer that is older is never given; what another machine does is believed in the end."""
+from __future__ import annotations
+
+import random
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+
+from s3cfs.backends.consistency import bounds
+from s3cfs.backends.consistency.conditions import Kind
+from s3cfs.doors import TrioThreads
+from s3cfs.errors import Corrupt, NotFound, StoreError, Temporary
+from tests.backends.consistency.kit import Moves, StaleBackend, World, mounted, play
+
+KEY = "other/key"
+
+
+def late(stale_s: float, **how: Any) -> StaleBackend:
+    """Each answer shows the world of `stale_s` ago."""
+    return StaleBackend(random.Random(1), stale_s=stale_s, exact=True, **how)
+
+
+def kinds(world: World) -> set[Kind]:
+    return {one.kind for one in world.evidence}
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 20.0])
+def test_an_old_answer_is_asked_for_again_until_it_is_new(delay_s: float) -> None:
+    async def test(clock: Moves) -> None:
+        async with mounted(late(50.0), clock, lock_delay=delay_s) as world:
+            remote = world.remote
+            for body in (b"first", b"second!", b"third!!"):                        # the last two of the same size
+                await remote.put(KEY, body)
+                assert await remote.get(KEY) == body
+                await remote.put(KEY, body[::-1])
+                assert await remote.get(KEY, 1, 3) == body[::-1][1:4], "of one that was overwritten all is read"
+                assert (await remote.stat(KEY)).size == len(body)
+                assert [(info.key, info.size) for info in await remote.list("other/")] == [(KEY, len(body))]
+            await remote.delete(KEY)
+            for ask in (remote.get, remote.stat):
+                with pytest.raises(NotFound):
+                    await ask(KEY)
+            await remote.put("other/deep/key", b"one")
+            assert await remote.folders("other/") == ["deep"]
+            assert kinds(world) == {Kind.STALE, Kind.GHOST} and all(one.age_s is not None and one.age_s < 50.0 for one in world.evidence)
+            assert world.lock.status()["put_right"] <= 2
+
+    play(test)
+
+
+def test_a_listing_that_is_old_again_and_again_is_put_right() -> None:
+    async def test(clock: Moves) -> None:
+        backend = late(0.0)
+        async with mounted(backend, clock, lock_delay=0.0) as world:
+            for key in ("other/gone", "other/here"):
+                await world.remote.put(key, b"old")
+            await trio.sleep(100.0)
+            await world.remote.put("other/here", b"newer")
+            await world.remote.put("other/new/one", b"new")
+            await world.remote.delete("other/gone")
+            backend.stale_s = 50.0
+            assert {info.key: info.size for info in await world.remote.list("other/")} == {"other/here": 5, "other/new/one": 3}
+            assert await world.remote.folders("other/") == ["new"]
+            assert world.lock.status()["put_right"] == 2 and len([call for call in backend.calls if call[0] == "list"]) == 2 * 3
+            assert kinds(world) == {Kind.STALE, Kind.GHOST}
+
+    play(test)
+
+
+def test_no_old_version_is_shown_by_a_listing_beside_a_write() -> None:
+    """Of a key that changes while it runs it may show what was there before and what comes, and nothing older."""
+    async def test(clock: Moves) -> None:
+        backend = late(0.0)
+        async with mounted(backend, clock, lock_delay=0.0) as world:
+            for body in (b"1", b"22", b"333"):
+                await world.remote.put(KEY, body)
+                await trio.sleep(10.0)
+            world.line.hang_s = lambda: 5.0
+            backend.stale_s = 20.0
+            sizes: list[int] = []
+
+            async def look() -> None:
+                sizes.append((await world.remote.list("other/"))[0].size)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(look)
+                await trio.sleep(1.0)
+                nursery.start_soon(world.remote.put, KEY, b"4444")
+            assert sizes == [3] or sizes == [4]
+            assert kinds(world) == {Kind.STALE}
+
+    play(test)
+
+
+def test_of_what_was_created_by_a_put_that_found_nothing_a_part_is_enough() -> None:
+    """So packs are not read as a whole: nothing older was ever there."""
+    async def test(clock: Moves) -> None:
+        backend = late(0.0)
+        async with mounted(backend, clock, lock_delay=0.0) as world:
+            await world.remote.put("pack/aa/1", bytes(1000), only_if_absent=True)
+            assert len(await world.remote.get("pack/aa/1", 100, 200)) == 200
+            backend.get = partial(_first, 50, backend)                             # type: ignore[method-assign]
+            with pytest.raises(Corrupt):
+                await world.remote.get("pack/aa/1", 100, 200)
+            assert kinds(world) == {Kind.CORRUPT}
+
+    play(test)
+
+
+def _first(count: int, backend: StaleBackend, key: str, offset: int = 0, size: int | None = None) -> bytes:
+    assert (offset, size) == (100, 200)
+    return StaleBackend.get(backend, key, offset, count)
+
+
+@pytest.mark.parametrize("what", ["deleted", "overwritten", "put again"])
+def test_another_machine_is_believed_in_the_end(what: str) -> None:
+    """Each call ends within its promise, and after `lock_memory` the store is right."""
+    async def test(clock: Moves) -> None:
+        backend = late(0.0)
+        async with mounted(backend, clock, lock_delay=5.0, lock_memory=600.0) as world:
+            remote = world.remote
+            await remote.put(KEY, b"ours")
+            if what == "put again":
+                await remote.delete(KEY)
+            backend.history[KEY].append((world.now, None if what == "deleted" else b"theirs"))
+            refused, began = 0, world.now
+            while True:
+                asked = world.now
+                try:
+                    answer: bytes | None = await remote.get(KEY)
+                except NotFound:
+                    answer = None
+                except Temporary:
+                    refused += 1
+                    assert world.now - asked <= 130.0
+                    continue
+                break
+            assert answer == (None if what == "deleted" else b"theirs")
+            assert refused >= 4 and 590.0 < world.now - began < 730.0
+            assert Kind.LOST in kinds(world) if what == "deleted" else kinds(world) <= {Kind.STALE, Kind.GHOST}
+
+    play(test)
+
+
+def test_a_put_that_is_refused_for_what_was_deleted_is_repeated() -> None:
+    async def test(clock: Moves) -> None:
+        async with mounted(late(50.0, blind=True), clock, lock_delay=5.0) as world:
+            await world.remote.put(KEY, b"one")
+            await trio.sleep(100.0)
+            await world.remote.delete(KEY)
+            await world.remote.put(KEY, b"two", only_if_absent=True)
+            assert await world.remote.get(KEY) == b"two" and Kind.GHOST in kinds(world)
+
+    play(test)
+
+
+def test_what_was_seen_of_a_put_without_an_answer_stays() -> None:
+    async def test(clock: Moves) -> None:
+        backend = late(0.0)
+        async with mounted(backend, clock, lock_delay=0.0) as world:
+            await world.remote.put(KEY, b"one")
+            await trio.sleep(100.0)
+            backend.breaks = "after"
+            with pytest.raises(StoreError):
+                await world.remote.put(KEY, b"two", only_if_absent=False)
+            backend.breaks = ""
+            await trio.sleep(10.0)
+            backend.stale_s = 200.0
+            assert await world.remote.get(KEY) == b"one", "for all that its caller knows it did not happen"
+            backend.stale_s = 0.0
+            assert await world.remote.get(KEY) == b"two"
+            backend.stale_s = 200.0
+            assert not world.evidence
+            assert await world.remote.get(KEY) == b"two" and Kind.STALE in kinds(world)
+
+    play(test)
+
+
+def test_large_bodies_are_hashed_beside_the_loop_and_only_where_something_older_may_be_there() -> None:
+    hops: list[str] = []
+
+    class Counted(TrioThreads):
+        async def run(self, function: Any, *args: Any) -> Any:
+            hops.append(function.__name__)
+            return function(*args)
+
+    async def test(clock: Moves) -> None:
+        async with mounted(late(0.0), clock, lock_delay=0.0, threads=Counted()) as world:
+            large = bytes(bounds.SMALL_BODY + 1)
+            await world.remote.put("other/small", bytes(10))
+            await world.remote.put("pack/first", large, only_if_absent=True)
+            assert await world.remote.get("pack/first") == large and not hops
+            await world.remote.put(KEY, large)
+            assert await world.remote.get(KEY) == large
+            await world.remote.delete("pack/first")
+            await world.remote.put("pack/first", large, only_if_absent=True)
+            assert await world.remote.get("pack/first") == large
+
+    play(test)
+    assert hops == ["_digest"] * 4

@@ -1,0 +1,62 @@
+"""The same keys are overwritten, deleted and read by many at once, on a store that shows old answers: no wrong byte is ever returned."""
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+import pytest
+
+from .kit import Moves, StaleBackend, mounted, play
+from .load import Load
+
+FIRST = int(os.environ.get("S3CFS_LOCK_SEED", "1"))
+
+
+def storm(seed: int, steps: int, *, patient: bool = False) -> Load:
+    """One world and one load, drawn from the seed."""
+    rng = random.Random(seed)
+    delay_s = rng.choice([0.0, 1.0, 5.0, 30.0])
+    store = StaleBackend(random.Random(seed), stale_s=rng.choice([0.0, 3.0, 20.0, 60.0]), exact=rng.random() < 0.3)
+    if not patient:
+        store.fails = rng.choice([0.0, 0.0, 0.1, 0.3])
+
+    async def test(clock: Moves) -> Load:
+        async with mounted(store, clock, seed, longest_s=rng.choice([0.01, 1.0, 15.0]), lock_delay=delay_s,
+                           lock_memory=rng.choice([600.0, 3000.0])) as world:
+            if not patient and rng.random() < 0.3:
+                world.line.hang_s = lambda: rng.uniform(0.0, 300.0) if rng.random() < 0.05 else 0.0
+            load = Load(world, rng, patient)
+            await load.run(rng.randint(2, 12), steps, rng.choice([0.5, 10.0, 60.0]))
+            load_told(load, world)
+            return load
+
+    return play(test, seed)
+
+
+def load_told(load: Load, world: Any) -> None:
+    assert not load.judge.faults, "\n".join(load.judge.faults[:3])
+
+
+@pytest.mark.parametrize("batch", range(4))
+def test_no_wrong_byte(batch: int) -> None:
+    for seed in range(FIRST + 10 * batch, FIRST + 10 * batch + 10):
+        storm(seed, 12)
+
+
+def test_who_waits_has_an_answer() -> None:
+    """Where the store fails nobody and is older than its word by less than a promise, every question has its true answer."""
+    for seed in range(1000, 1010):
+        load = storm(seed, 12, patient=True)
+        assert load.errors == 0 and load.answers > 20
+
+
+@pytest.mark.soak
+def test_no_wrong_byte_for_long() -> None:
+    first = int(os.environ.get("S3CFS_LOCK_SEED", str(random.randrange(10**9))))
+    for seed in range(first, first + 3000):
+        try:
+            storm(seed, 60)
+        except BaseException:
+            print(f"again: S3CFS_LOCK_SEED={seed}")
+            raise
