@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,26 +51,31 @@ class Sample:
     access: Access
 
     @classmethod
-    def at(cls, root: Path, name: str, server: Server | None = None) -> Sample:
+    def at(cls, root: Path, name: str, host: str = "", server: Server | None = None, *, data: bool = True) -> Sample:
+        """`server`: for one in a bucket, whose objects (without `data`: only the metadata) go to `host`, which knows its keys."""
         with tarfile.open(SAMPLES / f"{name}.tar.xz") as tar:
             tar.extractall(root, filter="data")
         about = json.loads((root / "about.json").read_text())
-        url = about["url"].format(root=root, host=server.host if server else "")
+        url = about["url"].format(root=root, host=host)
         expected = tree_from(json.loads((root / "manifest.json").read_text()))
         made = cls(name, root, expected, url, about["passphrase"], about["block"], Access())
         if server is not None:
-            made.upload(server)
+            made.upload(host, server, data)
         return made
 
-    def upload(self, server: Server) -> None:
+    def upload(self, host: str, server: Server, data: bool) -> None:
         """Its objects, with their metadata, into the bucket of that name."""
         s3: Any = boto3.session.Session(server.login, server.password, region_name="us-east-1").client(
-            "s3", endpoint_url=f"http://{server.host}")
+            "s3", endpoint_url=f"http://{host}")
         bucket = Place.parse(self.url).bucket
-        s3.create_bucket(Bucket=bucket)
+        direct: Any = boto3.session.Session(server.login, server.password, region_name="us-east-1").client(
+            "s3", endpoint_url=f"http://{server.host}")
+        direct.create_bucket(Bucket=bucket)
+        direct.close()
         for number, item in enumerate(json.loads((self.root / "objects.json").read_text())):
-            s3.put_object(Bucket=bucket, Key=item["key"], Metadata=item["metadata"],
-                          Body=(self.root / "objects" / str(number)).read_bytes())
+            if data or "s3ql_data" not in item["key"]:
+                s3.put_object(Bucket=bucket, Key=item["key"], Metadata=item["metadata"],
+                              Body=(self.root / "objects" / str(number)).read_bytes())
         self.access = Access(server.login, Secret(server.password), options={"no-ssl": ""})
         s3.close()
 
@@ -107,7 +113,7 @@ class Imported:
 def imported(sample: Sample, world: World | None = None, folder: Path | None = None, *, options: ImportOptions | None = None,
              before: Callable[[S3qlTree], None] = lambda tree: None) -> Imported:
     """Into a filesystem in memory (or `world`), whose tree is read back."""
-    world = world or World.make(MemoryBackend(), sample.root)
+    world = world or World.make(MemoryBackend(), Path(tempfile.mkdtemp(dir=sample.root)))
     made: list[Imported] = []
 
     async def main(node: Node) -> None:
@@ -123,13 +129,13 @@ def imported(sample: Sample, world: World | None = None, folder: Path | None = N
     return made[0]
 
 
-def opened(sample: Sample, **options: Any) -> tuple[ImportResult, list[Finding]]:
+def opened(sample: Sample, look: Callable[[S3qlTree], None] = lambda tree: None, **options: Any) -> tuple[ImportResult, list[Finding]]:
     """A look only."""
     findings: list[Finding] = []
 
     async def main() -> ImportResult:
         async with open_source(Place.parse(sample.url), sample.access, ImportOptions(**options), str(sample.root / "scratch"), sample.need,
-                               findings.append, lambda event: None) as (_, result):
-            pass
+                               findings.append, lambda event: None) as (tree, result):
+            look(tree)
         return result
     return trio.run(main), findings

@@ -61,7 +61,6 @@ class Plan:
 PLANS = (
     Plan("zlib", "zlib-6"),
     Plan("lzma", "lzma-6", block_kib=256),
-    Plan("bzip2", "bzip2-6"),
     Plan("none", "none", block_kib=8),
     Plan("plain", "zlib-6", plain=True),
     Plan("s3c", "zlib-6", url="s3c://{host}/" + BUCKET + "/some/pre_"),

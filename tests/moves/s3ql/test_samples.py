@@ -8,12 +8,13 @@ import pytest
 
 from s3cfs.config import ImportOptions
 from s3cfs.moves.source import Kind
-from tests.moves.s3ql.kit import Sample, imported
+from tests.gateway import Gateway
+from tests.moves.s3ql.kit import Sample, imported, opened
 from tests.moves.trees import differences
 from tests.servers import Server
 
 
-@pytest.mark.parametrize("name", ["zlib", "lzma", "bzip2", "none", "plain"])
+@pytest.mark.parametrize("name", ["zlib", "lzma", "none", "plain"])
 def test_a_local_one_comes_as_it_is(tmp_path: Path, name: str):
     sample = Sample.at(tmp_path, name)
     done = imported(sample)
@@ -22,11 +23,23 @@ def test_a_local_one_comes_as_it_is(tmp_path: Path, name: str):
     assert done.result.requests < 80 and not (tmp_path / "scratch").exists() or not os.listdir(tmp_path / "scratch")
 
 
-@pytest.mark.parametrize("name", ["s3c", "storj"])
-def test_one_in_a_bucket_comes_as_it_is(tmp_path: Path, moto_s3: Server, name: str):
-    sample = Sample.at(tmp_path, name, moto_s3)
+def test_one_in_a_bucket_comes_as_it_is(tmp_path: Path, moto_s3: Server):
+    sample = Sample.at(tmp_path, "s3c", moto_s3.host, moto_s3)
     done = imported(sample)
     assert not differences(sample.expected, done.tree) and not done.told
+
+
+def test_the_forks_comes_through_storjs_gateway_and_another_is_found_there_too(tmp_path: Path, moto_s3: Server):
+    """Which lists by whole folders only: of the one nothing but metadata is listed, of the other all that lies beside them."""
+    with Gateway(moto_s3) as gateway:
+        sample = Sample.at(tmp_path / "storj", "storj", gateway.host, moto_s3)
+        done = imported(sample)
+        assert not differences(sample.expected, done.tree) and not done.told
+        listings = [note for note in gateway.notes if note.operation == "list"]
+        assert len(listings) == 1 and listings[0].status == 200
+        other = Sample.at(tmp_path / "s3c", "s3c", gateway.host, moto_s3, data=False)
+        result, _ = opened(other)
+        assert result.there["files"] == 60 and [note.status for note in gateway.notes if note.operation == "list"] == [200, 501, 200]
 
 
 def test_a_crashed_one_comes_with_its_cache_as_it_was_last_seen(tmp_path: Path):

@@ -1,0 +1,63 @@
+"""Revisions 24 and 25: one object with all metadata (made here from what revision 26 holds), and refusals of others."""
+from __future__ import annotations
+
+import bz2
+from pathlib import Path
+
+import pytest
+
+from s3cfs.errors import Damaged, NewerFormat, Unsupported
+from s3cfs.moves.s3ql.dumps import load
+from s3cfs.moves.s3ql.params import Params
+from s3cfs.moves.source import Kind
+from tests.moves.s3ql.kit import Sample, imported, opened
+from tests.moves.s3ql.old import integer, make_old
+from tests.moves.trees import differences
+
+
+def old_sample(tmp_path: Path, revision: int) -> Sample:
+    sample = Sample.at(tmp_path, "plain")
+    opened(sample, lambda tree: make_old(tmp_path / "store", tree._opened.database, revision, 77, sample.block))
+    return sample
+
+
+@pytest.mark.parametrize("revision", [24, 25])
+def test_an_old_one_comes_as_it_is(tmp_path: Path, revision: int):
+    sample = old_sample(tmp_path, revision)
+    done = imported(sample)
+    assert not differences(sample.expected, done.tree) and not done.told
+    assert done.result.revision == revision and done.result.label == "old" and done.result.origin.startswith("state 77 ")
+
+
+def test_that_it_is_mounted_is_told_and_older_copies_are_taken(tmp_path: Path):
+    sample = old_sample(tmp_path, 25)
+    store = tmp_path / "store"
+    (store / "s3ql_seq_no_78").write_bytes((store / "s3ql_seq_no_77").read_bytes())
+    (store / "s3ql_metadata_bak_0").write_bytes((store / "s3ql_metadata").read_bytes())
+    (store / "s3ql_metadata").write_bytes((store / "s3ql_metadata").read_bytes()[:-5])
+    result, findings = opened(sample)
+    told = " ".join(finding.text for finding in findings if finding.kind is Kind.NOTE)
+    assert "is mounted, or crashed" in told and "s3ql_metadata_bak_0 are taken" in told and result.there["files"] == 60
+    (store / "s3ql_metadata_bak_0").unlink()
+    with pytest.raises(Damaged, match="no metadata of S3QL are whole"):
+        opened(sample)
+
+
+def test_integers_of_every_size():
+    assert [integer(value).hex() for value in (0, 123, -123, 124, -300, 70_000, -(1 << 40))] == [
+        "00", "7b", "fb", "7f7c", "fe2c01", "7d70110100", "fc0000000000010000"]
+
+
+@pytest.mark.parametrize("data", [b"", b"BZh9nonsense", bz2.compress(b"\x01"), bz2.compress(b"\x7c" + b"\xff" * 8)])
+def test_a_damaged_dump_is_one_clear_error(tmp_path: Path, data: bytes):
+    with pytest.raises(Damaged):
+        load(data, 25, str(tmp_path / "db"))
+
+
+def test_other_revisions_are_refused():
+    with pytest.raises(NewerFormat):
+        Params.of({"revision": 27})
+    with pytest.raises(Unsupported, match="upgrade"):
+        Params.of({"revision": 23})
+    with pytest.raises(Damaged):
+        Params.of({"revision": 26, "seq_no": 1, "data_block_size": 0})
