@@ -146,7 +146,7 @@ class Looks:
 
     async def ask(self, operation: str, key: str, request: Callable[[Call], Awaitable[T]], within_s: float = ANSWER_S) -> T:
         """In its turn: when the budget allows it and no pause is kept. StoreError."""
-        while (wait_s := self._wait_s()) > 0:
+        while (wait_s := self.wait_s()) > 0:
             await self.wake.wait(wait_s)
             await self._clock.sleep(0.0)           # by the door of time: a process that is stopped does not pass it
         self._spend()
@@ -166,7 +166,8 @@ class Looks:
         self._failures = 0
         return answers[0]
 
-    def _wait_s(self) -> float:
+    def wait_s(self) -> float:
+        """Seconds until a request may be made."""
         now = self._clock.monotonic()
         return max(self._pause_until - now, self._budget.wait_s(now, self._conditions.bounds.checks_per_minute))
 

@@ -45,7 +45,7 @@ class Rounds:
         while True:
             await trio.lowlevel.checkpoint()
             due = self._watch.next_due()
-            wait_s = math.inf if due is None else due - self._now()
+            wait_s = math.inf if due is None else max(due - self._now(), self._looks.wait_s())
             if wait_s > 0:
                 await self._looks.wake.wait(wait_s)
                 await self._clock.sleep(0.0)

@@ -145,3 +145,19 @@ def test_a_delay_that_grew_while_the_old_one_was_read_is_not_lowered(tmp_path: P
 
     world.run(worse)
     assert world.conditions.delay_s == 66.0
+
+
+def test_what_the_disk_refused_is_kept_when_it_takes_things_again(tmp_path: Path, monkeypatch: Any) -> None:
+    world = World(tmp_path)
+
+    async def test(remote: Remote) -> None:
+        await trio.sleep(1)
+        with monkeypatch.context() as patched:
+            patched.setattr(SystemDisk, "open", lambda *args, **how: (_ for _ in ()).throw(OSError(28, "full")))
+            await grow(remote)
+        world.checker.change("shrink-after", "60")
+        await trio.sleep(1)
+
+    world.run(test)
+    lines = (tmp_path / STATE / "decisions").read_text().splitlines()
+    assert [json.loads(line)["what"] for line in lines] == ["delay", "setting"]
