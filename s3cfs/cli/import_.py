@@ -136,9 +136,9 @@ class Maker:
 class Reporter:
     """Findings as they come, on stdout; the end."""
 
-    def __init__(self, as_json: bool, quiet: bool) -> None:
+    def __init__(self, as_json: bool, quiet: bool, verb: str = "import") -> None:
         self.progress = Progress(quiet=quiet, as_json=as_json)
-        self._json, self._quiet = as_json, quiet
+        self._json, self._quiet, self._verb = as_json, quiet, verb
         self._dropped = Counter[str]()
 
     def found(self, finding: Finding) -> None:
@@ -165,7 +165,8 @@ class Reporter:
         counts = result.there if dry_run else result.came
         listed = ", ".join(_amount(name, counts[name]) for name in sorted(counts, key=lambda name: (name not in FIRST, name))
                            if counts[name] and name != "bytes")
-        text = f"{'would import' if dry_run else 'imported'} {listed or 'nothing'} from {result.origin}"
+        past = {"import": "imported", "copy": "copied"}
+        text = f"{f'would {self._verb}' if dry_run else past[self._verb]} {listed or 'nothing'} from {result.origin}"
         if dry_run:
             print(text)
         else:

@@ -1,16 +1,18 @@
 """`s3cfs migrate SOURCE TARGET`"""
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator, Sequence
 
 from s3cfs.cli import arguments, exitcodes, seam
+from s3cfs.cli.import_ import Maker, Reporter
 from s3cfs.cli.progress import Progress
 from s3cfs.cli.run import one_line, resumable, say
 from s3cfs.cli.verify import parallel, reporter
-from s3cfs.config import MigrateOptions, format_size, load_pair
+from s3cfs.config import MigrateOptions, MountOptions, Settings, format_size, load_pair
 from s3cfs.config.quantities import parse_duration
-from s3cfs.errors import ExitCode
+from s3cfs.errors import ExitCode, UsageError
 
 EPILOG = """\
 Every object goes over as it is: nothing is decrypted, no passphrase is needed where the source can be listed, and the target has the same
@@ -35,6 +37,8 @@ examples:
       Copy, go on copying what comes, and end when the source is unmounted.
   s3cfs migrate --verify data local:///srv/store s3://eu-central-1/my-bucket/home
       Read each object back.
+  s3cfs migrate --re-encrypt local:///srv/store s3c://s3.example.com/new/home
+      A new filesystem with a new passphrase (that of the target's section) and the same tree.
 
 """
 
@@ -57,6 +61,10 @@ def parser(prog: str) -> arguments.Parser:
                       "default); data: each object is also read back")
     made.add_argument("--no-list", action="store_true", help="go by the filesystem's metadata, without a listing of the source's packs; "
                       "needs the passphrase, and leaves out what no file needs any more")
+    made.add_argument("--re-encrypt", action="store_true", help="into a new filesystem with keys, id and history of its own: the tree as "
+                      "it is now, not the objects; needs both passphrases")
+    made.add_argument("--label", "-L", help="with --re-encrypt: a name for people (default: the source's)")
+    made.add_argument("--plain", action="store_true", help="with --re-encrypt: the new filesystem is not encrypted")
     made.add_argument("--source-options", metavar="A=B,C", help="backend options of the source, instead of those in the file")
     made.add_argument("--target-options", metavar="A=B,C", help="backend options of the target")
     made.add_argument("--parallel", metavar="N", type=parallel, default=16,
@@ -74,6 +82,10 @@ def run(argv: Sequence[str], prog: str) -> int:
     args = parser(prog).parse(argv)
     source, target, mounting = load_pair(args.source, args.target, arguments.given(args), args.source_options, args.target_options,
                                          ask=arguments.asker())
+    if args.re_encrypt:
+        return _reencrypt(args, source, target, mounting)
+    if args.label is not None or args.plain:
+        raise UsageError("--label and --plain are for a new filesystem: --re-encrypt")
     options = MigrateOptions(mounting.cachedir, args.no_list, args.verify == "data", args.dry_run, args.follow, args.interval,
                              args.unmounted, args.parallel)
     with resumable("migrate"), Progress(quiet=args.quiet, as_json=args.json) as progress:
@@ -95,6 +107,18 @@ def run(argv: Sequence[str], prog: str) -> int:
         for line in _lines(result, source.url, target.url):
             if not args.quiet or result.exit_code:
                 say(line)
+    return int(result.exit_code)
+
+
+def _reencrypt(args: argparse.Namespace, source: Settings, target: Settings, mounting: MountOptions) -> int:
+    for name in ("follow", "unmounted", "no_list"):
+        if getattr(args, name):
+            raise UsageError(f"--{name.replace('_', '-')} is for objects as they are, not for --re-encrypt")
+    reporter = Reporter(args.json, args.quiet, "copy")
+    with resumable("migrate"), reporter.progress:
+        result = seam.moves().reencrypt(source, target, mounting, args.dry_run, Maker(args, target, reporter.progress), reporter.found,
+                                        reporter.progress)
+    reporter.end(result, args.dry_run)
     return int(result.exit_code)
 
 

@@ -104,7 +104,7 @@ OF_ONE_STORE = ("S3CFS_BACKEND_LOGIN", "S3CFS_BACKEND_PASSWORD", "S3CFS_BACKEND_
 def load_pair(source: str, target: str, given: Given, source_options: str | None, target_options: str | None, *,
               environ: MutableMapping[str, str] | None = None,
               ask: Callable[[], Secret] | None = None) -> tuple[Settings, Settings, MountOptions]:
-    """Settings of two stores that one command needs, each from its own sections of the authentication file; options of the first.
+    """Settings of two stores that one command needs, each from its own sections of the authentication file; options of the second.
 
     What the environment or systemd says of a login means the one that is no folder. Where both are none it is refused: no store is shown
     the keys of another. The passphrase is the source's, and the target's that of its own sections.
@@ -121,8 +121,8 @@ def load_pair(source: str, target: str, given: Given, source_options: str | None
         own = {name: value for name, value in environ.items() if name not in hidden}
         return load(url, {**given, "backend-options": options, **said}, environ=own, ask=ask)
 
-    first, options = of(source, source_options, ())
-    second, _ = of(target, target_options, OF_THE_SOURCE, **{"passphrase-fd": None})
+    first, _ = of(source, source_options, ())
+    second, options = of(target, target_options, OF_THE_SOURCE, **{"passphrase-fd": None})
     for name in SECRET_VARIABLES:
         environ.pop(name, None)
     return first, second, options

@@ -1,11 +1,12 @@
 """Whole filesystems on their way: verified, migrated from store to store, imported from others. No mount takes part.
 
-`verify`, `migrate` and `import_s3ql` are what the command line calls.
+`verify`, `migrate`, `reencrypt` and `import_s3ql` are what the command line calls.
 """
 from __future__ import annotations
 
 from .migrate import MigrateResult, migrate
+from .reencrypt import ReencryptResult, reencrypt
 from .s3ql.importing import ImportResult, import_s3ql
 from .verify import VerifyResult, verify
 
-__all__ = ["ImportResult", "MigrateResult", "VerifyResult", "import_s3ql", "migrate", "verify"]
+__all__ = ["ImportResult", "MigrateResult", "ReencryptResult", "VerifyResult", "import_s3ql", "migrate", "reencrypt", "verify"]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.kit import REPOSITORY, until
+from tests.e2e.kit import REPOSITORY
 from tests.gateway import Gateway
 from tests.moves import seeded
 from tests.servers import BUCKET, Server, rclone_server
 
+WITHIN_S = 7200.0
 FEW = "consistency-lock=off,checker=off"       # nothing here is overwritten, and no test waits for a delay
 
 
@@ -40,7 +42,7 @@ class Commands:
 
     def run(self, *args: str, code: int = 0) -> str:
         process = self.begin(*args)
-        out, err = process.communicate(timeout=3000)
+        out, err = process.communicate(timeout=WITHIN_S)
         assert process.returncode == code, f"{args} ended with {process.returncode}: {out} {err}"
         return out
 
@@ -48,7 +50,13 @@ class Commands:
         """SIGKILL as soon as that is so."""
         process = self.begin(*args)
         try:
-            until(lambda: when() or process.poll() is not None, "the moment to kill it", 600)
+            look_s = 0.0
+            while process.poll() is None:
+                time.sleep(max(0.01, 20 * look_s))             # between two looks
+                began = time.monotonic()
+                if when():
+                    break
+                look_s = time.monotonic() - began
             assert process.poll() is None, f"it ended before it was killed: {process.communicate()}"
         finally:
             process.send_signal(signal.SIGKILL)
@@ -80,13 +88,16 @@ def journey(base: Path, server: Server, gateway: Gateway, count: int, size: int,
     total = files(root / "first")
     said = []
     for number, (source, target, folder) in enumerate(((first, second, root / "second"), (second, third, base / "third"))):
+        began = time.monotonic()
         mine = kills - kills // 2 if number == 0 else kills // 2
         for kill in range(mine):
             before = files(folder)
             wanted = before + (total - before) // (mine - kill + 1)
             commands.killed("migrate", "--quiet", source, target, when=partial(enough, folder, wanted))
             assert not (folder / "super").exists(), "it could be mounted before it was whole"
+            print(f"killed at {files(folder):,} of {total:,} objects after {time.monotonic() - began:.0f} s", flush=True)
         said.append(json.loads(commands.run("migrate", "--json", "--quiet", source, target)))
+        print(f"{target}: {time.monotonic() - began:.0f} s: {said[-1]}", flush=True)
         assert said[-1]["state"] == "whole" and said[-1]["compared"] + said[-1]["copied"] < total
     seeded.check(Path(third.removeprefix("local://")), base / "reader", count, size)
     return {"objects": total, "first": said[0], "second": said[1]}
@@ -97,3 +108,11 @@ def test_some_hundred_objects_and_three_kills(tmp_path: Path, stores: tuple[Serv
     seeded.make(tmp_path / "rclone" / BUCKET / "first", tmp_path / "state", 2, 300 << 10)
     with gateway:
         journey(tmp_path, server, gateway, 2, 300 << 10, 3)
+
+
+@pytest.mark.soak
+def test_250000_objects_and_ten_kills(tmp_path: Path, stores: tuple[Server, Gateway]):
+    server, gateway = stores
+    seeded.make(tmp_path / "rclone" / BUCKET / "first", tmp_path / "state", 345)
+    with gateway:
+        journey(tmp_path, server, gateway, 345, seeded.FILE_BYTES, 10)
