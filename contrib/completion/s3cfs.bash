@@ -7,7 +7,7 @@ _s3cfs() {
     fi
     case ${COMP_WORDS[1]} in
         mkfs) words="--help --label --plain --authfile --backend-options --passphrase-fd --quiet --json" ;;
-        mount) words="--help -o --cachedir --cachesize --compress --sync --commit-interval --max-lag --journal-size --allow-other --fg --read-only --no-writeback --sole-writer --takeover --set-aside --expect-commit --log-file --log-level --loop --nonempty --authfile --backend-options --passphrase-fd" ;;
+        mount) words="--help -o --cachedir --cachesize --compress --sync --commit-interval --max-lag --journal-size --allow-other --fg --read-only --no-writeback --sole-writer --takeover --set-aside --expect-commit --log-file --log-level --metrics-address --loop --nonempty --authfile --backend-options --passphrase-fd" ;;
         umount) words="--help --lazy --quiet --json" ;;
         fsck) words="--help --repair --full --quick --no-cache --cachedir --sole-writer --authfile --backend-options --passphrase-fd --quiet --json" ;;
         verify) words="--help --data --keyless --sample --restart --missing-file --corrupt-file --parallel --cachedir --authfile --backend-options --passphrase-fd --quiet --json" ;;

@@ -28,6 +28,7 @@ complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l set-aside -d 'move a
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l expect-commit -r -d 'refuse a store that is older than this commit'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l log-file -r -d 'log to this file'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l log-level -r -d 'debug, info, warning or error; names of files appear at debug only, but for those that damage hits'
+complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l metrics-address -r -d 'serve figures for Prometheus there, at /metrics; without HOST to this machine only'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l loop -r -d 'the request loop hybrid is faster, stock is pyfuse3s own'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l nonempty -d 'allow a mount point with files in it (they are hidden while mounted)'
 complete -c s3cfs -n '__fish_seen_subcommand_from mount' -l authfile -r -d 'authentication file'

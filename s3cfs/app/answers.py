@@ -32,6 +32,10 @@ class Life:
     ended: trio.Event = field(default_factory=trio.Event)
     failure: S3cfsError | None = None
 
+    async def status(self) -> dict[str, Any] | None:
+        """None: it is still starting."""
+        return None if self.node is None else await status(self.node, url=self.url, mountpoint=self.mountpoint, started=self.started)
+
 
 class Answers:
     def __init__(self, life: Life) -> None:

@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import trio
 
 from s3cfs.config import MountOptions, Settings
-from s3cfs.control import control_server, register, socket_path, unregister
+from s3cfs.control import control_server, register, scrape, socket_path, unregister
 from s3cfs.doors import Doors, SystemClock, SystemRandomness, TrioThreads
 from s3cfs.errors import Interrupted, S3cfsError, UsageError
 from s3cfs.formats.keys import KeyRing
@@ -24,6 +25,7 @@ from .answers import Answers, Life
 from .host import process_alive, this_host
 from .local import FolderLock, LocalDisk
 from .memory import keep_the_start
+from .metrics import Metrics
 from .node import NodeOptions, open_node
 from .opening import DATABASE
 from .store import open_store
@@ -36,12 +38,14 @@ class Daemon:
     """`run` once."""
 
     def __init__(self, settings: Settings, path: str, options: MountOptions, found: Superblock, keyring: KeyRing, disk: LocalDisk,
-                 lock: FolderLock, report: Report) -> None:
+                 lock: FolderLock, report: Report, listeners: Sequence[socket.socket] = ()) -> None:
+        """`listeners`: where metrics are served."""
         self.settings, self.path, self.options = settings, path, options
         self.superblock, self.keyring, self.disk, self.lock, self.report = found, keyring, disk, lock, report
         self.doors = Doors(SystemClock(), SystemRandomness(), TrioThreads(), disk)
         self.leaving = Leaving()
         self.life = Life(settings.url, path, self.doors.clock.monotonic())
+        self._listeners, self._metrics = listeners, Metrics(self.doors.clock, self.life.status)
         self._socket = socket_path()
         self._registration: Path | None = None
         self._watch: Watch | None = None
@@ -51,6 +55,8 @@ class Daemon:
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._signals)
+                if self._listeners:
+                    nursery.start_soon(scrape.serve, self._listeners, self._metrics.page)
                 try:
                     await self._serve()
                 finally:

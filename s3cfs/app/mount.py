@@ -16,6 +16,7 @@ import trio
 
 from s3cfs import limits
 from s3cfs.config import MountOptions, Settings
+from s3cfs.control import scrape
 from s3cfs.errors import ConfigError, Diverged, ExitCode
 from s3cfs.formats.chunker import SLOW
 from s3cfs.formats.keys import KeyRing
@@ -42,6 +43,9 @@ def mount(settings: Settings, mountpoint: str, options: MountOptions) -> int:
     mountpoints.check_fuse()
     path = mountpoints.prepare(mountpoint, nonempty=options.nonempty)
     _refuse_below(path, settings, options)
+    listeners = scrape.bind(options.metrics_address) if options.metrics_address else []
+    if scrape.everybodys(listeners):
+        _say(f"metrics are served to all who reach {options.metrics_address}, not to this machine only")
 
     async def look(remote: Remote) -> tuple[Superblock, KeyRing]:
         await remote.check()
@@ -70,7 +74,7 @@ def mount(settings: Settings, mountpoint: str, options: MountOptions) -> int:
         def serve(disk: LocalDisk) -> None:
             with locked(disk, "mounted", say) as lock:
                 try:
-                    trio.run(Daemon(settings, path, options, found, keyring, disk, lock, report).run)
+                    trio.run(Daemon(settings, path, options, found, keyring, disk, lock, report, listeners).run)
                 except Diverged as error:
                     if not options.set_aside:
                         raise Diverged(f"{error}. It is all kept in {disk.root}. With --set-aside that folder is renamed, nothing in it is "

@@ -64,6 +64,7 @@ class MountOptions:
     expect_commit: str | None = None
     log_file: str | None = None
     log_level: str = "info"
+    metrics_address: str | None = None   # HOST:PORT, an IPv6 address in []
     loop: str = "hybrid"
     nonempty: bool = False
     fuse_options: tuple[str, ...] = ()   # for the kernel, as fstab spells them: "nosuid", "context=..."
@@ -179,6 +180,14 @@ def parse_takeover(text: str) -> str:
         raise ValueError(f"'{text}' is not yes, no or idle") from None
 
 
+def parse_address(text: str) -> str:
+    """PORT or HOST:PORT -> HOST:PORT; this machine only, where there is no host."""
+    found = re.fullmatch(r"(?:(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)?:)?(\d{1,5})", text.strip())
+    if not found or not 0 < int(found[2]) < 65536:
+        raise ValueError(f"'{text}' is not PORT or HOST:PORT, like 9095, 127.0.0.1:9095 or [::1]:9095")
+    return f"{found[1] or '127.0.0.1'}:{int(found[2])}"
+
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 OPTIONS: tuple[Option, ...] = (
@@ -220,6 +229,8 @@ OPTIONS: tuple[Option, ...] = (
            "log to this file", None, "the journal under systemd, else `log` in the local state"),
     Option("log-level", "log_level", one_of(*LOG_LEVELS), "LEVEL",
            "debug, info, warning or error; names of files appear at debug only, but for those that damage hits", "info", "info"),
+    Option("metrics-address", "metrics_address", parse_address, "[HOST:]PORT",
+           "serve figures for Prometheus there, at /metrics; without HOST to this machine only", None, "none"),
     Option("loop", "loop", one_of("hybrid", "stock"), "WHICH",
            "the request loop: hybrid is faster, stock is pyfuse3's own", "hybrid", "hybrid"),
     Option("nonempty", "nonempty", None, "",

@@ -105,7 +105,7 @@ def test_mount_hands_on_everything(below: Below, tmp_path: Path, monkeypatch: py
 
 def test_every_mount_option_is_an_argument(below: Below):
     sample = {"DIR": "/x", "SIZE": "100M", "HOW": "zstd-9", "WHERE": "remote", "TIME": "9s", "N[:HASH]": "12:0123abcd", "FILE": "/y",
-              "LEVEL": "debug", "WHICH": "stock"}
+              "LEVEL": "debug", "WHICH": "stock", "[HOST:]PORT": "9095"}
     below.answer = 0
     assert cli.main(["mount", URL, "/m"]) == 0
     default = below.asked[-1][2]

@@ -95,13 +95,24 @@ def test_precedence_command_line_environment_credentials_file_default(tmp_path: 
 
 def test_every_option_is_taken_from_file_and_environment(tmp_path: Path):
     sample = {"DIR": "/x", "SIZE": "100M", "HOW": "zstd-9", "WHERE": "remote", "TIME": "9s", "N[:HASH]": "12:0123abcd", "FILE": "/y",
-              "LEVEL": "debug", "WHICH": "stock", "yes, no, idle": "idle", "": "yes"}
+              "LEVEL": "debug", "WHICH": "stock", "[HOST:]PORT": "9095", "yes, no, idle": "idle", "": "yes"}
     default = load(URL)[1]
     for option in OPTIONS:
         text = sample[option.metavar]
         by_file = load(URL, {"authfile": write(tmp_path, f"[s]\nstorage-url: {URL}\n{option.name}: {text}\n")})[1]
         by_environment = load(URL, environ={"HOME": "/nowhere", option.variable: text})[1]
         assert getattr(by_file, option.field) == getattr(by_environment, option.field) != getattr(default, option.field), option.name
+
+
+@pytest.mark.parametrize(("text", "address"), [
+    ("9095", "127.0.0.1:9095"), (":9095", "127.0.0.1:9095"), ("0.0.0.0:1", "0.0.0.0:1"), ("localhost:65535", "localhost:65535"),
+    ("[::1]:80", "[::1]:80"), ("0", None), ("65536", None), ("host", None), ("::1:80", None), ("[::1]", None), ("", None), ("a b:80", None)])
+def test_addresses(text: str, address: str | None):
+    if address is None:
+        with pytest.raises(UsageError, match="is not PORT or HOST:PORT"):
+            load(URL, {"metrics-address": text})
+    else:
+        assert load(URL, {"metrics-address": text})[1].metrics_address == address
 
 
 def test_default_places(clean_environment: Path, tmp_path: Path):
