@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from s3cfs.backends.findings import Findings
+from s3cfs.backends.listing_rules import WORKS, ListingRules
 from s3cfs.errors import ExitCode
 from tests.servers import Server, rclone_s3
 from tests.third.install import install
@@ -47,7 +48,7 @@ def test_a_server_by_its_authentication_file(rclone_s3: Server, tmp_path: Path) 
     done = against(url, "--authfile", authfile, "--short", "--only", "trip", "--json", "--pytest=-k kernel")
     assert done.returncode == 0, done.stdout + done.stderr
     said = json.loads(done.stdout)
-    assert said["found"] == asdict(Findings(rounds=20, batch_delete=1000))
+    assert said["found"] == asdict(Findings(rounds=20, batch_delete=1000, listings=ListingRules(WORKS, True)))
     assert rclone_s3.password not in done.stdout + done.stderr
     assert rclone_s3.root is not None
     assert not [path for path in (rclone_s3.root / rclone_s3.bucket).rglob("below/here/**/*") if path.is_file()], "it cleans up"

@@ -106,7 +106,7 @@ def test_every_option_is_taken_from_file_and_environment(tmp_path: Path):
 
 @pytest.mark.parametrize(("text", "address"), [
     ("9095", "127.0.0.1:9095"), (":9095", "127.0.0.1:9095"), ("0.0.0.0:1", "0.0.0.0:1"), ("localhost:65535", "localhost:65535"),
-    ("[::1]:80", "[::1]:80"), ("0", None), ("65536", None), ("host", None), ("::1:80", None), ("[::1]", None), ("", None), ("a b:80", None)])
+    ("[::1]:80", "[::1]:80"), ("0", None), ("65536", None), ("host", None), ("::1:80", None), ("[::1]", None), ("", None), ("a b:1", None)])
 def test_addresses(text: str, address: str | None):
     if address is None:
         with pytest.raises(UsageError, match="is not PORT or HOST:PORT"):
