@@ -32,6 +32,7 @@ class Asking:
     def __init__(self, doors: Doors, pace: Pace, tally: Tally) -> None:
         self.doors, self.pace, self.tally = doors, pace, tally
         self._room = trio.CapacityLimiter(AT_ONCE)
+        self._running, self._one_ended = 0, trio.Event()       # calls, those included that nobody waits for any more
 
     def now(self) -> float:
         return self.doors.clock.monotonic()
@@ -50,8 +51,9 @@ class Asking:
                 with losses_told_to(lambda: lost.append(True)):
                     return function()
 
+            self._running += 1
             try:
-                value = await self.doors.store_threads.run(call, ended=lambda: None)
+                value = await self.doors.store_threads.run(call, ended=self._ended)
             except NotFound:
                 self._answered(operation if small else "", asked)
                 raise
@@ -66,6 +68,16 @@ class Asking:
                 self.hour().counts["broken"] += len(lost)
             self._answered(operation if small else "", asked)
             return Answer(asked, self.now() - asked, value)
+
+    async def quiet(self) -> None:
+        """Until no call runs: a put that was given up may still take effect."""
+        while self._running:
+            self._one_ended = trio.Event()
+            await self._one_ended.wait()
+
+    def _ended(self) -> None:
+        self._running -= 1
+        self._one_ended.set()
 
     def _answered(self, operation: str, asked: float) -> None:
         if operation:

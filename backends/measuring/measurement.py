@@ -53,6 +53,8 @@ class Measurement:
         finally:
             self._ticked()
             with trio.move_on_after(TIDYING_MAX_S, shield=True):
+                with trio.move_on_after(TIDYING_MAX_S / 4):
+                    await self._asking.quiet()
                 await self._litter.tidy()
 
     async def _over(self, stop: trio.Event) -> None:

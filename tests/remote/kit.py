@@ -1,12 +1,15 @@
 """What the tests of the remote floor share: a Remote on a backend of theirs, real threads or virtual time."""
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import trio
 import trio.testing
+from trio._core import _run as trio_run
 
 from s3cfs.backends.base import Backend
 from s3cfs.doors import Clock, Doors, SystemClock, SystemDisk, SystemRandomness, TrioThreads
@@ -77,6 +80,18 @@ def run(test: Callable[[], Awaitable[T]]) -> T:
 def ask(backend: Backend, call: Callable[[Remote], Awaitable[T]], **how: Any) -> T:
     """One thing asked of a store that stays open."""
     return run(lambda: call(remote_to(backend, **how)))
+
+
+@contextlib.contextmanager
+def one_order(seed: int) -> Iterator[None]:
+    """Inside, trio takes its tasks in an order that comes from the seed (see tests/sim/runtime.py)."""
+    private: Any = trio_run
+    kept = private._ALLOW_DETERMINISTIC_SCHEDULING, private._r
+    try:
+        private._ALLOW_DETERMINISTIC_SCHEDULING, private._r = True, random.Random(seed)
+        yield
+    finally:
+        private._ALLOW_DETERMINISTIC_SCHEDULING, private._r = kept
 
 
 def virtual_time() -> trio.testing.MockClock:

@@ -12,7 +12,7 @@ from s3cfs.backends.base import Backend, Body, Capabilities, ObjectInfo
 from s3cfs.backends.measuring import Measurement, Plan, Tally
 from s3cfs.doors import Doors, SystemRandomness, TrioThreads
 from s3cfs.errors import NotFound
-from tests.remote.kit import NoDisk, TrioClock, virtual_time
+from tests.remote.kit import NoDisk, TrioClock, one_order, virtual_time
 
 T = TypeVar("T")
 MIDNIGHT_NS = 1_767_225_600_000_000_000          # 2026-01-01 00:00 UTC
@@ -55,6 +55,30 @@ class Slow:
                 await trio.sleep(took_s / 2)
         finally:
             ended()
+
+
+class GoesOn:
+    """Store threads as they are: a call that nobody waits for any more goes on, and takes effect."""
+
+    def __init__(self, nursery: trio.Nursery, took_s: float) -> None:
+        self._nursery, self._took_s = nursery, took_s
+
+    async def run(self, function: Callable[..., T], *args: Any, ended: Callable[[], None]) -> T:
+        done, found, failed = trio.Event(), list[T](), list[Exception]()
+
+        async def work() -> None:
+            await trio.sleep(self._took_s)
+            try:
+                found.append(function(*args))
+            except Exception as error:
+                failed.append(error)
+            ended()
+            done.set()
+        self._nursery.start_soon(work)
+        await done.wait()
+        if failed:
+            raise failed[0]
+        return found[0]
 
 
 Delay = Callable[[str, str], float]              # (change, view) -> seconds until it is shown there
@@ -147,7 +171,8 @@ class StaleStore(Backend):
 
 
 def measure(make: Callable[[Callable[[], float]], StaleStore], *, hours: float, seed: int = 1, took_s: float = 0.02,
-            tally: Tally | None = None, after: Callable[[trio.Event], Any] | None = None, **plan: Any) -> tuple[Tally, StaleStore, Plan]:
+            tally: Tally | None = None, after: Callable[[trio.Event], Any] | None = None, goes_on: bool = False,
+            **plan: Any) -> tuple[Tally, StaleStore, Plan]:
     """A run in virtual time. `after(stop)`: a task beside it."""
     mock = virtual_time()
     clock = Clock(mock)
@@ -156,13 +181,15 @@ def measure(make: Callable[[Callable[[], float]], StaleStore], *, hours: float, 
     counted = Tally() if tally is None else tally
 
     async def main() -> None:
-        doors = replace(Doors(clock, Seeded(seed), TrioThreads(), NoDisk()), store_threads=Slow(lambda: took_s))
         stop = trio.Event()
         async with trio.open_nursery() as nursery:
+            threads = GoesOn(nursery, took_s) if goes_on else Slow(lambda: took_s)
+            doors = Doors(clock, Seeded(seed), TrioThreads(), NoDisk(), store_threads=threads)
             if after is not None:
                 nursery.start_soon(after, stop)
             await Measurement(doors, store, [store, store], planned, counted).run(stop)
             nursery.cancel_scope.cancel()
 
-    trio.run(main, clock=mock)
+    with one_order(seed):
+        trio.run(main, clock=mock)
     return counted, store, planned
