@@ -184,6 +184,8 @@ async def _opened(doors: Doors, remote: Remote, keyring: KeyRing, superblock: Su
                             newest=retreat.newest(remote) if retreat is not None else replica.find_tip)
             tip = await writer.claim(tip, takeover=options.takeover, on_wait=lambda text: progress(text, 0, 0))
             meta.local_set(WRITER, writer.nonce.encode())       # durable with the rows of the claim: catch_up commits
+            for key, data in writer.own.items():
+                replica.reader.know(key, data)
             try:
                 await replica.catch_up(tip, in_office=True)
             except StartOver as again:

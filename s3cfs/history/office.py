@@ -17,7 +17,9 @@ looks a few times more before it believes that it is deposed.
 
 Each record says under which tier it was written, and the newest one says under which tier the filesystem is: T1 and T2 do not see one
 another. The first writer of all claims in T2's way even under T1, since another machine may have tried the store at the same
-moment and found T2; so does the first T1 writer of a history that was T2. From T1 to T2 only `restate` leads, when nobody is in office.
+moment and found T2; so does the first T1 writer of a history that was T2. Then the first of all seals number 1 in a folder that all know
+(log.GENESIS): on a store that is late two may both see no log, and not each other's claims. From T1 to T2 only `restate` leads, when
+nobody is in office.
 
 Tier `sole`: the owner declared that nobody else writes; the same as T2 (detection goes on, as well as it can).
 
@@ -95,6 +97,7 @@ class Writer:
         self.away_since: float | None = None  # monotonic; set while the store does not answer an append
         self.away_cause = ""
         self.took_over: str | None = None     # from whom, when it had not signed off for good
+        self.own: dict[str, bytes] = {}       # by key: the records that it took office with
 
     @property
     def signed_off(self) -> bool:
@@ -192,9 +195,9 @@ class Writer:
         if not (now.signed_off and self._may_follow(now, takeover)):
             raise self._lives(now)
 
-    async def _claim_by_seal(self, tip: Tip, takeover: Takeover) -> None:
+    async def _claim_by_seal(self, tip: Tip, takeover: Takeover, least: int = 0) -> None:
         while True:
-            epoch = max(tip.epoch, epoch_of(tip.folder)) + 1
+            epoch = max(least, tip.epoch + 1, epoch_of(tip.folder) + 1)
             own = ids.epoch_prefix(epoch, self.nonce)
             key = ids.record_key(tip.folder, tip.n + 1)
             seal = self._record(Kind.SEAL, tip, epoch, {"next": own}, key)
@@ -209,8 +212,8 @@ class Writer:
                 raise self._lives(now)
             self._refuse_if_alive(tip, now, takeover)
             tip = now
-        self.epoch = epoch
-        self.tip = tip_of(key, data, seal)
+        self.epoch, self.tip = epoch, tip_of(key, data, seal)
+        self.own[key] = data
 
     async def _claim_by_listing(self, before: Tip, takeover: Takeover, *, restating: bool = False) -> None:
         epoch = max([await newest_epoch(self._remote), *(epoch for epoch, _ in await self._claims())]) + 1
@@ -235,14 +238,21 @@ class Writer:
             await self._tidy(mine)
             await self._claim_by_seal(tip, takeover)
             return
+        first = self.tier is Tier.T1 and not (tip.n or restating)
+        if first:                              # others may see no log either, and not each other's claims
+            await self._claim_by_seal(tip, takeover, epoch)
+            self.epoch, tip = 0, self.tip
         key = ids.log_key(epoch, self.nonce, tip.n + 1)
         claim = self._record(Kind.CLAIM, tip, epoch, {}, key)
         data = record.encode(claim, self._sealer_for(epoch))
-        await self._put_overwriting(key, data)
+        if not first:
+            await self._put_overwriting(key, data)
+        elif await self._put_until_answered(key, data) is not None:
+            raise self._lives(tip)
         if await self._outranked(mine):
             raise AlreadyMounted("another machine took this filesystem over just now")
-        self.epoch = epoch
-        self.tip = tip_of(key, data, claim)
+        self.epoch, self.tip = epoch, tip_of(key, data, claim)
+        self.own[key] = data
         for other in await self._claims():
             if other < mine:
                 await self._tidy(other)

@@ -55,7 +55,11 @@ class LogReader:
 
     def __init__(self, remote: Remote, sealer: Seals, known: Mapping[str, Read] | None = None) -> None:
         """`known`: records that cannot be read in the store, and what they are (retreat.py)."""
-        self._remote, self._sealer, self._known = remote, sealer, known or {}
+        self._remote, self._sealer, self._known = remote, sealer, dict(known or {})
+
+    def know(self, key: str, data: bytes) -> None:
+        """What this process has put itself: a store that is late would let it wait for that. Damaged."""
+        self._known[key] = self.open(key, data)
 
     async def fetch(self, key: str, *, named: bool = True) -> bytes | Read:
         """For `open`, which may be called in a thread. ObjectMissing; `named`: a later record says that it is there (`Remote.get`)."""

@@ -5,7 +5,7 @@ import pytest
 import trio
 
 from s3cfs.app.node import NodeOptions
-from s3cfs.errors import Exists, NotFound, Temporary
+from s3cfs.errors import AlreadyMounted, Exists, NotFound, Temporary
 from tests.history.kit import Life, Site, content, read_all, write_file
 
 from .store import StoreFaults
@@ -93,3 +93,28 @@ def test_another_machine_before_it_has_settled() -> None:
         site.live(look, "third", faults=StoreFaults(stale_s=1000.0))
     site.now_s += 1000
     assert site.live(look, "third", faults=StoreFaults(stale_s=12.0)) == files
+
+
+def test_two_that_see_no_log() -> None:
+    """A filesystem is so new that the store shows nothing of its first mount to the second: one is in office, and nothing is lost."""
+    site = Site()
+
+    async def write(life: Life) -> None:
+        async with life.node() as node:
+            await write_file(node, life.incarnation.name.encode(), b"x")
+            await node.flush()
+
+    site.live(write, "alpha", faults=StoreFaults(stale_s=60.0))
+    with pytest.raises(AlreadyMounted, match="took this filesystem over"):
+        site.live(write, "beta", faults=StoreFaults(stale_s=60.0))
+    site.now_s += 60
+    site.live(write, "beta", faults=StoreFaults(stale_s=60.0))
+    site.now_s += 60
+
+    async def look(life: Life) -> dict[bytes, bytes]:
+        async with life.node() as node:
+            return await read_all(node)
+
+    for machine in ("alpha", "beta"):
+        assert site.live(look, machine, faults=StoreFaults(stale_s=60.0)) == {b"alpha": b"x", b"beta": b"x"}
+        site.now_s += 60
