@@ -18,7 +18,7 @@ from s3cfs.moves.crew import each
 from s3cfs.moves.kinds import Kind, kind_of
 from s3cfs.moves.ledger import DAMAGED, MISSING, Item, Ledger
 from s3cfs.moves.places import Room, told_of
-from s3cfs.moves.wholeness import named_by_hash, trouble
+from s3cfs.moves.wholeness import looked_at, named_by_hash
 from s3cfs.remote import Lane, Remote
 
 GUESS_BYTES = 8 << 20              # of an object whose size nobody told
@@ -86,7 +86,7 @@ class Copying:
             for last in (False, True):
                 self.tally.read_back += 1
                 held = await self._held(item.key)
-                if held is not None and named_by_hash(item.key) and not trouble(item, held, None):
+                if held is not None and named_by_hash(item.key) and not await looked_at(self._target.doors, item, held, None):
                     break
                 found = await self._fetch(item)
                 if found is None or found[0] == held:
@@ -126,7 +126,7 @@ class Copying:
             held = await self._held(item.key) if there is not None and item.size in (None, there) else None
             if held is not None:
                 self.tally.compared += 1
-                if named_by_hash(item.key) and not trouble(item, held, None):
+                if named_by_hash(item.key) and not await looked_at(self._target.doors, item, held, None):
                     self._arrived(item, len(held))
                     self._ledger.read_back(item.key)
                     return
@@ -157,7 +157,7 @@ class Copying:
                     self._ledger.trouble(item.key, MISSING, "it is not in the source")
                 return None
             wrong = "" if item.size in (None, len(data)) else f"it has {len(data)} bytes, not {item.size}"
-            wrong = wrong or await self._source.doors.threads.run(trouble, item, data, None)
+            wrong = wrong or await looked_at(self._source.doors, item, data, None)
             if not wrong:
                 break
         return data, wrong

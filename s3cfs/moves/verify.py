@@ -25,7 +25,7 @@ from s3cfs.moves.inventory import known, listed
 from s3cfs.moves.kinds import Kind, kind_of
 from s3cfs.moves.ledger import DAMAGED, MISSING, Item, Ledger, Trouble
 from s3cfs.moves.places import OnProgress, Room, Rows, opened, remembered
-from s3cfs.moves.wholeness import trouble
+from s3cfs.moves.wholeness import looked_at
 from s3cfs.remote import Lane, Remote
 
 NAME = "verify"
@@ -162,7 +162,7 @@ class _Verify:
                     data = await remote.get(item.key)
                     size = len(data)
                     self._result.read_bytes += size
-                    if item.size in (None, size) and (text := await remote.doors.threads.run(trouble, item, data, self._keyring)):
+                    if item.size in (None, size) and (text := await looked_at(remote.doors, item, data, self._keyring)):
                         return Trouble(item.key, DAMAGED, text)
         except NotFound:
             # claims are withdrawn, and go when there is a higher one

@@ -1,7 +1,8 @@
-"""Whether an object's bytes are what was written. Pure, and made for a thread."""
+"""Whether an object's bytes are what was written."""
 from __future__ import annotations
 
 from s3cfs import ids
+from s3cfs.doors import Doors
 from s3cfs.errors import Damaged, NewerFormat
 from s3cfs.formats import checkpoint, envelope, pack, record, superblock
 from s3cfs.formats.keys import KeyRing
@@ -11,9 +12,18 @@ from s3cfs.ids import pack_key
 from s3cfs.moves.kinds import Kind, kind_of
 from s3cfs.moves.ledger import Item
 
+SMALL_BYTES = 64 << 10             # what is looked at sooner than a thread has begun
+
+
+async def looked_at(doors: Doors, item: Item, data: bytes, keyring: KeyRing | None) -> str:
+    """`trouble`, where it does not hold others up."""
+    if len(data) <= SMALL_BYTES:
+        return trouble(item, data, keyring)
+    return await doors.threads.run(trouble, item, data, keyring)
+
 
 def trouble(item: Item, data: bytes, keyring: KeyRing | None) -> str:
-    """What is wrong with it, "" when nothing is.
+    """What is wrong with it, "" when nothing is. Pure.
 
     Packs have the hash of all of their bytes for a name, superblocks have one in them: for these no key is needed. Of others without key
     only the beginning can be looked at.

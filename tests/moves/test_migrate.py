@@ -3,17 +3,19 @@ from __future__ import annotations
 
 import random
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
+from s3cfs.app import store, verdict
 from s3cfs.app.moved import refuse_moved
 from s3cfs.app.node import Node
-from s3cfs.backends.base import Backend, Body, Degraded
+from s3cfs.backends.base import Backend, Body, Capabilities, Degraded
 from s3cfs.backends.local import LocalBackend
 from s3cfs.backends.wrapper import Wrapper
-from s3cfs.errors import AlreadyMounted, Denied, Diverged, ExitCode, FilesystemExists, NoFilesystem, StoreFull, UsageError
+from s3cfs.errors import AlreadyMounted, Denied, Diverged, ExitCode, FilesystemExists, NoFilesystem, StoreFull, Unsupported, UsageError
 from s3cfs.moves.kinds import Kind, kind_of
 from s3cfs.moves.migrate import MigrateResult, State
 from tests.check.kit import World
@@ -272,3 +274,79 @@ class Garbling(Wrapper):
             self._seen.add(key)
             data = bytes(data[:-1]) + bytes([data[-1] ^ 1])
         return super().put(key, data, only_if_absent)
+
+
+def test_objects_in_pieces_are_whole_on_the_other_side(moving: Moving):  # noqa: F811
+    third = f"local://{moving.root}/third"
+    moving.wrap[moving.target_url] = Small
+    assert moving.migrate(verify_data=True).state is State.WHOLE
+    there = moving.objects(moving.target_url)
+    assert any(key.startswith("piece/") for key in there) and max(map(len, there.values())) <= Small.LARGEST
+    assert moving.verify(moving.target_url, data=True).exit_code is ExitCode.OK
+    before = moving.objects(moving.source_url)
+    moving.source_url = moving.target_url
+    assert moving.migrate(to=third).state is State.WHOLE and moving.objects(third) == before
+
+
+def test_from_a_store_that_refuses_to_overwrite_to_one_that_does_not(moving: Moving, monkeypatch: pytest.MonkeyPatch):  # noqa: F811
+    monkeypatch.setattr(verdict, "open_store", store.open_store)
+    moving.wrap[moving.target_url] = Overwriting
+    result = moving.migrate()
+    assert result.tier == "T1"
+    target = World(Overwriting(LocalBackend(str(moving.root / "target"))), moving.root, moving.source.superblock, moving.source.keyring)
+
+    async def work(node: Node) -> None:
+        await target.write(node, 1, b"more", b"x" * 1000)
+
+    with pytest.raises(Unsupported, match="s3cfs probe"):
+        target.on_node(work)
+    assert verdict.probe(moving.settings(moving.target_url), takeover=False, large=False, progress=lambda event: None).noted
+    target.on_node(work)
+    assert target.fsck(full=True).code == 0
+
+
+class Small(Wrapper):
+    """Takes no large objects."""
+
+    LARGEST = 64 << 10
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, largest_object_bytes=self.LARGEST)
+
+
+class Overwriting(Wrapper):
+    """Says that it can do create-only puts, as some stores do, and takes all of them."""
+
+    def put(self, key: str, data: Body, only_if_absent: bool = False) -> Degraded | None:
+        return super().put(key, data)
+
+    def probe_create_only(self, rounds: int = 1) -> bool:
+        self.assume_create_only(False)
+        return False
+
+    def assume_create_only(self, holds: bool) -> None:
+        self._holds = holds
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, create_only=getattr(self, "_holds", None))
+
+
+def test_what_comes_during_the_last_pass_is_no_part_of_a_whole_that_is_not(moving: Moving):  # noqa: F811
+    class Meanwhile(Wrapper):
+        """When the log is listed the second time, somebody mounts the source, writes, and unmounts."""
+
+        looks = 0
+
+        def list(self, prefix: str):
+            if prefix.startswith("log/"):
+                Meanwhile.looks += 1
+                if Meanwhile.looks == 2:
+                    moving.more(1)
+            return super().list(prefix)
+
+    moving.wrap[moving.target_url] = Meanwhile
+    result = moving.migrate()
+    assert Meanwhile.looks > 2 and (result.state, result.passes) == (State.WHOLE, 4)
+    assert moving.objects(moving.target_url) == moving.objects(moving.source_url)
