@@ -6,11 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from s3cfs.backends.consistency.bounds import Bounds, Mode
-from s3cfs.errors import StoreError, Temporary, Throttled
+from s3cfs.errors import Corrupt, StoreError, Temporary, Throttled
 
 
 class Stale(Temporary):
-    """An answer that is older than what is known, by whoever knows: it is evidence and was told as such. Asked again it may be newer."""
+    """An answer that is older than what is known, by whoever knows: it is evidence and was told as such. Asked again it may be newer.
+
+    `absent`: of an object that must be there it says that there is none.
+    """
+
+    def __init__(self, operation: str, key: str, cause: object = "", *, absent: bool = False) -> None:
+        super().__init__(operation, key, cause)
+        self.absent = absent
+
+
+class Changed(Corrupt):
+    """The store holds other bytes than were put, and nothing else was ever there, by whoever knows; told as evidence, too."""
 
 
 class Kind(enum.StrEnum):

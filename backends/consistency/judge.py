@@ -13,6 +13,7 @@ from s3cfs.backends.types import ObjectInfo
 class Wrong:
     kind: Kind
     text: str                      # goes on after "the store shows", and before "N seconds ago"
+    absent: bool = False           # nothing is shown
 
 
 def of_size(known: Known, sizes: Sizes | None, size: int | None, age_s: float, young_s: float) -> Wrong | None:
@@ -21,7 +22,7 @@ def of_size(known: Known, sizes: Sizes | None, size: int | None, age_s: float, y
     if sizes is None or size in sizes:
         return None
     if size is None:
-        return Wrong(Kind.LOST if age_s > young_s else Kind.STALE, f"nothing, where {_told(known)} was put")
+        return Wrong(Kind.LOST if age_s > young_s else Kind.STALE, f"nothing, where {_told(known)} was put", absent=True)
     return _other(known, f"{size} bytes")
 
 

@@ -38,7 +38,7 @@ import trio
 
 from s3cfs.backends.consistency import bounds, judge
 from s3cfs.backends.consistency.bounds import Mode
-from s3cfs.backends.consistency.conditions import Conditions, Evidence, Kind, Stale
+from s3cfs.backends.consistency.conditions import Changed, Conditions, Evidence, Kind, Stale
 from s3cfs.backends.consistency.grants import Ticket
 from s3cfs.backends.consistency.judge import Wrong
 from s3cfs.backends.consistency.keep import Keep
@@ -293,8 +293,8 @@ class Lock(Layer):
         known = self._known(key, asked)
         if known is not None and (wrong := verdict(known)) is not None:
             self._tell(operation, key, known, wrong, call)
-            kind = Corrupt if wrong.kind is Kind.CORRUPT else Stale
-            raise kind(operation, key, f"the store shows {wrong.text} {self._now - known.since:.1f} s ago")
+            text = f"the store shows {wrong.text} {self._now - known.since:.1f} s ago"
+            raise Changed(operation, key, text) if wrong.kind is Kind.CORRUPT else Stale(operation, key, text, absent=wrong.absent)
         return known
 
     def _seen(self, key: str, size: int | None) -> None:

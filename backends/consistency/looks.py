@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 import trio
 
 from s3cfs.backends.consistency.budget import Budget
-from s3cfs.backends.consistency.conditions import Conditions, Stale
+from s3cfs.backends.consistency.conditions import Changed, Conditions, Stale
 from s3cfs.backends.consistency.watch import Watched
 from s3cfs.backends.layer import Call, Lane, Originals, Store
 from s3cfs.backends.types import Body, ObjectInfo
@@ -45,6 +45,7 @@ class Saw(enum.Enum):
 class Seen(NamedTuple):
     saw: Saw
     told: bool = False             # as evidence, by the layer below
+    old: bool = False              # it says, too, that this may be what was there before
 
 
 class Wake:
@@ -82,8 +83,10 @@ class Looks:
             return Seen(judged(watched, info.size))
         except NotFound:
             return Seen(judged(watched, None))
-        except Stale:
-            return Seen(judged(watched, None if watched.there else 0), told=True)
+        except Stale as old:
+            return Seen((Saw.MISSING if old.absent else Saw.WRONG) if watched.there else Saw.GHOST, told=True, old=True)
+        except Changed:
+            return Seen(Saw.WRONG, told=True)
 
     async def in_folder(self, folder: str) -> dict[str, int]:
         """Sizes by key. StoreError."""
@@ -118,7 +121,9 @@ class Looks:
         return part
 
     def _affords(self, size: int) -> bool:
-        if size < 0 or (size > RANGE_BYTES and not self._below.capabilities.ranged_reads):
+        able = self._below.capabilities
+        in_parts = able.ranged_reads and (able.create_only is True or not self._conditions.locks)      # else a lock reads all for each part
+        if size < 0 or (size > RANGE_BYTES and not in_parts):
             return False
         return self._budget.spent_bytes(self._clock.time_ns()) + size <= self._conditions.bounds.check_bytes_per_day
 
@@ -157,7 +162,7 @@ class Looks:
                 answers.append(await request(call))
             if not answers:
                 raise Temporary(operation, key, f"no answer, or no turn, within {within_s:g} s")
-        except Stale:
+        except (Stale, Changed):                   # the store has answered
             raise
         except StoreError as error:
             if error.retryable:

@@ -95,7 +95,7 @@ class Rounds:
         if saw is Saw.MISSING and watched.kind in TRANSIENT:
             self._watch.forget(watched.key)
             return
-        is_late = saw in (Saw.MISSING, Saw.GHOST) or (saw is Saw.WRONG and watched.rewritten and age_s < most_s)
+        is_late = saw in (Saw.MISSING, Saw.GHOST) or (saw is Saw.WRONG and (watched.rewritten or seen.old) and age_s < most_s)
         if not seen.told and watched.put_here and (is_late or saw is Saw.WELL):
             self._conditions.tell(evidence_of(watched, saw, operation, now))
         if saw is Saw.WELL:
