@@ -20,9 +20,9 @@ SELECT c.name_id, n.name, c.inode, l.n, s.target, EXISTS (SELECT 1 FROM ext_attr
 FROM contents c LEFT JOIN names n ON n.id = c.name_id LEFT JOIN inodes i ON i.id = c.inode
 LEFT JOIN temp.links l ON l.inode = c.inode LEFT JOIN symlink_targets s ON s.inode = c.inode
 WHERE c.parent_inode = ? AND c.name_id > ? ORDER BY c.name_id LIMIT {PAGE_ROWS}"""
-_BLOCKS = f"""
+_BLOCKS = """
 SELECT b.blockno, b.obj_id, o.hash, o.length, o.refcount FROM inode_blocks b LEFT JOIN objects o ON o.id = b.obj_id
-WHERE b.inode = ? AND b.blockno >= ? ORDER BY b.blockno LIMIT {PAGE_ROWS}"""
+WHERE b.inode = ? AND b.blockno >= ? ORDER BY b.blockno LIMIT ?"""
 
 
 class InodeRow(NamedTuple):
@@ -112,12 +112,13 @@ class Database:
                          ino)
         return [(_blob(name) or b"", _blob(value) or b"") for name, value in rows]
 
-    def blocks(self, ino: int, first: int) -> Sequence[BlockRow]:
+    def blocks(self, ino: int, first: int, most: int = PAGE_ROWS) -> Sequence[BlockRow]:
         """The next rows from a block on; [] at the end."""
-        return [BlockRow(row[0], row[1], _blob(row[2]), _whole(row[3]), _whole(row[4]) or 0) for row in self._all(_BLOCKS, ino, first)]
+        return [BlockRow(row[0], row[1], _blob(row[2]), _whole(row[3]), _whole(row[4]) or 0)
+                for row in self._all(_BLOCKS, ino, first, most)]
 
     def block(self, ino: int, number: int) -> BlockRow | None:
-        found = self.blocks(ino, number)[:1]
+        found = self.blocks(ino, number, 1)
         return found[0] if found and found[0].blockno == number else None
 
     def nameless(self) -> int:

@@ -73,7 +73,7 @@ class ImportResult:
 async def open_source(place: Place, access: Access, options: ImportOptions, cachedir: str, need_passphrase: Callable[[], Secret],
                   report: Callable[[Finding], None], progress: OnProgress) -> AsyncIterator[tuple[S3qlTree, ImportResult]]:
     """The tree, ready to be walked, and what is there. Its local folder goes at the end."""
-    disk = open_folder(cachedir, f"s3ql-import-{hashlib.sha256(place.url.encode()).hexdigest()[:12]}")
+    disk = open_folder(cachedir, f"s3ql-import-{hashlib.sha256(place.identity.encode()).hexdigest()[:12]}")
     with locked(disk, "importing", lambda text: None, wait=False):
         for name in disk.listdir(""):                  # of an earlier run that was killed
             if name != "lock":

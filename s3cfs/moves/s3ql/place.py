@@ -60,6 +60,11 @@ class Place:
             raise UsageError(f"{scheme}://: the bucket is missing: {scheme}://{'REGION' if scheme == 's3' else 'HOST'}/BUCKET/PREFIX")
         return cls(scheme, host, bucket, prefix, url)
 
+    @property
+    def identity(self) -> str:
+        """The same for every way to write it."""
+        return f"{self.scheme}://{self.prefix}" if self.scheme == "local" else f"{self.scheme}://{self.host}/{self.bucket}/{self.prefix}"
+
     def cache_name(self) -> str:
         """How the names of its files in S3QL's cache folder begin."""
         if self.scheme == "local":

@@ -35,7 +35,7 @@ class S3qlTree:
         self._cached: dict[int, list[int]] = {}    # inode -> its cached blocks
         for ino, number in sorted(opened.cached):
             self._cached.setdefault(ino, []).append(number)
-        self.identity = f"S3QL, {place.url}"
+        self.identity = f"S3QL, {place.identity}"
         self.from_cache = 0                        # blocks
         self.fetched = self.fetched_bytes = 0      # objects, and their plaintext
 

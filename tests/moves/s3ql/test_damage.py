@@ -11,6 +11,7 @@ import pytest
 from s3cfs.backends.memory import MemoryBackend
 from s3cfs.config import ImportOptions
 from s3cfs.errors import Damaged
+from s3cfs.moves.s3ql.envelope import pack
 from s3cfs.moves.s3ql.tree import S3qlTree
 from s3cfs.moves.source import Extent, Kind
 from tests.check.kit import World
@@ -118,6 +119,15 @@ def test_the_local_database_saves_the_download(tmp_path: Path):
     (cache / f"{base}.db").write_bytes(image[:-1] + b"x")
     other, _ = opened(sample, s3ql_cache=str(cache))
     assert other.origin == from_store.origin
+
+
+def test_where_nothing_is_signed_the_hash_tells(tmp_path: Path):
+    sample = Sample.at(tmp_path, "plain")
+    (number,) = objects_of(sample, b"small 3")
+    header = "{ 'format_version': 2, 'compression': 'None', 'encryption': 'None', 'data': b'e30=' }"
+    sample.object(number).write_bytes(pack(header, b"x" * 30))
+    done = imported(sample)
+    assert done.told == {(str(Kind.DAMAGED), b"small 3")}
 
 
 def test_a_plain_object_planted_into_an_encrypted_filesystem_is_not_believed(tmp_path: Path):

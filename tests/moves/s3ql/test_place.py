@@ -7,6 +7,7 @@ import pytest
 
 from s3cfs.errors import ConfigError, UsageError
 from s3cfs.moves.s3ql.place import Place, read_authfile
+from s3cfs.moves.s3ql.stores import LocalStore
 
 
 def test_prefixes_are_taken_literally():
@@ -21,6 +22,18 @@ def test_prefixes_are_taken_literally():
     ("storjs3://h/b", "storjs3:=2F=2Fh=2Fb"), ("storjs3://h/b/", "storjs3:=2F=2Fh=2Fb=2F")])
 def test_names_of_cache_files(url: str, name: str):
     assert Place.parse(url).cache_name() == name
+
+
+@pytest.mark.parametrize("number, path", [
+    ("7", "s3ql_data_7"), ("100", "s3ql_data_100"), ("1000", "100/s3ql_data_1000"), ("1234567", "123/123456/s3ql_data_1234567")])
+def test_names_of_files_of_a_local_store(tmp_path: Path, number: str, path: str):
+    store = LocalStore(Place.parse(f"local://{tmp_path}"))
+    there = tmp_path / "s3ql_data_" / path
+    there.parent.mkdir(parents=True)
+    there.write_bytes(b"data")
+    assert store.get(f"data/{number}") == b"data" and store.stat(f"data/{number}").size == 4
+    (tmp_path / "s3ql=3Dmeta=23").write_bytes(b"other")
+    assert store.get("meta/s3ql=meta#") == b"other"
 
 
 @pytest.mark.parametrize("url, words", [

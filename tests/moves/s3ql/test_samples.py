@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from s3cfs.config import ImportOptions
+from s3cfs.moves.s3ql.tree import S3qlTree
 from s3cfs.moves.source import Kind
 from tests.gateway import Gateway
 from tests.moves.s3ql.kit import Sample, imported, opened
@@ -52,9 +54,34 @@ def test_a_crashed_one_comes_with_its_cache_as_it_was_last_seen(tmp_path: Path):
     assert set(before.values()) <= after, "nothing of the old filesystem was changed"
 
 
+def test_empty_files_of_the_cache_are_no_content(tmp_path: Path):
+    """They stand for holes that were read: a block that is in the store comes from there."""
+    sample = Sample.at(tmp_path, "crashed")
+    blocks = next(path for path in sample.cache.iterdir() if path.is_dir())
+    dirty = {path: path.read_bytes() for path in blocks.iterdir()}
+    numbers: dict[str, str] = {}
+
+    def look(tree: S3qlTree) -> None:
+        sql = sqlite3.connect(tree._opened.database)
+        numbers.update({bytes(name).decode(errors="replace"): str(ino) for name, ino in
+                        sql.execute("SELECT n.name, c.inode FROM contents c JOIN names n ON n.id = c.name_id WHERE c.parent_inode = 1")})
+        sql.close()
+    opened(sample, look, s3ql_cache=str(sample.cache))
+    emptied = [path for path in dirty if path.name.partition("-")[0] in (numbers["cut"], numbers["sparse"], numbers["small 9"])]
+    assert any(dirty[path] for path in emptied)
+    for path in emptied:
+        path.write_bytes(b"")
+    done = imported(sample, options=ImportOptions(s3ql_cache=str(sample.cache)))
+    assert not differences(sample.expected, done.tree, without=("ctime",)) and not done.told
+
+
 def test_a_crashed_one_without_its_cache_comes_as_of_its_last_snapshot(tmp_path: Path):
     sample = Sample.at(tmp_path, "crashed")
+    store = tmp_path / "store"
+    mounted_as = max(path.name for path in store.glob("s3ql_params_*")).removeprefix("s3ql_params_")
+    (store / f"s3ql_metadata_000000000000_{mounted_as}").write_bytes(b"half uploaded when it crashed")
     done = imported(sample)
+    assert not any("could not be put together" in finding.text for finding in done.findings)
     assert any(finding.kind is Kind.NOTE and "last snapshot" in finding.text for finding in done.findings)
     missing = [(finding.path, finding.ranges) for finding in done.findings if finding.kind is Kind.MISSING]
     assert missing == [(b"incompressible", ((0, 3000),))]
