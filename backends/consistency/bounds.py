@@ -13,7 +13,7 @@ DAY_S = 86_400.0
 
 # What is no matter of taste, and so no option.
 KEYS_KNOWN = 20_000                # of so many the lock knows what they must hold, the last ones; 400 bytes each
-DELAYS_KEPT = 100_000              # so many keys are in a delay at most; beyond that those that are nearest to their ends are cut short
+DELAYS_KEPT = 50_000               # so many keys are in a delay at most, 800 bytes each; beyond that the ends nearest are cut short
 AGAIN_MOST = 10.0                  # seconds; after an old answer the key is left alone for its delay, and no longer than this
 LISTINGS_ASKED = 3                 # a listing that is old as often is put right by what is known
 SMALL_BODY = 64 << 10              # up to so many bytes are hashed where they are; more in a thread

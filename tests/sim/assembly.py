@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from s3cfs import ids
 from s3cfs.app.node import NodeOptions, open_node
 from s3cfs.backends.base import Backend
-from s3cfs.backends.consistency.bounds import Bounds
+from s3cfs.backends.consistency.bounds import Bounds, Mode
 from s3cfs.backends.consistency.conditions import Conditions
 from s3cfs.backends.consistency.guard import Guarded
 from s3cfs.doors import Doors
@@ -33,6 +33,7 @@ from .store import SimStore
 KIB = 1 << 10
 NOBODY = Who()
 CHECKED = 0.4                      # so many stories are with the checker
+LOCKED = 0.3                       # and the consistency lock
 
 
 class SimNode(Protocol):
@@ -153,7 +154,9 @@ class Settings:
 
     limits: Limits
     options: NodeOptions
-    checks: Bounds | None = None               # the checker is on, and looks as these say
+    bounds: Bounds = Bounds()                  # of lock and checker, where they are on
+    locked: bool = False
+    checked: bool = False
 
 
 class _Node:
@@ -219,7 +222,7 @@ class S3cfs:
     root = ids.ROOT_INO
 
     def settings(self, rng: random.Random) -> Settings:
-        checks = _checks(rng)
+        bounds, locked, checked = _guards(rng)
         small = {name: rng.choice(values) for name, values in SMALL.items()}             # a wrong name is an error
         return Settings(
             Limits(**small, snapshot_wal_pages=small["wal_rest_pages"]),
@@ -231,7 +234,7 @@ class S3cfs:
                                       transaction_interval_s=rng.choice([0.1, 1.0, 1.0]), short_sync_s=rng.choice([0.0, 0.0005]),
                                       release_after_idle_s=rng.choice([5.0, 15.0]),
                                       journal_max_bytes=rng.choice([600 * KIB, 1 << 33]), max_lag_s=rng.choice([None, None, None, 20.0]))),
-            checks)
+            bounds, locked, checked)
 
     async def mkfs(self, doors: Doors, backend: Backend, age: random.Random | None = None) -> None:
         made, _, _ = superblock.create(
@@ -245,8 +248,8 @@ class S3cfs:
     async def mount(self, doors: Doors, backend: Backend, settings: Settings, who: Who = NOBODY) -> AsyncIterator[SimNode]:
         doors = replace(doors, limits=settings.limits)
         found = superblock.decode(await Remote(backend, doors).get(ids.super_key(1)))
-        if settings.checks is not None:
-            backend = Guarded(backend, Conditions(settings.checks), lock=False, checker=True)
+        if settings.locked or settings.checked:
+            backend = Guarded(backend, Conditions(settings.bounds, locks=settings.locked), lock=settings.locked, checker=settings.checked)
         keyring = superblock.unlock(found, passphrase="pass", random=doors.random)
         options = replace(settings.options, host=who.host, process_alive=who.process_alive, takeover=who.takeover)
         async with open_node(doors, backend, keyring, found, options) as node:
@@ -261,14 +264,17 @@ def _no_false_finds(node: Any) -> None:
         raise AssertionError(f"the checker found what is not so: {told}")
 
 
-def _checks(rng: random.Random) -> Bounds | None:
-    """Drawn beside `rng`: without the checker the stories are what they were."""
-    odd = random.Random(f"checker of {rng.getstate()}")
-    if odd.random() >= CHECKED:
-        return None
-    return Bounds(check_delays=odd.choice([(1.0, 4.0, 16.0), (0.5,), (2.0, 15.0, 60.0)]), check_sample=odd.choice([0.0, 0.3, 1.0]),
+def _guards(rng: random.Random) -> tuple[Bounds, bool, bool]:
+    """Drawn beside `rng`: without lock and checker the stories are what they were."""
+    odd, more = random.Random(f"checker of {rng.getstate()}"), random.Random(f"lock of {rng.getstate()}")
+    checked, locked = odd.random() < CHECKED, more.random() < LOCKED
+    made = Bounds(check_delays=odd.choice([(1.0, 4.0, 16.0), (0.5,), (2.0, 15.0, 60.0)]), check_sample=odd.choice([0.0, 0.3, 1.0]),
                   checks_per_minute=odd.choice([6, 60, 600]), check_bytes_per_day=odd.choice([0, 100 * KIB, 1 << 30]),
                   lock_delay_most=odd.choice([20.0, 90.0]))
+    if locked:
+        made = replace(made, checks_per_minute=600, lock_delay=more.choice([0.0, 0.5, 3.0, 15.0]), lock_jitter=more.choice([0.0, 1.0]),
+                       lock_memory=more.choice([5.0, 60.0, 600.0]), lock_mode=more.choice([Mode.BLOCK, Mode.BLOCK, Mode.BLOCK, Mode.WARN]))
+    return made, locked, checked
 
 
 def _grow_old(backend: Backend, keyring: KeyRing, rng: random.Random) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import os
 import random
-from typing import Any
 
 import pytest
 
@@ -28,25 +27,21 @@ def storm(seed: int, steps: int, *, patient: bool = False) -> Load:
                 world.line.hang_s = lambda: rng.uniform(0.0, 300.0) if rng.random() < 0.05 else 0.0
             load = Load(world, rng, patient)
             await load.run(rng.randint(2, 12), steps, rng.choice([0.5, 10.0, 60.0]))
-            load_told(load, world)
+            assert not load.judge.faults, "\n".join(load.judge.faults[:3])
             return load
 
     return play(test, seed)
 
 
-def load_told(load: Load, world: Any) -> None:
-    assert not load.judge.faults, "\n".join(load.judge.faults[:3])
-
-
-@pytest.mark.parametrize("batch", range(4))
+@pytest.mark.parametrize("batch", range(3))
 def test_no_wrong_byte(batch: int) -> None:
-    for seed in range(FIRST + 10 * batch, FIRST + 10 * batch + 10):
+    for seed in range(FIRST + 8 * batch, FIRST + 8 * batch + 8):
         storm(seed, 12)
 
 
 def test_who_waits_has_an_answer() -> None:
     """Where the store fails nobody and is older than its word by less than a promise, every question has its true answer."""
-    for seed in range(1000, 1010):
+    for seed in range(1000, 1006):
         load = storm(seed, 12, patient=True)
         assert load.errors == 0 and load.answers > 20
 
