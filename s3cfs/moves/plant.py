@@ -4,7 +4,7 @@ One task walks the folders: it makes every name, and then gives the folder its o
 fetches its next extents ahead of what it writes, all together within `memory_bytes`. Bytes that occur several times are fetched once and
 then read back from where they were planted.
 
-INVARIANT (it can be killed anywhere and go on). All that is known of the progress is in the target: an inode has the source's ctime only
+INVARIANT G3 (it can be killed anywhere and go on). All that is known of the progress is in the target: an inode has the source's ctime only
 when everything else of it is as it shall be, since setting its times is the last that is done to it, and a transaction that holds the times
 holds the content that was written before. So whoever begins again, on another machine even, passes over what is whole, and makes the
 rest anew. A file that lost something has no such ctime: it is tried again each time.
