@@ -83,6 +83,8 @@ def _asked(args: argparse.Namespace) -> dict[str, Any]:
     """What goes to the mount with the action."""
     if args.action == "log-level":
         return {"level": args.level}
+    if args.action == "checker" and args.last < 0:
+        raise UsageError("--last is a number of decisions")
     pairs = [change.partition("=") for change in getattr(args, "changes", ())]
     if not all(name and equals for name, equals, _ in pairs):
         raise UsageError("a change is SETTING=VALUE (without any, the settings are shown)")
@@ -99,8 +101,7 @@ def _of_layers(answer: Mapping[str, Any], args: argparse.Namespace) -> dict[str,
         raise ConfigError(f"{args.mountpoint} has {WITHOUT[args.action]}")
     if args.action == "checker":
         decisions = found["checker"]["decisions"]
-        return {**found["checker"], "decisions": decisions[len(decisions) - args.last:] if 0 < args.last < len(decisions) else
-                decisions if args.last else []}
+        return {**found["checker"], "decisions": decisions[max(0, len(decisions) - args.last):]}
     return {"layers": {name: {"status": told["status"], "settings": told["settings"]} for name, told in found.items()}}
 
 

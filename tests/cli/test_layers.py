@@ -33,6 +33,7 @@ def test_consistency(below: Below, capsys: pytest.CaptureFixture[str]) -> None: 
     assert json.loads(capsys.readouterr().out)["layers"]["consistency"] == {"status": LOCK["status"], "settings": LOCK["settings"]}
     assert cli.main(["ctl", "consistency", "/m", "lock-delay"]) == ExitCode.USAGE
     assert "SETTING=VALUE" in capsys.readouterr().err
+    assert cli.main(["ctl", "checker", "/m", "--last", "-1"]) == ExitCode.USAGE and "--last" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("last", "shown"), [(None, 3), ("2", 2), ("0", 0), ("100", 3)])
