@@ -181,16 +181,17 @@ class OwnThreads:
                 pass
 
         def finish() -> None:
-            self._running.discard(thread)
-            ended()
-            done.set()
+            if not done.is_set():
+                self._running.discard(thread)
+                ended()
+                done.set()
 
         thread = threading.Thread(target=work, name="store", daemon=True)
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             thread.start()
-        except BaseException:
-            ended()
+        except BaseException:                            # a KeyboardInterrupt may come when the thread has begun already
+            finish()
             raise
         self._running.add(thread)
         await done.wait()

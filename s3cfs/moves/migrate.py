@@ -82,7 +82,8 @@ def migrate(source: Settings, target: Settings, options: MigrateOptions, report:
     with remembered(options.cachedir, NAME, found, source.url, target.url) as disk:
         ledger = Ledger(disk)
         try:
-            result = trio.run(_Migration(source, target, options, found, keyring, where, ledger, report, say, progress).run)
+            work = _Migration(source, target, options, found, keyring, where, ledger, report, say, progress)
+            result = trio.run(work.run, restrict_keyboard_interrupt_to_checkpoints=True)
         finally:
             ledger.close()
         if result.state is State.WHOLE:
@@ -169,7 +170,7 @@ class _Migration:
         self.result.passes += 1
         self._total = self._ledger.totals()
         self._copying.done_bytes = 0 if compare else self._total.bytes - self._ledger.totals(left=True).bytes
-        self._text = "copying" if self.result.passes == 1 else "copying what is new"
+        self._text = "copying" if self.result.passes == 1 else "comparing" if compare else "copying what is new"
         copied = await self._copying.copy(BEFORE_THE_END, compare=compare)
         self.result.commit = number_of(newest)
         return newest, copied

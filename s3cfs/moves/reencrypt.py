@@ -76,7 +76,8 @@ def reencrypt(source: Settings, target: Settings, mounting: MountOptions, dry_ru
     if ground is not None and ground.superblock.fs_id == found.fs_id:
         raise FilesystemExists(f"{target.url} holds this filesystem as it is, with its keys: a new one needs another place")
     with remembered(mounting.cachedir, "re-encrypt", found, source.url, target.url) as disk:
-        result = trio.run(_reencrypt, source, found, keyring, disk, ground, report, progress)
+        result = trio.run(_reencrypt, source, found, keyring, disk, ground, report, progress,
+                          restrict_keyboard_interrupt_to_checkpoints=True)
         shutil.rmtree(disk.root, ignore_errors=True)
     return result
 

@@ -62,7 +62,8 @@ def verify(settings: Settings, options: VerifyOptions, report: Report, progress:
             Ledger.remove(disk)
         ledger = Ledger(disk)
         try:
-            result = trio.run(_Verify(settings, options, found, keyring, ledger, report, progress).run)
+            work = _Verify(settings, options, found, keyring, ledger, report, progress)
+            result = trio.run(work.run, restrict_keyboard_interrupt_to_checkpoints=True)
             _write_lists(options, ledger)
         finally:
             ledger.close()
