@@ -338,12 +338,13 @@ def test_what_comes_during_the_last_pass_is_no_part_of_a_whole_that_is_not(movin
         """When the whole log is there already and is listed once more, somebody mounts the source, writes, and unmounts."""
 
         def list(self, prefix: str):
-            if prefix.startswith("log/") and not came and set(moving.source.log()) <= moving.objects(moving.target_url).keys():
-                came.append(moving.target_url)
-                moving.more(1)
+            with one_at_a_time:
+                if prefix.startswith("log/") and not came and set(moving.source.log()) <= moving.objects(moving.target_url).keys():
+                    moving.more(1)
+                    came.append(True)
             return super().list(prefix)
 
-    came: list[str] = []
+    came, one_at_a_time = list[bool](), threading.Lock()
     moving.wrap[moving.target_url] = Meanwhile
     result = moving.migrate()
     assert came and (result.state, result.passes) == (State.WHOLE, 4)
