@@ -17,6 +17,7 @@ DELAYS_KEPT = 50_000               # so many keys are in a delay at most, 800 by
 AGAIN_MOST = 10.0                  # seconds; after an old answer the key is left alone for its delay, and no longer than this
 LISTINGS_ASKED = 3                 # a listing that is old as often is put right by what is known
 SMALL_BODY = 64 << 10              # up to so many bytes are hashed where they are; more in a thread
+YOUNG_BODIES = 4 << 20              # bytes of such small bodies that are in their delay; they are given to who reads them meanwhile
 SAVE_EVERY = 0.5                   # seconds; how an operation ended is written down as often
 SEGMENT_KEYS = 5000                # keys in one file of what is written down
 SEGMENTS = 8                       # files

@@ -121,7 +121,7 @@ class Grants:
         self._changed(key, now)
 
     def shorten(self, most_s: float, now: float) -> None:
-        """No delay lasts longer than that from now."""
+        """No delay lasts longer than that from now, and all that wait look again."""
         for here in self._keys.values():
             here.free_at = min(here.free_at, now + most_s)
         self._delays = [(here.free_at, key) for key, here in self._keys.items() if here.free_at > now]
@@ -163,14 +163,12 @@ class Grants:
                     until = max(until, here.free_at)
         return list(writers), until
 
-    def waiting(self) -> list[Ticket]:
-        return list({ticket: None for here in self._keys.values() for ticket in here.queue})
-
     def counts(self, now: float) -> dict[str, int]:
         self.forget(now)
+        waiting = {ticket for here in self._keys.values() for ticket in here.queue}
         holders = {ticket for here in self._keys.values() for ticket in here.holders}
         return {"reading": sum(not ticket.write for ticket in holders), "writing": sum(ticket.write for ticket in holders),
-                "given_up": sum(ticket.given_up for ticket in holders), "waiting": len(self.waiting()),
+                "given_up": sum(ticket.given_up for ticket in holders), "waiting": len(waiting),
                 "delayed": sum(now < here.free_at for here in self._keys.values()), "delays_cut_short": self._cut_short}
 
     # ------------------------------------------------------------ upkeep

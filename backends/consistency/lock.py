@@ -15,6 +15,7 @@ what was just written that do not take. It works per key (grants.py, turns.py):
 - What is wrong is asked for again (`Stale`, `Corrupt`): the promise of `Remote` ends that, and so does the end of what is known. A listing
   that is wrong again and again is put right by what is known. What another machine did to such a key is believed after `lock_memory` at
   the latest.
+- Who reads a small object during its delay gets what was put and acknowledged, without a request (young.py): a mount reads its own records.
 - What is known and what is in a delay survives a restart (keep.py).
 
 Time in which the lock holds a call back is no silence of the store; but while another call has the key, it is that one's silence, and after
@@ -44,7 +45,8 @@ from s3cfs.backends.consistency.judge import Wrong
 from s3cfs.backends.consistency.keep import Keep
 from s3cfs.backends.consistency.truth import Content, Held, Known, Listing, Sizes, Truth
 from s3cfs.backends.consistency.turns import NAME, OLD, Turns
-from s3cfs.backends.layer import Call, Layer, Running, Store
+from s3cfs.backends.consistency.young import Young
+from s3cfs.backends.layer import Call, Lane, Layer, Running, Store
 from s3cfs.backends.progress import Progress
 from s3cfs.backends.types import Body, Degraded, ObjectInfo
 from s3cfs.doors import Doors
@@ -86,6 +88,7 @@ class Lock(Layer):
         self.conditions = conditions
         self.truth = Truth(bounds.KEYS_KNOWN)
         self.turns = Turns(conditions)
+        self._young = Young()
         self._keep: Keep | None = None                 # while its background work runs
         self._ended = trio.Event()                     # there is something to write down
         self._told: Counter[Kind] = Counter()
@@ -165,13 +168,17 @@ class Lock(Layer):
         # Where nothing was there before nothing older can be shown, and its size is enough to know it by.
         is_first = only_if_absent and self.truth.of(key, -math.inf) is None
         held = Content(len(data), b"") if is_first or self.turns.mode is Mode.OFF else await self._content(data)
-        return await self._write("put", (key,), held, call, lambda call: self.below.put(key, data, only_if_absent, call), only_if_absent)
+
+        def send(call: Call) -> Awaitable[Degraded | None]:
+            return self.below.put(key, data, only_if_absent, call)
+
+        return await self._write("put", (key,), held, call, send, only_if_absent, data)
 
     async def delete(self, keys: Sequence[str], call: Call) -> None:
         await self._write("delete", tuple(dict.fromkeys(keys)), None, call, lambda call: self.below.delete(keys, call))
 
     async def _write(self, operation: str, keys: tuple[str, ...], held: Held, call: Call, send: Callable[[Call], Awaitable[T]],
-                     only_if_absent: bool = False) -> T:
+                     only_if_absent: bool = False, data: Body | None = None) -> T:
         ticket = await self.turns.take(operation, keys, True, call)
         work = _Work(call.running)
         outcome, name = PERHAPS, ""
@@ -179,6 +186,7 @@ class Lock(Layer):
             name = "" if self._keep is None else self._keep.began(keys, held)
             for key in keys:
                 self.truth.begins(key, held)
+                self._young.forget(key)
             answer = await send(replace(call, running=work))
             outcome = DONE
             return answer
@@ -191,11 +199,12 @@ class Lock(Layer):
             raise
         finally:
             ticket.given_up = work.count > 0
-            work.when_none(partial(self._written, ticket, work, held, outcome, only_if_absent, name))
+            work.when_none(partial(self._written, ticket, work, held, outcome, only_if_absent, name, data))
             if self._keep is not None:
                 self._keep.save()                              # before its caller hears of it
 
-    def _written(self, ticket: Ticket, work: _Work, held: Held, outcome: str, only: bool, name: str) -> None:
+    def _written(self, ticket: Ticket, work: _Work, held: Held, outcome: str, only: bool, name: str,
+                 data: Body | None) -> None:
         """Nothing of it is under way any more. It touches no disk and does not fail."""
         if not work.any:
             outcome = REFUSED                                  # by whom else: nothing was sent
@@ -205,6 +214,8 @@ class Lock(Layer):
         for key in ticket.keys:
             self._settle(key, held, outcome, only, self._now)
         self.turns.give_back(ticket, delay_s)
+        if data is not None and outcome == DONE:
+            self._young.keep(ticket.keys[0], data, self._now + delay_s)
         if self._keep is not None and name:
             self._keep.ended(name, outcome, only, delay_s)
             self._ended.set()
@@ -231,6 +242,8 @@ class Lock(Layer):
     async def get(self, key: str, offset: int, size: int | None, call: Call) -> bytes:
         if self.turns.mode is Mode.OFF:
             return await self.below.get(key, offset, size, call)
+        if (data := self._of_young(key, call)) is not None and offset >= 0 and (size is None or size >= 0):
+            return bytes(data[offset:None if size is None else offset + size])
         ticket = await self.turns.take("get", (key,), False, call)
         try:
             return await self._get(key, offset, size, call)
@@ -262,6 +275,8 @@ class Lock(Layer):
     async def stat(self, key: str, call: Call) -> ObjectInfo:
         if self.turns.mode is Mode.OFF:
             return await self.below.stat(key, call)
+        if (data := self._of_young(key, call)) is not None:
+            return ObjectInfo(key, len(data))
         ticket = await self.turns.take("stat", (key,), False, call)
         asked = self.truth.changes
         try:
@@ -275,6 +290,10 @@ class Lock(Layer):
             raise
         finally:
             self.turns.give_back(ticket)
+
+    def _of_young(self, key: str, call: Call) -> Body | None:
+        """What it holds, for whom would have to wait otherwise. Who looks after the store wants to hear the store."""
+        return self._young.of(key, self._now) if self.turns.mode is Mode.BLOCK and call.lane is not Lane.QUIET else None
 
     async def _content(self, data: Body) -> Content:
         digest = _digest(data) if len(data) <= bounds.SMALL_BODY else await self.doors.threads.run(_digest, data)

@@ -176,8 +176,6 @@ class Turns:
     def bounds_changed(self) -> None:
         self._changes += 1
         self.grants.shorten(self._conditions.delay_s * (1.0 + self._conditions.bounds.lock_jitter), self.now)
-        for ticket in self.grants.waiting():
-            ticket.wake()
         self._wake_listings()
 
     # ------------------------------------------------------------ what is not serialised

@@ -17,7 +17,7 @@ from s3cfs.backends.consistency.bounds import Bounds
 from s3cfs.backends.consistency.conditions import Conditions, Evidence
 from s3cfs.backends.consistency.guard import Guarded
 from s3cfs.backends.consistency.lock import Lock
-from s3cfs.doors import Doors, SystemDisk, Threads, TrioThreads
+from s3cfs.doors import Doors, SystemDisk, Threads
 from s3cfs.errors import Exists, NotFound, Temporary, Throttled
 from s3cfs.limits import DEFAULTS
 from s3cfs.remote import Remote
@@ -65,6 +65,8 @@ class StaleBackend(Backend):
         self._may_fail(operation, key)
 
     def get(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
+        if offset < 0 or (size is not None and size < 0):
+            raise ValueError("negative offset or size")
         self.call("get", key)
         data = self._seen(key)
         if data is None:
@@ -115,6 +117,7 @@ class Line:
     def __init__(self, rng: random.Random, longest_s: float) -> None:
         self.rng, self.longest_s = rng, longest_s
         self.hang_s: Callable[[], float] = lambda: 0.0       # more, before
+        self.linger_s: Callable[[], float] = lambda: 0.0     # more, afterwards
         self.running = 0
         self._ended = trio.Event()
 
@@ -128,7 +131,7 @@ class Line:
         answers: list[T] = []
         errors: list[Exception] = []
         done = trio.Event()
-        before, after = self.rng.uniform(0.0, self.longest_s) + self.hang_s(), self.rng.uniform(0.0, self.longest_s)
+        before, after = self.rng.uniform(0.0, self.longest_s) + self.hang_s(), self.rng.uniform(0.0, self.longest_s) + self.linger_s()
 
         async def work() -> None:
             self.running += 1
@@ -151,6 +154,14 @@ class Line:
         if errors:
             raise errors[0]
         return answers[0]
+
+
+class Inline:
+    """`doors.threads` without any: real ones would take no virtual time."""
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        await trio.lowlevel.checkpoint()
+        return function(*args)
 
 
 class Seeded:
@@ -198,18 +209,20 @@ class World:
 
 @contextlib.asynccontextmanager
 async def mounted(store: StaleBackend, clock: Moves, seed: int = 0, folder: str | None = None, longest_s: float = 0.0,
-                  threads: Threads | None = None, **bounds: Any) -> AsyncIterator[World]:
+                  threads: Threads | None = None, young: bool = False, **bounds: Any) -> AsyncIterator[World]:
     rng = random.Random(seed)
     line = Line(rng, longest_s)
     store.now = trio.current_time
     conditions = Conditions(Bounds(**{"lock_delay": 20.0, "lock_delay_most": 90.0, **bounds}), locks=True)
     evidence: list[Evidence] = []
     conditions.listen(evidence.append)
-    doors = Doors(clock, Seeded(rng), threads or TrioThreads(), SystemDisk(folder) if folder else NoDisk(), DEFAULTS, line)
+    doors = Doors(clock, Seeded(rng), threads or Inline(), SystemDisk(folder) if folder else NoDisk(), DEFAULTS, line)
     if folder is None:
         doors = replace(doors, disk=_Nowhere())
     remote = Remote(Guarded(store, conditions, lock=True, checker=False), doors)
     lock = next(layer for layer in remote.stack.layers if isinstance(layer, Lock))
+    if not young:                                  # else much of what is read would not be asked of the store
+        lock._young.keep = lambda key, data, until: None                           # type: ignore[method-assign]
     async with remote.running():
         yield World(store, line, clock, remote, lock, conditions, evidence)
         await line.idle()

@@ -29,7 +29,6 @@ class Load:
         async with trio.open_nursery() as nursery:
             for _ in range(tasks):
                 nursery.start_soon(self._client, steps, pause_s)
-        await self.world.line.idle()
 
     async def _client(self, steps: int, pause_s: float) -> None:
         for _ in range(steps):
@@ -70,8 +69,10 @@ class Load:
 
     def _close_later(self, writes: list[Write]) -> None:
         """When its threads have ended, nothing of it comes any more."""
+        line = self.world.line
+
         async def close() -> None:
-            await self.world.line.idle()
+            await line.idle()
             for write in writes:
                 write.closed = self.world.now
         trio.lowlevel.spawn_system_task(close)

@@ -10,9 +10,9 @@ import trio
 
 from s3cfs.backends.consistency import bounds
 from s3cfs.backends.consistency.conditions import Kind
-from s3cfs.doors import TrioThreads
-from s3cfs.errors import Corrupt, NotFound, StoreError, Temporary
-from tests.backends.consistency.kit import Moves, StaleBackend, World, mounted, play
+from s3cfs.backends.layer import Call, Lane
+from s3cfs.errors import Corrupt, Exists, NotFound, StoreError, Temporary
+from tests.backends.consistency.kit import Inline, Moves, StaleBackend, World, mounted, play
 
 KEY = "other/key"
 
@@ -90,6 +90,29 @@ def test_no_old_version_is_shown_by_a_listing_beside_a_write() -> None:
                 nursery.start_soon(world.remote.put, KEY, b"4444")
             assert sizes == [3] or sizes == [4]
             assert kinds(world) == {Kind.STALE}
+
+    play(test)
+
+
+def test_of_a_key_that_changes_while_it_runs_a_listing_may_show_what_was_there() -> None:
+    async def test(clock: Moves) -> None:
+        async with mounted(late(0.0), clock, lock_delay=0.0) as world:
+            await world.remote.put(KEY, b"333")
+            await trio.sleep(1.0)
+            sizes: list[int] = []
+
+            async def look() -> None:
+                sizes.append((await world.remote.list("other/"))[0].size)
+
+            async with trio.open_nursery() as nursery:
+                world.line.linger_s = lambda: 10.0
+                nursery.start_soon(look)
+                await trio.sleep(1.0)
+                world.line.linger_s = lambda: 0.0
+                await world.remote.put(KEY, b"4444")
+                assert not sizes
+            assert sizes == [3] and not world.evidence
+            assert (await world.remote.list("other/"))[0].size == 4
 
     play(test)
 
@@ -178,10 +201,33 @@ def test_what_was_seen_of_a_put_without_an_answer_stays() -> None:
     play(test)
 
 
+def test_what_was_seen_to_be_gone_stays_gone() -> None:
+    async def test(clock: Moves) -> None:
+        backend = late(0.0)
+        async with mounted(backend, clock, lock_delay=0.0) as world:
+            for ask in (world.remote.get, world.remote.stat):
+                await world.remote.put(KEY, b"one")
+                await trio.sleep(100.0)
+                backend.breaks = "after"
+                with pytest.raises(StoreError):
+                    await world.remote.delete(KEY)
+                backend.breaks = ""
+                with pytest.raises(NotFound):
+                    await ask(KEY)
+                backend.stale_s = world.now - next(when for when, data in backend.history[KEY][::-1] if data) - 50.0
+                world.evidence.clear()
+                with pytest.raises(NotFound):
+                    await ask(KEY)
+                assert kinds(world) == {Kind.GHOST}, "nobody knows who deleted it, but that it was"
+                backend.stale_s = 0.0
+
+    play(test)
+
+
 def test_large_bodies_are_hashed_beside_the_loop_and_only_where_something_older_may_be_there() -> None:
     hops: list[str] = []
 
-    class Counted(TrioThreads):
+    class Counted(Inline):
         async def run(self, function: Any, *args: Any) -> Any:
             hops.append(function.__name__)
             return function(*args)
@@ -200,3 +246,34 @@ def test_large_bodies_are_hashed_beside_the_loop_and_only_where_something_older_
 
     play(test)
     assert hops == ["_digest"] * 4
+
+
+def test_a_small_object_is_read_during_its_delay_without_a_request() -> None:
+    """By whom else than by those who look after the store; not when it is being changed, and not for longer than the delay."""
+    async def test(clock: Moves) -> None:
+        backend = late(0.0)
+        async with mounted(backend, clock, young=True) as world:
+            remote = world.remote
+            await remote.put(KEY, b"body")
+            assert await remote.get(KEY) == b"body" and await remote.get(KEY, 1, 2) == b"od" and (await remote.stat(KEY)).size == 4
+            assert world.now == 0.0 and backend.calls == [("put", KEY)]
+            await remote.put("other/large", bytes(bounds.SMALL_BODY + 1))
+            with pytest.raises(Exists):
+                await remote.put(KEY, b"another", only_if_absent=True)
+            assert await remote.get(KEY) == b"body" and backend.calls[-1] == ("get", KEY), "a write was begun: the store is asked"
+            with pytest.raises(ValueError, match="negative"):
+                await world.lock.get("other/large", -1, None, Call(Lane.READ, 0.0))
+            assert len(await remote.get("other/large")) == bounds.SMALL_BODY + 1 and world.lock.status()["held_back"] == 1
+            for number in range(100):
+                await remote.put(f"other/{number}", bytes(bounds.SMALL_BODY))
+            young = world.lock._young
+            assert young._size == bounds.YOUNG_BODIES == sum(len(data) for _, data in young._bodies.values())
+            assert await remote.get("other/99") == bytes(bounds.SMALL_BODY)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(world.lock.get, "other/98", 0, None, Call(Lane.QUIET, 0.0)))
+                await trio.sleep(1.0)
+                assert world.lock.status()["waiting"] == 1
+            await trio.sleep(30.0)
+            assert young.of("other/98", world.now) is None and young._size == 0, "their delays are over"
+
+    play(test)

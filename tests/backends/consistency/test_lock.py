@@ -13,7 +13,8 @@ from s3cfs.backends.consistency import bounds
 from s3cfs.backends.consistency.conditions import Kind
 from s3cfs.backends.layer import Call, Lane
 from s3cfs.backends.progress import Progress
-from s3cfs.errors import ConfigError, NotFound, StoreError, Temporary
+from s3cfs.errors import NotFound, StoreError, Temporary
+from s3cfs.remote import patience
 from tests.backends.consistency.kit import Moves, StaleBackend, World, mounted, play
 
 KEY = "other/key"
@@ -208,6 +209,28 @@ def test_a_listing_waits_for_what_was_there_when_it_was_asked_for_and_holds_nobo
     play(test)
 
 
+@pytest.mark.parametrize("hangs_s", [0.0, 50.0])
+def test_a_listing_that_is_repeated_waits_for_nothing_that_began_since(hangs_s: float) -> None:
+    async def test(clock: Moves) -> None:
+        async with mounted(store(), clock) as world:
+            world.store.fails = 2.0                                     # each call
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(patience, "FIRST_BACKOFF_S", 1000.0)      # so that there is time in between
+
+                async def repeated() -> None:
+                    assert await seconds(world, partial(world.remote.list, "other/")) < 19.0
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(repeated)
+                    await trio.sleep(0.001)
+                    world.store.fails, world.line.hang_s = 0.0, lambda: hangs_s
+                    with trio.move_on_after(1.0):
+                        await world.remote.put(KEY, b"one")
+                    world.line.hang_s = lambda: 0.0
+
+    play(test)
+
+
 def test_a_listing_waits_for_a_write_that_is_under_way_and_its_delay() -> None:
     async def test(clock: Moves) -> None:
         async with mounted(store(), clock, lock_jitter=0.0) as world:
@@ -221,63 +244,19 @@ def test_a_listing_waits_for_a_write_that_is_under_way_and_its_delay() -> None:
     play(test)
 
 
-def test_modes(caplog: pytest.LogCaptureFixture) -> None:
-    """`warn` goes on and says so, `off` says nothing; who waits is let go."""
+def test_what_was_never_sent_has_no_delay() -> None:
     async def test(clock: Moves) -> None:
         async with mounted(store(), clock, lock_jitter=0.0) as world:
-            remote, lock = world.remote, world.lock
-            await remote.put(KEY, b"one")
-            await remote.put("other/two", b"two")
-            await trio.sleep(30.0)
-            await remote.put(KEY, b"one")
+            world.line.hang_s = lambda: 50.0
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(remote.get, KEY)
-                nursery.start_soon(remote.list, "")
+                for number in range(world.remote.slots(Lane.URGENT)):
+                    nursery.start_soon(world.remote.put, f"other/{number}", b"one")
                 await trio.sleep(1.0)
-                lock.change("lock-mode", "warn")
-                assert not caplog.records
-            assert world.now == 31.0, "both went on"
-            await remote.get(KEY)
-            await remote.list("")
-            world.line.hang_s = lambda: 10.0
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(remote.get, "other/two")
-                await trio.sleep(1.0)
-                nursery.start_soon(remote.put, "other/two", b"two")
-                await trio.sleep(1.0)
-                nursery.start_soon(remote.stat, "other/two")
-            said = [record.getMessage() for record in caplog.records]
-            assert len(said) == 3 and lock.status()["clashes"] == 4, "of one key one line, now and then"
-            assert said[0].startswith("consistency: get of other/key by ") and "in the delay after put by " in said[0]
-            assert "list of " in said[1] and "get by " in said[2] and "has been under way for 1.0 s; it goes on" in said[2]
-            caplog.clear()
-            lock.change("lock-mode", "off")
-            await remote.get("other/two")
-            assert not caplog.records and lock.status()["clashes"] == 4
-            lock.change("lock-mode", "block")
-            took = await seconds(world, partial(remote.get, "other/two"))
-            assert round(took) == 9 + 10, "the rest of the delay of the put, and the answer"
-
-    play(test)
-
-
-def test_settings_are_shown_and_taken_over_at_once() -> None:
-    async def test(clock: Moves) -> None:
-        async with mounted(store(), clock, lock_jitter=0.0) as world:
-            layer = world.remote.stack
-            assert layer.settings("consistency")["consistency"]["lock-delay"] == "20" and "grow-factor" not in layer.settings("consistency")
-            await world.remote.put(KEY, b"one")
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(world.remote.get, KEY)
-                nursery.start_soon(world.remote.list, "")
-                await trio.sleep(1.0)
-                layer.change("consistency", {"lock-delay": "3"})
-            assert world.now == 4.0, "what is in a delay profits"
-            with pytest.raises(ConfigError, match="between 0 and"):
-                layer.change("consistency", {"lock-memory": "-1"})
-            with pytest.raises(ConfigError):
-                layer.change("consistency", {"grow-factor": "3"})
-            assert world.lock.status()["delay_s"] == 3.0
+                with trio.move_on_after(1.0):
+                    await world.remote.put(KEY, b"one")
+                world.line.hang_s = lambda: 0.0
+                assert await seconds(world, partial(world.remote.get, KEY)) == 0.0
+            assert KEY not in world.store.history
 
     play(test)
 
