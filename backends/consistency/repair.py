@@ -10,8 +10,8 @@ from __future__ import annotations
 import enum
 
 from s3cfs.backends.consistency.looks import PUT_S, Looks, Saw
-from s3cfs.backends.consistency.watch import Watched
-from s3cfs.backends.layer import Store
+from s3cfs.backends.consistency.watch import Watch, Watched
+from s3cfs.backends.layer import Call, Store
 from s3cfs.errors import Exists, StoreError
 
 
@@ -22,14 +22,26 @@ class Outcome(enum.Enum):
     REFUSED = "the store refuses to take it again"
 
 
-async def repair(looks: Looks, below: Store, watched: Watched, saw: Saw) -> Outcome:
-    """StoreError that may pass: try again later."""
+class Overtaken(StoreError):
+    """Somebody has put or deleted the object meanwhile: what was found is no matter any more."""
+
+
+async def repair(looks: Looks, below: Store, watch: Watch, watched: Watched, saw: Saw) -> Outcome:
+    """StoreError that may pass: try again later; Overtaken."""
     data = await (looks.original(watched) if saw is Saw.MISSING else looks.vouched(watched))
     if data is None:
         return Outcome.NO_ORIGINAL
     create_only = saw is Saw.MISSING and below.capabilities.create_only is True
+
+    async def put(call: Call) -> None:
+        if watch.get(watched.key) is not watched:                      # its turn, and the budget's, took their time
+            raise Overtaken("put", watched.key, "there is no need any more")
+        await below.put(watched.key, data, create_only, call)
+
     try:
-        await looks.ask("put", watched.key, lambda call: below.put(watched.key, data, create_only, call), PUT_S)
+        await looks.ask("put", watched.key, put, PUT_S)
+    except Overtaken:
+        raise
     except Exists:
         return Outcome.THERE if create_only else Outcome.REFUSED
     except StoreError as error:
@@ -39,3 +51,13 @@ async def repair(looks: Looks, below: Store, watched: Watched, saw: Saw) -> Outc
     if watched.size < 0:
         watched.size = len(data)
     return Outcome.REPAIRED
+
+
+async def delete_again(looks: Looks, below: Store, watch: Watch, watched: Watched) -> None:
+    """StoreError that may pass; Overtaken."""
+    async def delete(call: Call) -> None:
+        if watch.get(watched.key) is not watched:
+            raise Overtaken("delete", watched.key, "there is no need any more")
+        await below.delete([watched.key], call)
+
+    await looks.ask("delete", watched.key, delete)

@@ -15,7 +15,7 @@ import trio
 from s3cfs.backends.consistency.book import Book
 from s3cfs.backends.consistency.conditions import Conditions, Evidence, Kind, Stale, trouble
 from s3cfs.backends.consistency.looks import Looks, Saw, Seen, judged
-from s3cfs.backends.consistency.repair import Outcome, repair
+from s3cfs.backends.consistency.repair import Outcome, delete_again, repair
 from s3cfs.backends.consistency.watch import Watch, Watched
 from s3cfs.backends.layer import Store
 from s3cfs.backends.settling import SETTLES_S
@@ -157,7 +157,7 @@ class Rounds:
         outcome = Outcome.REFUSED
         if watched.repairs < REPAIRS_MAX:
             watched.repairs += 1
-            outcome = await repair(self._looks, self._below, watched, saw)
+            outcome = await repair(self._looks, self._below, self._watch, watched, saw)
         text = f"{what}: {outcome.value}"
         self._book.done[outcome.name.lower()] += 1
         if outcome is Outcome.NO_ORIGINAL and not watched.put_here:
@@ -181,7 +181,7 @@ class Rounds:
     async def _delete_again(self, watched: Watched) -> None:
         """A delete that did not take. Keys are written once: nobody else can have put it."""
         if not watched.repairs and watched.put_here and self._below.capabilities.may_delete:
-            await self._looks.ask("delete", watched.key, lambda call: self._below.delete([watched.key], call))
+            await delete_again(self._looks, self._below, self._watch, watched)
             self._book.done["deleted_again"] += 1
             self._note("repair", watched, "it had been deleted and was there still: deleted once more", logging.WARNING)
             if self._watch.get(watched.key) is watched:

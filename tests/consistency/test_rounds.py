@@ -241,3 +241,33 @@ def test_a_storm_is_many_failures_within_a_minute(failures: list[float], over: b
     if over:
         storm.failed(5.0)
         assert storm.over() is False, "one more is none"
+
+
+def test_what_was_found_is_left_alone_when_somebody_was_faster(tmp_path: Path) -> None:
+    """While a repair, or a second delete, waits for the budget, the object is deleted, or put."""
+    world = World(tmp_path, check_delays=(2.0,), checks_per_minute=1, lock_delay_most=1.0, lock_delay=0.0)
+
+    async def asked(count: int) -> None:
+        while len(world.requests()) < count:  # noqa: ASYNC110
+            await trio.sleep(1)
+
+    async def test(remote: Remote) -> None:
+        await remote.put(RECORD, b"x")
+        del world.store.objects[RECORD]
+        await asked(4)                                     # three looks, a minute each: the repair is next
+        await trio.sleep(30)
+        await remote.delete(RECORD)                        # it is about to be put again
+        await trio.sleep(DAY_S)
+        assert not world.store.objects and world.requests().count(f"put {RECORD}") == 1
+        world.store.deaf.add("piece/aa/1")
+        await remote.put("piece/aa/1", b"x")
+        await remote.delete("piece/aa/1")
+        world.store.deaf.clear()
+        await asked(len(world.requests()) + 2)
+        assert world.requests()[-1] == "stat piece/aa/1"
+        await trio.sleep(30)
+        await remote.put("piece/aa/1", b"new")
+        await trio.sleep(DAY_S)
+        assert world.store.objects == {"piece/aa/1": b"new"} and world.requests().count("delete piece/aa/1") == 1
+
+    world.run(test)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from s3cfs import control
 from s3cfs.errors import ExitCode
 
 from .kit import Filesystem, until
@@ -52,14 +53,13 @@ def test_what_was_lost_or_flipped_behind_its_back_comes_back_or_is_told(watched_
     layer = changed["layers"]["checker"]
     assert layer["status"]["delay_s"] == 0.6 and (layer["settings"]["lock-delay-most"], layer["settings"]["check-sample"]) == ("0.7", "0.5")
     refused(fs, "ctl", "consistency", mount.path, "lock-delay=51", code=ExitCode.CONFIG, says="lock-delay <= lock-delay-most")
-    refused(fs, "ctl", "consistency", mount.path, "speed=1", code=ExitCode.CONFIG, says="check-delays")
 
     # what no local copy is left of; after a remount the log of decisions goes on
     mount.umount()
     mount = fs.mount()
     (mount.path / "b").write_bytes(rng.randbytes(3_000_000))
     mount.flush()
-    fs.s3cfs("ctl", "drop-cache", mount.path)
+    control.call(control.find(str(mount.path)).socket, "drop-cache", {}, None)
     other, = set(packs(store)) - {pack}
     other.unlink()
     until(lambda: mount.stat()["state"] == "degraded", "it is noticed")
