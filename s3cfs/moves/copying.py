@@ -170,8 +170,9 @@ class Copying:
                 return None
 
     def _refuse_another(self, key: str) -> None:
-        """Keys of records and superblocks can be taken by another history of this filesystem; others have a hash or a nonce in them."""
-        if kind_of(key) in (Kind.RECORD, Kind.SUPER):
+        """Keys of records and superblocks can be taken by another history of this filesystem, once it can be mounted there; others have a
+        hash or a nonce in them."""
+        if self.is_filesystem and kind_of(key) in (Kind.RECORD, Kind.SUPER):
             raise Diverged(f"{self._target.location} holds another {key} than {self._source.location}: both were written, or it is "
                            "damaged there; nothing was overwritten")
 

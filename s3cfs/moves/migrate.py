@@ -139,30 +139,34 @@ class _Migration:
     # ------------------------------------------------------------ passes
 
     async def _passes(self, source: Remote, target: Remote) -> None:
+        """Until the target is whole, or all there is was copied from a source that somebody has mounted."""
         result, options = self.result, self._options
+        newest = None                                              # of the last pass
         while True:
-            result.state = await self._look_who_writes(source)
-            over = result.state is State.WHOLE                     # nobody does: what this pass finds is all there is
+            copied = 0
             try:
-                newest, copied = await self._pass(source, compare=over or not options.follow or not result.passes)
+                result.state = await self._look_who_writes(source)
+                over = result.state is State.WHOLE                 # nobody does: what this pass finds is all there is
+                if over or not options.follow or newest is None or await newest_key(source) != newest:
+                    newest, copied = await self._pass(source, compare=over or not options.follow or newest is None)
                 if over and not copied and await self._end(source, target, newest):
                     return
             except StoreError as error:
                 if not (options.follow and error.retryable):
                     raise
                 self._say(f"{error}; trying again in {options.interval:g} s")
-                copied = 0
-            if copied and (over or result.passes < PASSES):
-                continue                                           # what came during a long pass takes a short one
+            else:
+                if copied and (over or result.passes < PASSES):
+                    continue                                       # what came during a long pass takes a short one
+                if not over and not options.follow:
+                    return
+                if over and result.passes > 2 * PASSES:
+                    result.state, result.who = State.MOUNTED, "somebody, though the last record says otherwise,"
+                    return
             if options.follow:
                 if copied:
                     self._say(f"{copied:,} new objects copied, up to commit {result.commit}")
                 await source.doors.clock.sleep(options.interval)
-            elif not over:
-                return
-            elif result.passes > 2 * PASSES:
-                result.state, result.who = State.MOUNTED, "somebody, though the last record says otherwise,"
-                return
 
     async def _pass(self, source: Remote, *, compare: bool) -> tuple[str, int]:
         """The newest record that it went up to, and how many objects were copied."""

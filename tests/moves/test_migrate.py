@@ -15,7 +15,20 @@ from s3cfs.app.node import Node
 from s3cfs.backends.base import Backend, Body, Capabilities, Degraded
 from s3cfs.backends.local import LocalBackend
 from s3cfs.backends.wrapper import Wrapper
-from s3cfs.errors import AlreadyMounted, Denied, Diverged, ExitCode, FilesystemExists, NoFilesystem, StoreFull, Unsupported, UsageError
+from s3cfs.errors import (
+    AlreadyMounted,
+    Denied,
+    Diverged,
+    ExitCode,
+    FilesystemExists,
+    NoFilesystem,
+    StoreFull,
+    Temporary,
+    Unsupported,
+    UsageError,
+)
+from s3cfs.limits import DEFAULTS
+from s3cfs.moves import places
 from s3cfs.moves.kinds import Kind, kind_of
 from s3cfs.moves.migrate import MigrateResult, State
 from tests.check.kit import World
@@ -349,3 +362,33 @@ def test_what_comes_during_the_last_pass_is_no_part_of_a_whole_that_is_not(movin
     result = moving.migrate()
     assert came and (result.state, result.passes) == (State.WHOLE, 4)
     assert moving.objects(moving.target_url) == moving.objects(moving.source_url)
+
+
+def test_follow_bears_an_outage_and_lists_nothing_while_nothing_comes(moving: Moving, monkeypatch: pytest.MonkeyPatch):  # noqa: F811
+    class Away(Wrapper):
+        """Until somebody has been told of it."""
+
+        def list(self, prefix: str):
+            if prefix.startswith("pack/") and not moving.said:
+                raise Temporary("list", prefix, "no route to host")
+            return super().list(prefix)
+
+    monkeypatch.setattr(places, "DEFAULTS", replace(DEFAULTS, store_deadline_s=0.3))
+    moving.wrap[moving.source_url] = Away
+    seen: list[MigrateResult] = []
+    thread = threading.Thread(target=lambda: seen.append(moving.migrate(follow=True, interval=0.02)))
+
+    async def work(node: Node) -> None:
+        await node.flush()
+        thread.start()
+        while not moving.recorders.get(moving.target_url) or not moving.put_count(moving.target_url):  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        await trio.sleep(0.5)                                      # some looks
+
+    moving.mounted(work)
+    thread.join()
+    assert seen[0].state is State.WHOLE and any("no route to host" in text and "trying again" in text for text in moving.said)
+    shards = len({key[:8] for key in moving.objects(moving.source_url) if key.startswith("pack/")})
+    calls = [call for call in moving.recorders[moving.source_url].calls if call.operation == "list" and not call.error]
+    assert sum(call.kind == "pack" for call in calls) <= (seen[0].passes + 2) * (shards + 1) and seen[0].passes <= 4
+    assert sum(call.kind == "log" for call in calls) > 30          # it looked
