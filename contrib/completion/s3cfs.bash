@@ -12,7 +12,7 @@ _s3cfs() {
         fsck) words="--help --repair --full --quick --no-cache --cachedir --sole-writer --authfile --backend-options --passphrase-fd --quiet --json" ;;
         verify) words="--help --data --keyless --sample --restart --missing-file --corrupt-file --parallel --cachedir --authfile --backend-options --passphrase-fd --quiet --json" ;;
         migrate) words="--help --dry-run --follow --interval --unmounted --verify --no-list --re-encrypt --label --plain --source-options --target-options --parallel --cachedir --authfile --passphrase-fd --quiet --json" ;;
-        import) words="--help --into --dry-run --s3ql-authfile --s3ql-passphrase-fd --s3ql-options --s3ql-cache --find-metadata --probe-depth --label --plain --cachedir --cachesize --compress --commit-interval --journal-size --sole-writer --takeover --authfile --backend-options --passphrase-fd --quiet --json" ;;
+        import) words="--help --into --dry-run --s3ql-authfile --s3ql-passphrase-fd --s3ql-options --s3ql-cache --last-snapshot --find-metadata --probe-depth --label --plain --cachedir --cachesize --compress --commit-interval --journal-size --sole-writer --takeover --authfile --backend-options --passphrase-fd --quiet --json" ;;
         stat) words="--help --json" ;;
         ctl) words="--help flush drop-cache log-level consistency checker layer" ;;
         probe) words="--help --takeover --large --hours --rate --traffic --object --report --authfile --backend-options --passphrase-fd --quiet --json" ;;

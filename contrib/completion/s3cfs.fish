@@ -94,6 +94,7 @@ complete -c s3cfs -n '__fish_seen_subcommand_from import' -l s3ql-authfile -r -d
 complete -c s3cfs -n '__fish_seen_subcommand_from import' -l s3ql-passphrase-fd -r -d 'read the passphrase of SOURCE from this open file descriptor'
 complete -c s3cfs -n '__fish_seen_subcommand_from import' -l s3ql-options -r -d 'S3QLs backend options, instead of those in its file'
 complete -c s3cfs -n '__fish_seen_subcommand_from import' -l s3ql-cache -r -d 'S3QLs cache folder (~/.s3ql there) for what is newer than in the store'
+complete -c s3cfs -n '__fish_seen_subcommand_from import' -l last-snapshot -d 'of a filesystem that crashed (or is mounted) take what the store has, when there is no cache folder'
 complete -c s3cfs -n '__fish_seen_subcommand_from import' -l find-metadata -r -f -a 'auto folder probe' -d 'auto list the metadatas names; folder list by the prefix up to its last /, for a bucket that refuses others; probe no listing at all, ask for one name after the other (may take long)'
 complete -c s3cfs -n '__fish_seen_subcommand_from import' -l probe-depth -r -d 'with probe how many older versions of each block are asked for'
 complete -c s3cfs -n '__fish_seen_subcommand_from import' -l label -r -d 'a name for people'

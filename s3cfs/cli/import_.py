@@ -61,6 +61,8 @@ def parser(prog: str) -> arguments.Parser:
     group.add_argument("--s3ql-passphrase-fd", metavar="N", help="read the passphrase of SOURCE from this open file descriptor")
     group.add_argument("--s3ql-options", metavar="A=B,C", help="S3QL's backend options, instead of those in its file")
     group.add_argument("--s3ql-cache", metavar="DIR", help="S3QL's cache folder (~/.s3ql there): for what is newer than in the store")
+    group.add_argument("--last-snapshot", action="store_true", help="of a filesystem that crashed (or is mounted): take what the store "
+                       "has, when there is no cache folder")
     group.add_argument("--find-metadata", metavar="HOW", choices=LISTINGS, default="auto",
                        help="auto: list the metadata's names; folder: list by the prefix up to its last '/', for a bucket that refuses "
                        "others; probe: no listing at all, ask for one name after the other (may take long)")
@@ -91,7 +93,8 @@ def run(argv: Sequence[str], prog: str) -> int:
     settings, mounting = load(args.target, arguments.given(args), ask=arguments.asker("Passphrase of the target: "))
     options = ImportOptions(
         args.into, os.path.expanduser(args.s3ql_cache) if args.s3ql_cache else None,
-        "folder" if args.find_metadata == "folder" else "auto", args.probe_depth if args.find_metadata == "probe" else None, args.dry_run)
+        "folder" if args.find_metadata == "folder" else "auto", args.probe_depth if args.find_metadata == "probe" else None,
+        args.last_snapshot, args.dry_run)
     for text in version.warnings():
         say(f"s3cfs: {text}")
     reporter = Reporter(args.json, args.quiet)

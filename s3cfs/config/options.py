@@ -109,6 +109,7 @@ class ImportOptions:
     s3ql_cache: str | None = None        # S3QL's cache folder
     listing: str = "auto"                # how the names of its metadata are found: auto, folder (moves/s3ql/stores.py)
     probe_depth: int | None = None       # or without a listing: so many older versions of each block are asked for
+    last_snapshot: bool = False          # of one that is mounted or crashed: what the store has of it will do
     dry_run: bool = False
 
 

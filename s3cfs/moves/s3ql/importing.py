@@ -83,6 +83,7 @@ async def open_source(place: Place, access: Access, options: ImportOptions, cach
             async with Remote(open_s3ql(place, access, options.listing), doors).running() as remote:
                 await remote.check()
                 opening = Opening(remote, place, need_passphrase, cachedir=options.s3ql_cache, probe_depth=options.probe_depth,
+                                  last_snapshot=options.last_snapshot or options.dry_run,
                                   say=lambda text: report(Finding(Kind.NOTE, b"", text)), progress=progress)
                 found = await opening.run()
                 with contextlib.closing(S3qlTree(remote, place, found, report)) as tree:

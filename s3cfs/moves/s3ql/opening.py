@@ -5,7 +5,7 @@
 | not mounted | nothing, or an older sequence number | the store |
 | not mounted | the same | the local database, if it is the store's byte for byte: the download is saved |
 | anything | newer; or the same or newer, and mounted | the local database with its log; and the cached blocks, if it says mounted |
-| mounted | nothing, or older | the store's last snapshot, which is complete: from before it was mounted, or up to six hours old |
+| mounted | nothing, or older | if asked for: the last snapshot, which is complete: from before it was mounted, or up to six hours old |
 
 A database from blocks is right when its SHA-256 is: states are tried until one fits. The local files are copied first and never touched.
 """
@@ -17,11 +17,12 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
 from s3cfs.config import Secret
-from s3cfs.errors import ConfigError, Damaged, NoFilesystem, NotFound, ObjectMissing, WrongPassphrase
+from s3cfs.errors import AlreadyMounted, ConfigError, Damaged, NoFilesystem, NotFound, ObjectMissing, WrongPassphrase
 from s3cfs.limits import MIB
 from s3cfs.remote import Remote
 
@@ -63,11 +64,12 @@ class Opening:
     """`run` once."""
 
     def __init__(self, remote: Remote, place: Place, need_passphrase: Callable[[], Secret], *, cachedir: str | None = None,
-                 probe_depth: int | None = None, say: Say = lambda text: None, progress: OnProgress = lambda event: None) -> None:
+                 probe_depth: int | None = None, last_snapshot: bool = True, say: Say = lambda text: None,
+                 progress: OnProgress = lambda event: None) -> None:
         """The disk of `remote`'s doors is an empty folder of ours. `probe_depth`: find blocks of the metadata by asking for their names."""
         self._remote, self._place, self._need_passphrase = remote, place, need_passphrase
         self._path = remote.doors.disk.real_path
-        self._cachedir, self._depth, self._say, self._progress = cachedir, probe_depth, say, progress
+        self._cachedir, self._depth, self._last_snapshot, self._say, self._progress = cachedir, probe_depth, last_snapshot, say, progress
         self._passphrase: bytes | None = None
 
     async def run(self) -> Opened:
@@ -200,8 +202,7 @@ class Opening:
     async def _from_blocks(self, newest: Params) -> Opened:
         blocks = Blocks(self._remote, self._passphrase, DATABASE, self._depth, self._progress)
         if newest.mounted:
-            self._say("the store says that it is mounted, or crashed: this is its last snapshot, and what was rewritten since may be gone "
-                      "(--s3ql-cache names the cache folder of the machine that had it mounted)")
+            self._only_a_snapshot(newest)
         tried: list[str] = []
         states = [(newest, newest.seq - 1), (newest, newest.seq)] if newest.mounted else [(newest, newest.seq), (newest, newest.seq - 1)]
         for back in range(OLD_STATES + 1):
@@ -240,8 +241,7 @@ class Opening:
                 if local is not None and (local.seq > params.seq or (local.needs_fsck and local.seq == params.seq)):
                     return await self._local(local)
                 if following:
-                    self._say("the filesystem is mounted, or crashed: these are the metadata from before (--s3ql-cache names the cache "
-                              "folder of the machine that had it mounted)")
+                    self._only_a_snapshot(params)
                 await self._remote.doors.threads.run(partial(dumps.load, dump, params.revision, self._path(DATABASE)))
                 if trouble is not None:
                     self._say(f"the newest metadata cannot be read ({trouble}); those of {name} are taken")
@@ -255,6 +255,15 @@ class Opening:
         if trouble is not None:
             raise Damaged(f"no metadata of S3QL are whole: {trouble}")
         raise NoFilesystem(f"{self._remote.location} holds no filesystem of S3QL")
+
+    def _only_a_snapshot(self, params: Params) -> None:
+        """Of one that is mounted or crashed, without a cache folder that has more."""
+        when = datetime.fromtimestamp(params.modified, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        if not self._last_snapshot:
+            raise AlreadyMounted(
+                "the filesystem of S3QL is mounted, or was when its machine crashed: unmount it; or name the cache folder of that machine "
+                f"(--s3ql-cache); or take what the store has, of {when} or before (--last-snapshot)")
+        self._say(f"it is mounted, or crashed: this is its last snapshot, of {when} or before, and what was rewritten since may be gone")
 
     async def _there(self, name: str) -> bool:
         try:

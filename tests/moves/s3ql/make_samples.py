@@ -1,6 +1,7 @@
-"""Make the samples of this folder with the real S3QL: `python -m tests.moves.s3ql.make_samples S3QL_BIN FORK_BIN ENDPOINT [NAME ...]`.
+"""Make the samples of this folder with the real S3QL: `python -m tests.moves.s3ql.make_samples S3QL FORK S3QL4 S3QL3 ENDPOINT [NAME ...]`.
 
-S3QL_BIN is the folder with mkfs.s3ql, mount.s3ql ... of S3QL 6.3.0, FORK_BIN the same of the Storj fork (5.1.3 with storjs3). Needs
+S3QL is the folder with mkfs.s3ql, mount.s3ql ... of S3QL 6.3.0, FORK the same of the Storj fork (5.1.3 with storjs3), S3QL4 of
+4.0.0, S3QL3 of 3.8.1. Needs
 /dev/fuse, root (devices, owners) and a few seconds for each; minutes for the fork, which waits after each change of an object.
 ENDPOINT is host:port of an S3 server on plain HTTP, with LOGIN and PASSWORD (MinIO; the fork does not get along with moto_server).
 Everything in the samples is made here; S3QL itself is not needed to use them.
@@ -48,7 +49,7 @@ class Plan:
     name: str
     compress: str
     plain: bool = False
-    fork: bool = False
+    tools: int = 0                 # which of the folders
     url: str = "local://{root}/store"
     block_kib: int = 32
     crash: bool = False
@@ -64,8 +65,10 @@ PLANS = (
     Plan("none", "none", block_kib=8),
     Plan("plain", "zlib-6", plain=True),
     Plan("s3c", "zlib-6", url="s3c://{host}/" + BUCKET + "/some/pre_"),
-    Plan("storj", "zlib-6", fork=True, url="storjs3://{host}/" + BUCKET + "/some/prefix/"),
+    Plan("storj", "zlib-6", tools=1, url="storjs3://{host}/" + BUCKET + "/some/prefix/"),
     Plan("crashed", "zlib-6", crash=True),
+    Plan("revision25", "zlib-6", tools=2),
+    Plan("revision24", "zlib-6", tools=3),
 )
 
 
@@ -212,7 +215,7 @@ class Maker:
 
     def mkfs(self) -> None:
         words = ["--plain"] if self.plan.plain else []
-        size = ["--data-block-size", str(self.plan.block_kib)]
+        size = ["--max-obj-size" if self.plan.tools >= 2 else "--data-block-size", str(self.plan.block_kib)]
         self.tool("mkfs.s3ql", *self.common, *size, *words, self.url, given=f"{PASSPHRASE}\n{PASSPHRASE}\n")
 
     @contextlib.contextmanager
@@ -307,7 +310,8 @@ def make(plan: Plan, tools: Path, host: str) -> None:
 
 
 if __name__ == "__main__":
-    ours, fork, endpoint, *names = sys.argv[1:]
+    *tools, endpoint = sys.argv[1:6]
+    names = sys.argv[6:]
     for chosen in PLANS:
         if not names or chosen.name in names:
-            make(chosen, Path(fork if chosen.fork else ours), endpoint)
+            make(chosen, Path(tools[chosen.tools]), endpoint)

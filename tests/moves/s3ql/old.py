@@ -1,4 +1,4 @@
-"""A writer of the metadata of S3QL's revisions 24 and 25, from the facts of the format alone: no real sample is kept."""
+"""A writer of the metadata of S3QL's revisions 24 and 25, from the facts of the format: for states of which there is no real sample."""
 from __future__ import annotations
 
 import base64

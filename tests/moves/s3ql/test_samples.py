@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from s3cfs.config import ImportOptions
+from s3cfs.errors import AlreadyMounted
 from s3cfs.moves.s3ql.tree import S3qlTree
 from s3cfs.moves.source import Kind
 from tests.gateway import Gateway
@@ -16,7 +17,7 @@ from tests.moves.trees import differences
 from tests.servers import Server
 
 
-@pytest.mark.parametrize("name", ["zlib", "lzma", "none", "plain"])
+@pytest.mark.parametrize("name", ["zlib", "lzma", "none", "plain", "revision25", "revision24"])
 def test_a_local_one_comes_as_it_is(tmp_path: Path, name: str):
     sample = Sample.at(tmp_path, name)
     done = imported(sample)
@@ -80,7 +81,9 @@ def test_a_crashed_one_without_its_cache_comes_as_of_its_last_snapshot(tmp_path:
     store = tmp_path / "store"
     mounted_as = max(path.name for path in store.glob("s3ql_params_*")).removeprefix("s3ql_params_")
     (store / f"s3ql_metadata_000000000000_{mounted_as}").write_bytes(b"half uploaded when it crashed")
-    done = imported(sample)
+    with pytest.raises(AlreadyMounted, match="--last-snapshot"):
+        opened(sample)
+    done = imported(sample, options=ImportOptions(last_snapshot=True))
     assert not any("could not be put together" in finding.text for finding in done.findings)
     assert any(finding.kind is Kind.NOTE and "last snapshot" in finding.text for finding in done.findings)
     missing = [(finding.path, finding.ranges) for finding in done.findings if finding.kind is Kind.MISSING]
