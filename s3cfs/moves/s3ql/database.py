@@ -13,6 +13,7 @@ from s3cfs.errors import Damaged
 PAGE_ROWS = 500
 ROOT, CONTROL = 1, 2               # inodes: the second is S3QL's own
 TROUBLES = 20
+TABLES = ("inodes", "contents", "names", "objects", "inode_blocks", "symlink_targets", "ext_attributes")
 
 _INODE = "i.id, i.mode, i.uid, i.gid, i.size, i.atime_ns, i.mtime_ns, i.ctime_ns, i.rdev, i.locked"
 _CHILDREN = f"""
@@ -78,7 +79,8 @@ class Database:
         try:
             self._sql.text_factory = bytes
             self._sql.executescript("PRAGMA trusted_schema = OFF; PRAGMA temp_store = FILE; PRAGMA mmap_size = 0;")
-            self._sql.execute("SELECT 1 FROM inodes, contents, names, objects, inode_blocks, symlink_targets, ext_attributes LIMIT 1")
+            for table in TABLES:
+                self._sql.execute(f"SELECT 1 FROM {table} LIMIT 1")
         except sqlite3.Error as error:
             self._sql.close()
             raise Damaged(f"the metadata of S3QL cannot be read: {error}") from None

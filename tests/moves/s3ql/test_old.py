@@ -2,16 +2,18 @@
 from __future__ import annotations
 
 import bz2
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from s3cfs.errors import AlreadyMounted, Damaged, NewerFormat, Unsupported
+from s3cfs.moves.s3ql.database import Database
 from s3cfs.moves.s3ql.dumps import load
 from s3cfs.moves.s3ql.params import Params
 from s3cfs.moves.source import Kind
 from tests.moves.s3ql.kit import Sample, opened
-from tests.moves.s3ql.old import integer, make_old
+from tests.moves.s3ql.old import dump, integer, make_old
 
 
 def old_sample(tmp_path: Path, revision: int) -> Sample:
@@ -42,6 +44,17 @@ def test_that_it_is_mounted_is_told_and_older_copies_are_taken(tmp_path: Path):
     (store / "s3ql_metadata_bak_0").unlink()
     with pytest.raises(Damaged, match="no metadata of S3QL are whole"):
         opened(sample, last_snapshot=True)
+
+
+def test_a_large_one_without_symlinks_and_attributes_is_opened_at_once(tmp_path: Path):
+    """It once took as many steps as the product of all other tables has rows."""
+    load(dump(25, {
+        "objects": [], "inodes": [(ino, 0, 0, 0o40755, 0, 0, 0, 0, 0, 0, 1) for ino in range(1, 3000)], "inode_blocks": [],
+        "symlink_targets": [], "names": [(ino, b"%d" % ino, 1) for ino in range(2, 3000)],
+        "contents": [(ino, ino, 1) for ino in range(2, 3000)], "ext_attributes": []}), 25, str(tmp_path / "db"))
+    with closing(Database(str(tmp_path / "db"))) as database:
+        assert database.prepare() == [] and database.nameless() == 0 and len(database.children(1, 0)) == 500
+        assert database.summary().inodes == {0o40000: 2998}
 
 
 def test_integers_of_every_size():
