@@ -132,6 +132,20 @@ def test_of_what_was_created_by_a_put_that_found_nothing_a_part_is_enough() -> N
     play(test)
 
 
+def test_of_what_was_created_where_something_was_deleted_all_is_read() -> None:
+    async def test(clock: Moves) -> None:
+        backend = late(0.0)
+        async with mounted(backend, clock, lock_delay=0.0) as world:
+            await world.remote.put(KEY, b"older bytes", only_if_absent=True)
+            await trio.sleep(100.0)
+            await world.remote.delete(KEY)
+            await world.remote.put(KEY, b"newer bytes", only_if_absent=True)
+            backend.stale_s = 50.0
+            assert await world.remote.get(KEY, 0, 5) == b"newer" and kinds(world) == {Kind.STALE}
+
+    play(test)
+
+
 def _first(count: int, backend: StaleBackend, key: str, offset: int = 0, size: int | None = None) -> bytes:
     assert (offset, size) == (100, 200)
     return StaleBackend.get(backend, key, offset, count)
