@@ -170,7 +170,11 @@ def test_a_layout_that_was_lost_or_damaged_is_found_again_and_written_by_the_nex
         assert reader.get(PACKS[0]) == b"x" and [info.key for info in reader.list("pack/")] == [PACKS[0]]
         assert damage or shards.KEY not in place.names(), "who reads writes nothing"
     there.delete(shards.KEY)
-    place.open().put(PACKS[1], b"y")
+    writer = place.open()
+    writer.put(PACKS[1], b"y")
+    before = len(place.gateway.notes)
+    writer.put(PACKS[2], b"z")
+    assert len(place.gateway.notes) == before + 1, "it is written once"
     assert Layout.decode(there.get(shards.KEY)) == Layout(3) and place.open().get(PACKS[1]) == b"y"
 
 
@@ -192,9 +196,12 @@ def test_a_gateway_that_is_behind_shows_no_layout_and_that_is_no_verdict(place: 
     late = place.open()
     late.check()
     assert list(late.list("pack/")) == [] and list(late.folders("pack/")) == []
+    wrong = place.open(shards="6")
     with pytest.raises(Temporary, match="somebody else"):
-        place.open(shards="6").put(PACKS[0], b"x")
+        wrong.put(PACKS[0], b"x")
     clock.advance(30)
+    with pytest.raises(ConfigError, match="was made with shards=5"):
+        wrong.put(PACKS[0], b"x")
     with pytest.raises(NotFound):
         late.get(PACKS[0])
     gateway.clear()

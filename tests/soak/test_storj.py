@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -19,7 +20,7 @@ from s3cfs.backends import shards
 from s3cfs.backends.registry import open_backend
 from s3cfs.backends.shards import Layout
 from tests.e2e.kit import Filesystem, Mount
-from tests.gateway import Gateway
+from tests.gateway import Gateway, storj_server
 from tests.moves import seeded
 from tests.servers import BUCKET, rclone_server
 
@@ -29,6 +30,7 @@ FILES = int(os.environ.get("S3CFS_TEST_FILES", "345"))
 OBJECTS = FILES * 724
 READ_FILES = 3
 MOST_MIB = 400
+LARGE_MIB = 768
 
 
 def moved_to_shards(folder: Path, layout: Layout) -> None:
@@ -44,6 +46,29 @@ def moved_to_shards(folder: Path, layout: Layout) -> None:
 def anonymous_mib(mount: Mount) -> float:
     with open(f"/proc/{mount.pid}/status") as status:
         return next(int(line.split()[1]) / 1024 for line in status if line.startswith("RssAnon:"))
+
+
+def test_packs_suit_segments_and_two_of_them_fit_into_memory(tmp_path: Path) -> None:
+    with storj_server() as gateway:
+        fs = Filesystem(tmp_path / "fs", gateway.fresh_url(), {**gateway.options, "lock-delay": "0"}, gateway.login, gateway.password)
+        try:
+            mount = fs.mkfs().mount(within=300)
+            most = 0.0
+            with (mount / "file").open("wb") as file:
+                for _ in range(LARGE_MIB):
+                    file.write(os.urandom(1 << 20))
+                    most = max(most, anonymous_mib(mount))
+            flushing = subprocess.Popen([sys.executable, "-m", "s3cfs", "ctl", "flush", mount.path], env=fs.environment(), cwd=fs.base)
+            while flushing.poll() is None:
+                most = max(most, anonymous_mib(mount))
+                time.sleep(0.05)
+            mount.umount(within=600)
+            root = Path(str(gateway.server.root)) / BUCKET
+            sizes = sorted(path.stat().st_size >> 20 for path in root.rglob("pack/**/*") if path.is_file())
+            print(f"\n{LARGE_MIB} MiB: at most {most:.0f} MiB; packs of {sizes}", flush=True)
+            assert flushing.returncode == 0 and most < MOST_MIB and sizes[len(sizes) // 2] >= 29 and sizes[-1] <= 33
+        finally:
+            fs.close()
 
 
 def test_250_000_objects(tmp_path: Path) -> None:
