@@ -47,6 +47,8 @@ def test_other_bytes(tmp_path: Path, create_only: bool, other: bytes) -> None:
         for key in (PACK, RECORD):
             await remote.put(key, TRUE, only_if_absent=create_only)
             world.store.objects[key] = other
+        await trio.sleep(300)
+        assert world.store.objects == {PACK: TRUE, RECORD: other}, "while the lock still knows what must be there"
         await trio.sleep(DAY_S)
         assert world.store.objects == {PACK: TRUE, RECORD: other}
         assert world.status["repaired"] == 1 == world.status["unrepaired"] and world.status["watched"] == 0
@@ -133,5 +135,21 @@ def test_quiet_days_bring_the_delay_down_and_a_bad_hour_up_again(tmp_path: Path)
         await write(12, 0.0)
         assert world.conditions.delay_s == 0.0
         assert len(world.store.objects) == number and world.status["repaired"] == 0 and "lost" not in world.seen()
+
+    world.run(test)
+
+
+@pytest.mark.parametrize(("create_only", "lock", "gets"), [(True, True, 4), (False, False, 4), (False, True, 0)])
+def test_large_content_is_read_in_parts_where_a_part_costs_a_part(tmp_path: Path, create_only: bool, lock: bool, gets: int,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what may have had other content before the lock reads all, whatever part is asked for."""
+    monkeypatch.setattr("s3cfs.backends.consistency.looks.RANGE_BYTES", 30)
+    world = World(tmp_path, lock=lock, sample=1.0, nature={"create_only": create_only}, check_delays=(2.0,))
+
+    async def test(remote: Remote) -> None:
+        await remote.put(PACK, bytes(100), only_if_absent=create_only)
+        await trio.sleep(DAY_S)
+        assert world.requests().count(f"get {PACK}") == gets and world.status["spent"]["bytes"] == (100 if gets else 0)
+        assert world.seen() == {"well": 1}
 
     world.run(test)

@@ -65,8 +65,12 @@ def test_what_the_lock_calls_old_is_evidence_once(tmp_path: Path) -> None:
 
     async def test(remote: Remote) -> None:
         await remote.put(PACK, b"x")
+        await trio.sleep(2.5)
+        await remote.put(PACK + "2", b"x")
+        await trio.sleep(3)
+        assert world.status["looks"] == 3, "at 2, 4 and 4.5 s: the store has answered, and need not be spared"
         await trio.sleep(DAY_S)
-        assert world.seen() == {"well": 1}, "whoever raised it has told"
+        assert world.seen() == {"well": 2}, "whoever raised it has told"
         assert world.status["done"]["unanswered"] == 0 and world.status["watched"] == 0
 
     world.run(test)
