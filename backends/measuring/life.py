@@ -112,22 +112,27 @@ class Life:
         """Of the views that have shown it. The same one counts once a change."""
         asking, began, back = self._asking, self._asking.now(), set[str]()
         seen = [view for view in VIEWS if view in self._seen]
+
+        async def once_more(view: str) -> None:
+            asked, saw = await self._look(view)
+            if saw != OLD:
+                return
+            if view not in back:
+                back.add(view)
+                asking.tally.of(change, view).came_back += 1
+                asking.hour().counts["ghosts"] += change == "delete"
+            returned = asked
+            while saw != NEW and asked - returned < self._plan.look_max_s:
+                await self._pause(asked - returned)
+                asked, saw = await self._look(view)
+            self._settled[view] = asked - since
+
         for later in self._plan.later_s(change):
             await asking.doors.clock.sleep(max(0.0, began + later - asking.now()))
             await asking.pace.patience()
-            for view in self._some(seen, LATER_VIEWS[change]):
-                asked, saw = await self._look(view)
-                if saw != OLD:
-                    continue
-                if view not in back:
-                    back.add(view)
-                    asking.tally.of(change, view).came_back += 1
-                    asking.hour().counts["ghosts"] += change == "delete"
-                returned = asked
-                while saw != NEW and asked - returned < self._plan.look_max_s:
-                    await self._pause(asked - returned)
-                    asked, saw = await self._look(view)
-                self._settled[view] = asked - since
+            async with trio.open_nursery() as nursery:
+                for view in self._some(seen, LATER_VIEWS[change]):
+                    nursery.start_soon(once_more, view)
 
     async def _pause(self, age: float) -> bool:
         """Before the next look; whether the store asked for more than that."""

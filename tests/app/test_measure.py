@@ -66,6 +66,8 @@ def test_the_gateway_that_shows_what_was_true_twenty_seconds_ago(rclone_s3: Serv
         backends = [open_backend(url, rclone_s3.options, login=rclone_s3.login, password=rclone_s3.password) for _ in range(3)]
         gateway.stale(20, only=["get", "head"], key="here/")
         gateway.throttle(retry_after=7, count=1, only="put")
+        gateway.errors(500, count=2, only="head")
+        resets = gateway.reset(count=3, only="get")
 
         async def main() -> None:
             doors = Doors(clock, Seeded(1), TrioThreads(), NoDisk(), store_threads=AtOnce())
@@ -80,7 +82,8 @@ def test_the_gateway_that_shows_what_was_true_twenty_seconds_ago(rclone_s3: Serv
         found = told["shown"][change]["get"]
         assert found["count"] == found["late"] >= 3 and 20 <= found["p50"] <= found["max"] <= 25, change
         assert told["shown"][change]["list"]["late"] == 0
-    assert told["troubles"]["throttled"] == 1 and told["retry_after_s"]["max"] == 7
+    assert told["troubles"] == {"throttled": 1, "server": 2, "broken": resets.fired, "corrupt": 0, "other": 0} and resets.fired == 3
+    assert told["retry_after_s"]["max"] == 7
     options = parse_backend_options(told["suggested"]["options"], "test")
     assert "consistency-lock" in options and float(options["lock-delay"]) >= 1.5 * 20
     open_backend(url, {**rclone_s3.options, **options}, login="l", password="p").close()      # the lock takes them

@@ -60,14 +60,14 @@ class Slow:
 class GoesOn:
     """Store threads as they are: a call that nobody waits for any more goes on, and takes effect."""
 
-    def __init__(self, nursery: trio.Nursery, took_s: float) -> None:
+    def __init__(self, nursery: trio.Nursery, took_s: Callable[[], float]) -> None:
         self._nursery, self._took_s = nursery, took_s
 
     async def run(self, function: Callable[..., T], *args: Any, ended: Callable[[], None]) -> T:
         done, found, failed = trio.Event(), list[T](), list[Exception]()
 
         async def work() -> None:
-            await trio.sleep(self._took_s)
+            await trio.sleep(self._took_s())
             try:
                 found.append(function(*args))
             except Exception as error:
@@ -85,11 +85,11 @@ Delay = Callable[[str, str], float]              # (change, view) -> seconds unt
 
 
 class StaleStore(Backend):
-    """`delay` draws how long a change is not shown to a view; `back` draws (after so long, for so long) an old state is shown again, or
-    None; `takes` whether a delete has an effect; `trouble` may raise before anything happens."""
+    """`delay` draws how long a change is not shown to a view; `back` draws after how long, and for how long, an old state is shown
+    again, any number of times; `takes` whether a delete has an effect; `trouble` may raise before anything happens."""
 
     def __init__(self, now: Callable[[], float], delay: Delay = lambda change, view: 0.0, *,
-                 back: Callable[[str, str], tuple[float, float] | None] = lambda change, view: None,
+                 back: Callable[[str, str], list[tuple[float, float]]] = lambda change, view: [],
                  takes: Callable[[], bool] = lambda: True,
                  trouble: Callable[[str], None] = lambda operation: None) -> None:
         self._now, self._delay, self._back, self._takes, self._trouble = now, delay, back, takes, trouble
@@ -111,8 +111,8 @@ class StaleStore(Backend):
             self.drawn.setdefault((change, view), []).append(from_s - self._now())
             shown = [(at, what) for at, what in self._views.get((view, key), []) if at <= from_s]
             shown.append((from_s, data))
-            if (again := self._back(change, view)) is not None:
-                shown += [(from_s + again[0], before), (from_s + sum(again), data)]
+            for after_s, for_s in self._back(change, view):
+                shown += [(from_s + after_s, before), (from_s + after_s + for_s, data)]
             self._views[view, key] = shown
 
     def _shown(self, view: str, key: str) -> bytes | None:
@@ -170,7 +170,7 @@ class StaleStore(Backend):
         raise NotImplementedError
 
 
-def measure(make: Callable[[Callable[[], float]], StaleStore], *, hours: float, seed: int = 1, took_s: float = 0.02,
+def measure(make: Callable[[Callable[[], float]], StaleStore], *, hours: float, seed: int = 1, took_s: float | Callable[[], float] = 0.02,
             tally: Tally | None = None, after: Callable[[trio.Event], Any] | None = None, goes_on: bool = False,
             **plan: Any) -> tuple[Tally, StaleStore, Plan]:
     """A run in virtual time. `after(stop)`: a task beside it."""
@@ -183,11 +183,14 @@ def measure(make: Callable[[Callable[[], float]], StaleStore], *, hours: float, 
     async def main() -> None:
         stop = trio.Event()
         async with trio.open_nursery() as nursery:
-            threads = GoesOn(nursery, took_s) if goes_on else Slow(lambda: took_s)
+            took = took_s if callable(took_s) else lambda: took_s
+            threads = GoesOn(nursery, took) if goes_on else Slow(took)
             doors = Doors(clock, Seeded(seed), TrioThreads(), NoDisk(), store_threads=threads)
             if after is not None:
                 nursery.start_soon(after, stop)
             await Measurement(doors, store, [store, store], planned, counted).run(stop)
+            if goes_on:
+                await trio.sleep(60)
             nursery.cancel_scope.cancel()
 
     with one_order(seed):
