@@ -33,8 +33,7 @@ class Life:
         self._asking, self._writer, self._readers, self._plan = asking, writer, readers, plan
         self.key, self._folder = key, key.removesuffix(self.NAME)
         self._truths: list[bytes | None] = [None]              # what was true, one after the other; the last one is
-        self._seen: set[str] = set()                           # views that have shown this change
-        self._settled: dict[str, float] = {}                   # of this change, by view: how old it was when its last old answer was over
+        self._settled: dict[str, float] = {}                   # by view that has shown this change: its age when the old was over
 
     async def run(self) -> None:
         """To its end, or until a change failed: then nothing more can be said of this key."""
@@ -44,7 +43,7 @@ class Life:
                 return
             if since < 0:
                 continue
-            self._settled, self._seen = {}, set()
+            self._settled = {}
             views = [view for view in VIEWS if self._expected(view, -1) != self._expected(view, -2)]
             try:
                 async with trio.open_nursery() as nursery:
@@ -93,7 +92,6 @@ class Life:
                     shown.never += 1
                     shown.delays.add(age)
                     hour.delays.add(age)
-                    self._settled[view] = age
                     if (change, view) == ("delete", "get"):
                         asking.tally.did_not_take += 1
                         hour.counts["ghosts"] += 1
@@ -106,12 +104,11 @@ class Life:
         shown.delays.add(delay)
         hour.delays.add(delay)
         self._settled[view] = delay
-        self._seen.add(view)
 
     async def _look_on(self, change: str, since: float) -> None:
         """Of the views that have shown it. The same one counts once a change."""
         asking, began, back = self._asking, self._asking.now(), set[str]()
-        seen = [view for view in VIEWS if view in self._seen]
+        seen = [view for view in VIEWS if view in self._settled]
 
         async def once_more(view: str) -> None:
             asked, saw = await self._look(view)

@@ -1,7 +1,6 @@
 """What a run leaves lying about, and who may take it away: each folder's name says until when somebody may be using it."""
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -51,11 +50,19 @@ class Litter:
     async def tidy(self) -> None:
         """At the end. What does not go, or comes back, is swept up by a later run."""
         await self._remove_all([*self._there])
-        await self._remove_listed(ours=True)
+        for _ in range(ATTEMPTS):                  # deletes may not take
+            if not await self._remove_listed(ours=True):
+                return
+            await self._asking.doors.clock.sleep(PAUSE_S)
 
-    async def _remove_listed(self, *, ours: bool) -> None:
-        with contextlib.suppress(StoreError):
-            await self._remove_all((await self._asking.ask("", partial(self._listed, ours), small=False)).value)
+    async def _remove_listed(self, *, ours: bool) -> bool:
+        """Whether there were any."""
+        try:
+            found = (await self._asking.ask("", partial(self._listed, ours), small=False)).value
+        except StoreError:
+            return True
+        await self._remove_all(found)
+        return bool(found)
 
     async def _remove_all(self, keys: Sequence[str]) -> None:
         batch = max(1, self._writer.capabilities.batch_delete)

@@ -56,7 +56,7 @@ def suggested(tally: Tally) -> Mapping[str, Any] | None:
 
     Of the ages at which the last old answer was over, for the worst change and view: half of them fit into `least`, 99 of 100 into
     `initial`, all into `most`, each with a margin. `late_below`: with 95 % certainty a smaller part of the answers than this is late,
-    where none was. None: nothing was measured.
+    where none was. What was `never` shown is left out: no delay helps there. None: nothing was measured.
     """
     settled = [found.settled for found in tally.shown.values() if found.settled.count]
     if not settled:
@@ -66,7 +66,7 @@ def suggested(tally: Tally) -> Mapping[str, Any] | None:
     initial = max(INITIAL_LEAST_S, least, _rounded_up(most_of))
     most = max(MOST_LEAST_S, initial, _rounded_up(all_of))
     late, looks = any(found.above_zero for found in settled), sum(found.count for found in settled)
-    return {"least": least, "initial": initial, "most": most,
+    return {"least": least, "initial": initial, "most": most, "never": sum(found.never for found in tally.shown.values()),
             "late_below": None if late else min(1.0, float(f"{CHANCE / looks:.2g}")),
             "options": f"{'consistency-lock,' if late else ''}lock-delay={initial:g},lock-delay-least={least:g},lock-delay-most={most:g}"}
 

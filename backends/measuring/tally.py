@@ -21,7 +21,7 @@ class Shown:
     """Of one change (put, overwrite, delete) and one view (get, stat, list, folders). Seconds since the store acknowledged the change."""
 
     delays: Quantiles = field(default_factory=Quantiles)     # until it was shown; 0: the first look saw it
-    settled: Quantiles = field(default_factory=Quantiles)    # until the last old answer that was met had been followed by a new one
+    settled: Quantiles = field(default_factory=Quantiles)    # of those: until the last old answer that was met was followed by a new one
     never: int = 0                                           # not within the time looked, which is then what `delays` has
     came_back: int = 0                                       # an old answer after a new one
 

@@ -80,6 +80,8 @@ def _suggested(found: Data | None) -> Iterator[str]:
         return
     if found["late_below"] is not None:
         yield f"no answer was late; with 95 % certainty fewer than {100 * found['late_below']:g} % are"
+    if found["never"]:
+        yield f"{found['never']:,} looks did not see a change at all: against that no delay helps"
     yield ""
     yield f"suggested for the consistency lock: backend-options: {found['options']}"
 

@@ -109,6 +109,15 @@ def test_an_old_answer_that_came_back_counts_once_and_until_it_is_over() -> None
     assert 150 <= (found.settled.most or 0) <= 170 and report(tally, plan)["suggested"]["most"] >= 150
 
 
+def test_a_delete_that_does_not_take_is_no_reason_to_wait_longer() -> None:
+    """And is made again at the end."""
+    draw = random.Random(5)
+    tally, store, plan = measure(lambda now: StaleStore(now, takes=lambda: draw.random() < 0.5), hours=0.5)
+    told = report(tally, plan)
+    assert told["ghosts"]["did_not_take"] > 3 and told["suggested"]["never"] > 10
+    assert (told["suggested"]["initial"], told["suggested"]["most"]) == (1.0, 60.0) and not store.keys
+
+
 def test_a_pace_is_no_savings_bank() -> None:
     async def main() -> None:
         clock = Clock(mock)
