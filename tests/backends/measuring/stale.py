@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import trio
+import trio.testing
 
 from s3cfs.backends.base import Backend, Body, Capabilities, ObjectInfo
 from s3cfs.backends.measuring import Measurement, Plan, Tally
@@ -21,8 +22,13 @@ MIDNIGHT_NS = 1_767_225_600_000_000_000          # 2026-01-01 00:00 UTC
 class Clock(TrioClock):
     """Wall clock included."""
 
+    def __init__(self, mock: trio.testing.MockClock, began_s: float = 0.0) -> None:
+        """`began_s` after midnight."""
+        super().__init__(mock)
+        self._began_ns = MIDNIGHT_NS + int(began_s * 1e9)
+
     def time_ns(self) -> int:
-        return MIDNIGHT_NS + int(self.monotonic() * 1e9)
+        return self._began_ns + int(self.monotonic() * 1e9)
 
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
@@ -172,10 +178,10 @@ class StaleStore(Backend):
 
 def measure(make: Callable[[Callable[[], float]], StaleStore], *, hours: float, seed: int = 1, took_s: float | Callable[[], float] = 0.02,
             tally: Tally | None = None, after: Callable[[trio.Event], Any] | None = None, goes_on: bool = False,
-            **plan: Any) -> tuple[Tally, StaleStore, Plan]:
+            began_s: float = 0.0, **plan: Any) -> tuple[Tally, StaleStore, Plan]:
     """A run in virtual time. `after(stop)`: a task beside it."""
     mock = virtual_time()
-    clock = Clock(mock)
+    clock = Clock(mock, began_s)
     store = make(clock.monotonic)
     planned = replace(Plan(hours * 3600, traffic=0), **plan)
     counted = Tally() if tally is None else tally
