@@ -59,15 +59,19 @@ KEYS_TOLD = 10                     # of a listing that is wrong
 DONE, PERHAPS, FAILED, REFUSED, UNKNOWN = "done", "perhaps", "failed", "refused", "unknown"      # how a write ended; REFUSED needs no delay
 
 
-class _Work(Running):
-    """Of one write. `any`: something was sent."""
+class _Change(Running):
+    """One write: what it is, what of it is under way, how it ended."""
 
-    def __init__(self, above: Running | None) -> None:
+    def __init__(self, held: Held, above: Running | None, *, only: bool = False, data: Body | None = None) -> None:
+        """`above`: of a layer that wants to know, too."""
         super().__init__()
-        self.any, self._above = False, above
+        self.held, self.only, self.data = held, only, data
+        self.outcome, self.sent = PERHAPS, False
+        self.name = ""             # in `Keep`
+        self._above = above
 
     def began(self) -> None:
-        self.any = True
+        self.sent = True
         super().began()
         if self._above is not None:
             self._above.began()
@@ -168,56 +172,52 @@ class Lock(Layer):
         # Where nothing was there before nothing older can be shown, and its size is enough to know it by.
         is_first = only_if_absent and self.truth.of(key, -math.inf) is None
         held = Content(len(data), b"") if is_first or self.turns.mode is Mode.OFF else await self._content(data)
-
-        def send(call: Call) -> Awaitable[Degraded | None]:
-            return self.below.put(key, data, only_if_absent, call)
-
-        return await self._write("put", (key,), held, call, send, only_if_absent, data)
+        change = _Change(held, call.running, only=only_if_absent, data=data)
+        return await self._write("put", (key,), change, call, lambda call: self.below.put(key, data, only_if_absent, call))
 
     async def delete(self, keys: Sequence[str], call: Call) -> None:
-        await self._write("delete", tuple(dict.fromkeys(keys)), None, call, lambda call: self.below.delete(keys, call))
+        change = _Change(None, call.running)
+        await self._write("delete", tuple(dict.fromkeys(keys)), change, call, lambda call: self.below.delete(keys, call))
 
-    async def _write(self, operation: str, keys: tuple[str, ...], held: Held, call: Call, send: Callable[[Call], Awaitable[T]],
-                     only_if_absent: bool = False, data: Body | None = None) -> T:
+    async def _write(self, operation: str, keys: tuple[str, ...], change: _Change, call: Call, send: Callable[[Call], Awaitable[T]]) -> T:
         ticket = await self.turns.take(operation, keys, True, call)
-        work = _Work(call.running)
-        outcome, name = PERHAPS, ""
         try:
-            name = "" if self._keep is None else self._keep.began(keys, held)
+            if self._keep is not None:
+                change.name = self._keep.began(keys, change.held)
             for key in keys:
-                self.truth.begins(key, held)
+                self.truth.begins(key, change.held)
                 self._young.forget(key)
-            answer = await send(replace(call, running=work))
-            outcome = DONE
+            answer = await send(replace(call, running=change))
+            change.outcome = DONE
             return answer
         except Exists:
-            outcome = REFUSED
+            change.outcome = REFUSED
             self._refuse_ghost(keys[0], call)
             raise
         except StoreError as error:
-            outcome = PERHAPS if isinstance(error, Temporary | Corrupt) else FAILED
+            if not isinstance(error, Temporary | Corrupt) and len(keys) == 1:      # of several some may be gone
+                change.outcome = FAILED
             raise
         finally:
-            ticket.given_up = work.count > 0
-            work.when_none(partial(self._written, ticket, work, held, outcome, only_if_absent, name, data))
+            ticket.given_up = change.count > 0
+            change.when_none(partial(self._written, ticket, change))
             if self._keep is not None:
                 self._keep.save()                              # before its caller hears of it
 
-    def _written(self, ticket: Ticket, work: _Work, held: Held, outcome: str, only: bool, name: str,
-                 data: Body | None) -> None:
+    def _written(self, ticket: Ticket, change: _Change) -> None:
         """Nothing of it is under way any more. It touches no disk and does not fail."""
-        if not work.any:
-            outcome = REFUSED                                  # by whom else: nothing was sent
-        elif outcome != REFUSED and (self.turns.mode is Mode.OFF or ticket.beside):
-            outcome = UNKNOWN                                  # which came last
-        delay_s = 0.0 if outcome == REFUSED else self.turns.delay_s()
+        if not change.sent:
+            change.outcome = REFUSED
+        elif change.outcome != REFUSED and (self.turns.mode is Mode.OFF or ticket.beside):
+            change.outcome = UNKNOWN                           # which came last
+        delay_s = 0.0 if change.outcome == REFUSED else self.turns.delay_s()
         for key in ticket.keys:
-            self._settle(key, held, outcome, only, self._now)
+            self._settle(key, change.held, change.outcome, change.only, self._now)
         self.turns.give_back(ticket, delay_s)
-        if data is not None and outcome == DONE:
-            self._young.keep(ticket.keys[0], data, self._now + delay_s)
-        if self._keep is not None and name:
-            self._keep.ended(name, outcome, only, delay_s)
+        if change.data is not None and change.outcome == DONE:
+            self._young.keep(ticket.keys[0], change.data, self._now + delay_s)
+        if self._keep is not None and change.name:
+            self._keep.ended(change.name, change.outcome, change.only, delay_s)
             self._ended.set()
 
     def _settle(self, key: str, held: Held, outcome: str, only: bool, at: float) -> None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import trio
 from s3cfs.backends.consistency import bounds
 from s3cfs.backends.consistency.conditions import Kind
 from s3cfs.backends.layer import Call, Lane
-from s3cfs.errors import Corrupt, Exists, NotFound, StoreError, Temporary
+from s3cfs.errors import Corrupt, Denied, Exists, NotFound, StoreError, Temporary
 from tests.backends.consistency.kit import Inline, Moves, StaleBackend, World, mounted, play
 
 KEY = "other/key"
@@ -189,6 +190,30 @@ def test_a_put_that_is_refused_for_what_was_deleted_is_repeated() -> None:
             await world.remote.delete(KEY)
             await world.remote.put(KEY, b"two", only_if_absent=True)
             assert await world.remote.get(KEY) == b"two" and Kind.GHOST in kinds(world)
+
+    play(test)
+
+
+def test_of_a_deletion_that_was_refused_in_the_middle_some_may_be_gone() -> None:
+    async def test(clock: Moves) -> None:
+        backend = late(0.0)
+        async with mounted(backend, clock, lock_delay=0.0) as world:
+            keys = ["other/1", "other/2"]
+            for key in keys:
+                await world.remote.put(key, b"one")
+            await trio.sleep(10.0)
+
+            def refuse(keys: Sequence[str]) -> None:
+                backend.delete(keys[0])
+                raise Denied("delete", keys[1], "not this one")
+
+            kept, backend.delete_many = backend.delete_many, refuse                # type: ignore[method-assign]
+            backend.delete = lambda key: kept([key])                               # type: ignore[method-assign]
+            with pytest.raises(Denied):
+                await world.remote.delete_many(keys)
+            with pytest.raises(NotFound):
+                await world.remote.get(keys[0])
+            assert await world.remote.get(keys[1]) == b"one" and not world.evidence
 
     play(test)
 
