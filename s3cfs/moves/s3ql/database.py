@@ -4,6 +4,7 @@ Nothing in it is trusted: it may be a torn copy of a crash, or made by somebody 
 """
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -75,6 +76,7 @@ class Summary(NamedTuple):
 class Database:
     def __init__(self, path: str) -> None:
         """`path`: a copy; SQLite may write into it. Damaged."""
+        _forget_statistics(path)
         self._sql = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             self._sql.text_factory = bytes
@@ -133,6 +135,16 @@ class Database:
         (blocks, block_bytes), = self._all("SELECT COUNT(*), SUM(o.length) FROM inode_blocks b LEFT JOIN objects o ON o.id = b.obj_id")
         (objects, object_bytes, unfinished), = self._all("SELECT COUNT(*), SUM(length), SUM(hash IS NULL) FROM objects")
         return Summary(kinds, locked or 0, sizes or 0, blocks, block_bytes or 0, objects, object_bytes or 0, unfinished or 0)
+
+
+def _forget_statistics(path: str) -> None:
+    """They are from when the filesystem was made: SQLite would take its tables for empty, and scan one where it has an index."""
+    try:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as sql:
+            for table in ("sqlite_stat1", "sqlite_stat3", "sqlite_stat4"):
+                sql.execute(f"DROP TABLE IF EXISTS {table}")
+    except sqlite3.Error as error:
+        raise Damaged(f"the metadata of S3QL cannot be read: {error}") from None
 
 
 def _inode(row: tuple[Any, ...]) -> InodeRow | None:

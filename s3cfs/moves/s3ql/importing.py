@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import trio
 
 from s3cfs.app.local import locked, open_folder
+from s3cfs.app.memory import bound_the_allocator
 from s3cfs.config import ImportOptions, MountOptions, Secret, Settings
 from s3cfs.doors import Doors, SystemClock, SystemRandomness, TrioThreads
 from s3cfs.errors import ExitCode, NoFilesystem, UsageError
@@ -104,6 +105,7 @@ async def open_source(place: Place, access: Access, options: ImportOptions, cach
 def import_s3ql(source: str, secrets: Secrets, target: Settings, mounting: MountOptions, options: ImportOptions, maker: Maker,
                 report: Callable[[Finding], None], progress: OnProgress) -> ImportResult:
     """`source`: S3QL's storage URL. Raises what keeps it from going on; the same call goes on where it was."""
+    bound_the_allocator()
     place = Place.parse(source)
     if target.url == f"local://{place.prefix}":
         raise UsageError("SOURCE and TARGET are the same folder")

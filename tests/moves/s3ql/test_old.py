@@ -2,14 +2,16 @@
 from __future__ import annotations
 
 import bz2
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from s3cfs.errors import AlreadyMounted, Damaged, NewerFormat, Unsupported
+from s3cfs.moves.s3ql import database
 from s3cfs.moves.s3ql.database import Database
-from s3cfs.moves.s3ql.dumps import load
+from s3cfs.moves.s3ql.dumps import SCHEMA, load
 from s3cfs.moves.s3ql.params import Params
 from s3cfs.moves.source import Kind
 from tests.moves.s3ql.kit import Sample, opened
@@ -52,9 +54,21 @@ def test_a_large_one_without_symlinks_and_attributes_is_opened_at_once(tmp_path:
         "objects": [], "inodes": [(ino, 0, 0, 0o40755, 0, 0, 0, 0, 0, 0, 1) for ino in range(1, 3000)], "inode_blocks": [],
         "symlink_targets": [], "names": [(ino, b"%d" % ino, 1) for ino in range(2, 3000)],
         "contents": [(ino, ino, 1) for ino in range(2, 3000)], "ext_attributes": []}), 25, str(tmp_path / "db"))
-    with closing(Database(str(tmp_path / "db"))) as database:
-        assert database.prepare() == [] and database.nameless() == 0 and len(database.children(1, 0)) == 500
-        assert database.summary().inodes == {0o40000: 2998}
+    with closing(Database(str(tmp_path / "db"))) as made:
+        assert made.prepare() == [] and made.nameless() == 0 and len(made.children(1, 0)) == 500
+        assert made.summary().inodes == {0o40000: 2998}
+
+
+def test_no_table_is_scanned_for_one_folder_or_file(tmp_path: Path):
+    """S3QL's statistics are of an empty filesystem: SQLite would look through all names for each entry."""
+    with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as sql:
+        sql.executescript(SCHEMA + "CREATE UNIQUE INDEX by_name ON names (name);")
+        sql.executescript("INSERT INTO names VALUES (1, x'00', 1); INSERT INTO contents VALUES (1, 2, 1); ANALYZE;")
+    with closing(Database(str(tmp_path / "db"))) as made:
+        made.prepare()
+        plans = [bytes(row[3]).decode() for query, values in ((database._CHILDREN, (1, 0)), (database._BLOCKS, (1, 0, 1)))
+                 for row in made._sql.execute(f"EXPLAIN QUERY PLAN {query}", values)]
+    assert plans and not [step for step in plans if "SCAN" in step]
 
 
 def test_integers_of_every_size():
