@@ -17,11 +17,19 @@ SAMPLE = 8                         # packs of a target that are looked for in th
 
 def refuse_same_place(source: str, target: str) -> None:
     """Of two URLs in normal form."""
-    one, other = (f"local://{os.path.realpath(url[8:])}" if url.startswith("local://") else url for url in (source, target))
+    one, other = map(_place, (source, target))
     if one == other:
         raise UsageError(f"source and target are the same place: {target}")
     if one.startswith(other.rstrip("/") + "/") or other.startswith(one.rstrip("/") + "/"):
         raise UsageError(f"one place lies in the other: {source} and {target}")
+
+
+def _place(url: str) -> str:
+    """One text for one place, as far as URLs can tell."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "local":
+        return f"local://{os.path.realpath(rest)}"
+    return f"s3c://{rest}" if scheme == "storjs3" else url         # one server, seen in two ways
 
 
 @dataclass(frozen=True, slots=True)

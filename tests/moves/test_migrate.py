@@ -31,6 +31,7 @@ from s3cfs.limits import DEFAULTS
 from s3cfs.moves import places
 from s3cfs.moves.kinds import Kind, kind_of
 from s3cfs.moves.migrate import MigrateResult, State
+from s3cfs.moves.targets import refuse_same_place
 from tests.check.kit import World
 from tests.moves.kit import Moving, moving  # noqa: F401 - a fixture
 
@@ -209,6 +210,9 @@ def test_refusals(moving: Moving):  # noqa: F811
     for place in (moving.source_url, moving.source_url + "/below", str(moving.source_url).rpartition("/")[0]):
         with pytest.raises(UsageError, match="same place|lies in the other"):
             moving.migrate(to=place)
+    with pytest.raises(UsageError, match="same place"):
+        refuse_same_place("s3c://host:1/bucket/a", "storjs3://host:1/bucket/a")
+    refuse_same_place("s3c://host:1/bucket/a", "s3c://host:1/bucket/ab")
     World.make(LocalBackend(str(moving.root / "target")), moving.root)
     with pytest.raises(FilesystemExists, match="another filesystem"):
         moving.migrate()
