@@ -13,6 +13,7 @@ too short. And none is longer than its bound.
 """
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import zlib
@@ -167,12 +168,17 @@ class Keep:
     def _begin_segment(self, now: float) -> _Segment:
         """What is under way is written down once more: files before this one may go."""
         self._close_last()
-        segment = _Segment(self._next, now, 0, self.disk.open(self._path(self._next), create=True))
-        self._next += 1
-        self._segments.append(segment)
+        number, self._next = self._next, self._next + 1
         data = "".join(line for _, line in self._open.values()).encode()
-        segment.file.pwrite(data, 0)               # type: ignore[union-attr]
-        segment.size, segment.keys = len(data), sum(len(keys) for keys, _ in self._open.values())
+        file = self.disk.open(self._path(number), create=True)
+        try:
+            file.pwrite(data, 0)
+        except OSError:
+            file.close()
+            self.disk.unlink(self._path(number))
+            raise
+        segment = _Segment(number, now, sum(len(keys) for keys, _ in self._open.values()), file, len(data))
+        self._segments.append(segment)
         while len(self._segments) > bounds.SEGMENTS:
             self.disk.unlink(self._path(self._segments.pop(0).number))
         return segment
@@ -193,7 +199,8 @@ class Keep:
     def _close_last(self) -> None:
         if self._segments and (file := self._segments[-1].file) is not None:
             self._segments[-1].file = None
-            file.close()
+            with contextlib.suppress(OSError):
+                file.close()
 
     def _path(self, number: int) -> str:
         return f"{self.folder}/{number}{SUFFIX}"

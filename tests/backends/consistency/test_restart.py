@@ -1,6 +1,7 @@
 """What is in a delay and what keys must hold outlives the mount, however it ends, whatever its clocks do meanwhile."""
 from __future__ import annotations
 
+import errno
 import random
 import shutil
 from functools import partial
@@ -11,6 +12,7 @@ import trio
 
 from s3cfs.backends.consistency import bounds
 from s3cfs.backends.consistency.conditions import Kind
+from s3cfs.doors import SystemFile
 from s3cfs.errors import NotFound, Temporary
 from tests.backends.consistency.kit import Moves, StaleBackend, mounted, play
 from tests.backends.consistency.test_lock import seconds
@@ -148,6 +150,26 @@ def test_what_is_written_down_is_bounded_and_what_is_under_way_stays_in_it(tmp_p
             await world.remote.delete("other/last")
             await trio.sleep(1.0)
             assert len(list((tmp_path / "one" / STATE).iterdir())) <= 2, "old ones go"
+
+    play(test)
+
+
+def test_a_disk_that_is_full_for_a_while_keeps_what_it_has(tmp_path: Path) -> None:
+    async def test(clock: Moves) -> None:
+        backend = late()
+        async with mounted(backend, clock, folder=str(tmp_path), lock_delay=0.0) as world:
+            await world.remote.put("other/before", b"one")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(SystemFile, "pwrite", full)
+                for number in range(2 * bounds.SEGMENTS):
+                    await world.remote.put(f"other/{number}", b"one")
+            await world.remote.put("other/after", b"one")
+        assert len(list((tmp_path / STATE).iterdir())) == 2
+        async with mounted(backend, clock, folder=str(tmp_path), lock_delay=0.0) as world:
+            assert set(world.lock.truth._known) == {"other/before", "other/after"}
+
+    def full(self: SystemFile, data: bytes, offset: int) -> None:
+        raise OSError(errno.ENOSPC, "no room")
 
     play(test)
 
