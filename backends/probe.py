@@ -30,6 +30,7 @@ _NO_VERDICT = (Denied, BucketMissing, WrongRegion, ClockSkew, StoreFull)   # the
 
 Put = Callable[[str, Body], None]
 Get = Callable[[str], bytes]
+pause = time.sleep                 # a probe blocks in its thread
 T = TypeVar("T")
 
 
@@ -122,7 +123,7 @@ def _surely(call: Callable[[], T]) -> T:
             if not error.retryable:
                 raise
             moved()
-            time.sleep(pause_s + (isinstance(error, Throttled) and error.retry_after or 0.0))
+            pause(pause_s + (isinstance(error, Throttled) and error.retry_after or 0.0))
     return call()
 
 
@@ -136,4 +137,4 @@ def _shown(get: Get, key: str) -> bytes:
             if time.monotonic() > until:
                 raise Temporary("probe", key, "the store does not show what is there") from None
         moved()
-        time.sleep(LOOK_EVERY_S)
+        pause(LOOK_EVERY_S)
