@@ -9,6 +9,7 @@ from typing import Any
 from s3cfs.backends.consistency.conditions import Conditions, Evidence, Kind
 from s3cfs.backends.consistency.decisions import Decisions
 from s3cfs.backends.consistency.intervals import Decision, Intervals
+from s3cfs.backends.consistency.watch import TRANSIENT
 from s3cfs.doors import Clock
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ class Book:
     # ------------------------------------------------------------ the delay
 
     def _heard(self, evidence: Evidence) -> None:
+        if evidence.kind in (Kind.STALE, Kind.LOST) and evidence.key.partition("/")[0] in TRANSIENT:
+            return
         self.seen[evidence.kind] += 1
         conditions = self._conditions
         decision = self.intervals.heard(conditions.bounds, conditions.delay_s, evidence, self._clock.monotonic())

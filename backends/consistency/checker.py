@@ -29,9 +29,9 @@ from s3cfs.backends.consistency.decisions import Decisions
 from s3cfs.backends.consistency.intervals import UNQUIET
 from s3cfs.backends.consistency.keeping import Keeping
 from s3cfs.backends.consistency.looks import Looks, Saw, judged
-from s3cfs.backends.consistency.rounds import TRANSIENT, Rounds, evidence_of
+from s3cfs.backends.consistency.rounds import Rounds, evidence_of
 from s3cfs.backends.consistency.suspicion import Storm
-from s3cfs.backends.consistency.watch import BODY_BYTES, Watch, Watched
+from s3cfs.backends.consistency.watch import BODY_BYTES, TRANSIENT, Watch, Watched
 from s3cfs.backends.layer import Call, Layer, Store
 from s3cfs.backends.types import Body, Degraded, ObjectInfo
 from s3cfs.doors import Doors

@@ -16,7 +16,7 @@ from s3cfs.backends.consistency.book import Book
 from s3cfs.backends.consistency.conditions import Conditions, Evidence, Kind, Stale, trouble
 from s3cfs.backends.consistency.looks import Looks, Saw, Seen, judged
 from s3cfs.backends.consistency.repair import Outcome, delete_again, repair
-from s3cfs.backends.consistency.watch import Watch, Watched
+from s3cfs.backends.consistency.watch import TRANSIENT, Watch, Watched
 from s3cfs.backends.layer import Store
 from s3cfs.backends.settling import SETTLES_S
 from s3cfs.doors import Clock
@@ -24,7 +24,6 @@ from s3cfs.errors import StoreError
 
 log = logging.getLogger(__name__)
 
-TRANSIENT = frozenset(("claim", "probe"))        # kinds that others delete
 TRIES = 5                          # of one look or repair that gets no answer
 REPAIRS_MAX = 3                    # of one object
 CONFIRM_S = 5.0                    # until the second look at what seems to be wrong

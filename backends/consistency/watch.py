@@ -17,6 +17,7 @@ KINDS_MAX = 16
 BODY_BYTES = 64 << 10              # of objects up to this what was put is kept while they are watched,
 BODIES_BYTES = 4 << 20             # so much of all of them together: records have no other original
 SUSPICIOUS = "suspicious"
+TRANSIENT = frozenset(("claim", "probe"))        # kinds that others delete: their absence says nothing
 
 
 @dataclass(slots=True, eq=False)

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from s3cfs.backends.base import ObjectInfo
-from s3cfs.backends.consistency.conditions import Stale
+from s3cfs.backends.consistency.conditions import Evidence, Kind, Stale
 from s3cfs.backends.consistency.suspicion import Storm
 from s3cfs.remote import Remote
 from tests.consistency.kit import AWAY, DAY_S, World
@@ -232,6 +232,10 @@ def test_claims_that_others_took_away_are_missed_in_no_listing(tmp_path: Path) -
         del world.store.objects[CLAIM]
         await remote.list("claim/main/")
         assert not world.told
+        world.conditions.tell(Evidence(Kind.STALE, "list", CLAIM, 30.0))           # a lock cannot know
+        assert not world.seen() and world.conditions.delay_s == 20.0
+        world.conditions.tell(Evidence(Kind.GHOST, "list", CLAIM, 30.0))
+        assert world.seen() == {"ghost": 1} and world.conditions.delay_s == 40.0
 
     world.run(test)
 
