@@ -58,7 +58,7 @@ class StorjBackend(S3Backend):
         self._batch_delete = BATCH_DELETE
         self._layout: Layout | None = None
         self._unwritten = False                # the layout that holds is in no object yet
-        self._finding = threading.RLock()
+        self._finding = threading.Lock()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -127,12 +127,13 @@ class StorjBackend(S3Backend):
         return Layout(counts.pop()) if counts else None
 
     def _write(self, layout: Layout) -> None:
-        """ConfigError, Temporary: somebody else was quicker and wants another one."""
+        """Temporary: somebody else was quicker, and wants another one or one that is not shown yet."""
         try:
             self._put(shards.KEY, layout.encode(), True)
         except Exists:
             if self._read() != layout:
-                raise Temporary("put", shards.KEY, f"{self.location} is being made by somebody else, with another layout") from None
+                what = f"{self.location} was just made by somebody else, perhaps with another layout"
+                raise Temporary("put", shards.KEY, what) from None
         except Unsupported:                    # a store that knows no such put
             self._put(shards.KEY, layout.encode(), False)
 
@@ -144,19 +145,16 @@ class StorjBackend(S3Backend):
     def put(self, key: str, data: Body, only_if_absent: bool = False) -> None:
         if shards.is_spread(key):
             self._known()
-            if self._unwritten:
-                with self._finding:
-                    self._write_late()
+            with self._finding:
+                self._write_late()             # nothing is put anywhere before it is sure where
         super().put(key, data, only_if_absent)
 
     def _write_late(self) -> None:
-        """Nothing is put anywhere before it is sure where."""
-        layout = self._layout
-        if self._unwritten and layout is not None:
+        if self._unwritten and self._layout is not None:
             try:
-                self._write(layout)
+                self._write(self._layout)
             except Temporary:
-                self._layout = None            # perhaps it is there by now: look again
+                self._layout = None            # perhaps it is shown by now: look again
                 raise
             self._unwritten = False
 
