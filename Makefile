@@ -39,7 +39,7 @@ check: setup
 	@.venv/bin/lint-imports
 
 test: setup
-	@$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
+	@$(PY) -m pytest -n 3 --dist worksteal $(ARGS)
 
 bench: setup
 	@if [ "$(STORE)" = rclone ]; then export RUNNER="$(PY) -m contrib.bench.on_rclone"; else export STORE="$(STORE)"; fi; \
