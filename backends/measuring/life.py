@@ -142,17 +142,14 @@ class Life:
         """When it was asked, and what it saw."""
         reader, = self._some(self._readers, 1)
         ways: Mapping[str, Callable[[], Seen]] = {
-            "get": lambda: reader.get(self.key), "stat": lambda: reader.stat(self.key).size,
+            "get": lambda: _or_nothing(lambda: reader.get(self.key)), "stat": lambda: _or_nothing(lambda: reader.stat(self.key).size),
             "list": lambda: next((info.size for info in reader.list(self._folder) if info.key == self.key), None),
             "folders": lambda: "here" in set(reader.folders(self._folder))}
-        asked, seen = self._asking.now(), None
         try:
             answer = await self._asking.ask(view, ways[view])
-            asked, seen = answer.asked, answer.value
-        except NotFound:
-            pass
         except StoreError:
-            return asked, NONE
+            return self._asking.now(), NONE
+        asked, seen = answer.asked, answer.value
         if seen == self._expected(view, -1):
             return asked, NEW
         if seen in [self._expected(view, number) for number in range(len(self._truths) - 1)]:
@@ -173,3 +170,10 @@ class Life:
         while left and len(found) < count:
             found.append(left.pop(min(int(self._asking.doors.random.uniform(0, len(left))), len(left) - 1)))
         return found
+
+
+def _or_nothing(look: Callable[[], T]) -> T | None:
+    try:
+        return look()
+    except NotFound:
+        return None

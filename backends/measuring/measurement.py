@@ -32,7 +32,7 @@ class Measurement:
         self._on_tick = on_tick
         self._asking = Asking(doors, Pace(doors.clock, plan.rate), tally)
         self._litter = Litter(self._asking, writer)
-        self._lives = trio.CapacityLimiter(LIVES_MAX)
+        self._lives = trio.Semaphore(LIVES_MAX)
         self._before_s, self._began = tally.measured_s, doors.clock.monotonic()
 
     @property
@@ -80,24 +80,21 @@ class Measurement:
     async def _keys(self) -> None:
         async with trio.open_nursery() as nursery:
             while True:
+                await self._lives.acquire()
                 await self._asking.pace.room()
-                await self._lives.acquire_on_behalf_of(life := self._life())
-                await nursery.start(self._live, life)
+                await nursery.start(self._live)
 
-    def _life(self) -> Life:
+    async def _live(self, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()                                  # and spends at once
         key = self._litter.key(self._plan.life_s, Life.NAME)
-        return Life(self._asking, self._writer, self._readers, self._plan, key)
-
-    async def _live(self, life: Life, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        task_status.started()
+        ended = False
         try:
-            await life.run()
-        except trio.Cancelled:
-            self._tally.cut += 1
-            raise
+            await Life(self._asking, self._writer, self._readers, self._plan, key).run()
+            ended = True
         finally:
-            self._lives.release_on_behalf_of(life)
-        await self._litter.remove([life.key])
+            self._lives.release()
+            self._tally.cut += not ended
+        await self._litter.remove([key])
 
     # ------------------------------------------------------------ large ones
 

@@ -15,11 +15,13 @@ from prometheus_client.parser import text_string_to_metric_families as parsed
 
 from s3cfs.app.metrics import METRICS, STATES, TIERS, Metrics, exposition
 from s3cfs.app.status import CACHE_GONE, DAMAGED, DEGRADED, status
+from s3cfs.backends.registry import open_backend
 from s3cfs.control import scrape
 from s3cfs.errors import SystemFailure
 from s3cfs.history.health import State
 from s3cfs.history.office import Tier
 from tests.history.kit import Life, Site, content, write_file
+from tests.remote.kit import remote_to
 from tests.servers import free_port
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
@@ -90,6 +92,16 @@ def test_layers_tell_what_they_like() -> None:
     assert told_values["s3cfs_layer_degraded", (("layer", "degraded"),)] == 0
     found["version"] = 'a"b\\c\nd'
     assert ("version", 'a"b\\c\nd') in next(labels for name, labels in values(exposition(found)) if name == "s3cfs_info")
+
+
+def test_lock_and_checker_tell_theirs() -> None:
+    found = told()
+    backend = open_backend("memory://lock-and-checker", {"consistency-lock": "", "checker": "", "lock-delay": "7"})
+    remote = remote_to(backend)
+    found["store"]["layers"] = remote.stack.status()
+    told_values = {name: value for (name, labels), value in values(exposition(found)).items() if not labels}
+    assert told_values["s3cfs_layer_consistency_delay_s"] == told_values["s3cfs_layer_checker_delay_s"] == 7
+    assert told_values["s3cfs_layer_checker_spent_requests"] == told_values["s3cfs_layer_checker_seen_stale"] == 0
 
 
 class Clock:
