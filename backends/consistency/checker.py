@@ -60,7 +60,7 @@ class Checker(Layer):
         self._keeping = Keeping(doors, self.state, conditions, budget, decisions)
         self._book = Book(doors.clock, conditions, decisions, self._keeping.wake.set)
         self._looks = Looks(below, doors, conditions, budget, self.originals)
-        self._watch = Watch(lambda: conditions.bounds.check_delays, lambda: max(8, conditions.bounds.checks_per_minute // 2),
+        self._watch = Watch(lambda: conditions.bounds.check_delays, lambda: max(2, conditions.bounds.checks_per_minute // 2),
                             lambda count: min(count - 1, int(doors.random.uniform(0.0, count))))
         self._rounds = Rounds(below, doors.clock, conditions, self._watch, self._looks, self._book)
         conditions.listen(self._heard)

@@ -90,3 +90,17 @@ def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert not watch._heap and not watch._folders and not watch._lines
 
     world.run(test)
+
+
+def test_a_small_budget_makes_no_long_queue(tmp_path: Path) -> None:
+    """What is due and cannot be asked for within half a minute is not asked for later (seed 5037 of the simulator)."""
+    world = World(tmp_path, checks_per_minute=6, check_delays=(2.0, 15.0, 60.0))
+
+    async def test(remote: Remote) -> None:
+        for number in range(60):
+            for kind in ("pack/aa/", "log/main/", "checkpoint/main/"):
+                await remote.put(f"{kind}{number}", b"x")
+        await trio.sleep(60 + 180)
+        assert world.status["watched"] == 0 and world.status["spent"]["requests"] >= 12
+
+    world.run(test)
