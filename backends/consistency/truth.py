@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from s3cfs.backends.consistency.watch import TRANSIENT
+
 
 class Content(NamedTuple):
     size: int
@@ -31,6 +33,7 @@ class Known:
     since: float                   # clock.monotonic() when the last operation ended
     number: int                    # of the last change, over all keys
     only: bool                     # nothing else was ever there: the store itself said so
+    others: bool                   # other machines delete such keys: it may be gone at any time
     perhaps: tuple[Held, ...] = ()
     under_way: tuple[Held, ...] = ()
 
@@ -41,7 +44,10 @@ class Known:
     @property
     def sizes(self) -> Sizes | None:
         """None: any."""
-        return None if self.base == ANY else {None if held is None else held.size for held in self.may_be}
+        if self.base == ANY:
+            return None
+        sizes: Sizes = {None if held is None else held.size for held in self.may_be}
+        return sizes | {None} if self.others else sizes
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
@@ -85,14 +91,14 @@ class Truth:
     def done(self, key: str, held: Held, now: float, *, only: bool = False) -> None:
         """`only`: a create-only put won, so nothing was there just before. What was deleted lately may still be shown, though."""
         self.changes += 1
-        self._keep(key, Known(held, now, self.changes, only and key not in self._known))
+        self._keep(key, Known(held, now, self.changes, only and key not in self._known, _is_others(key)))
 
     def perhaps(self, key: str, held: Held, now: float) -> None:
         """It may have been carried out."""
-        known = self._known.get(key) or Known(ANY, now, 0, False)
+        known = self._known.get(key) or Known(ANY, now, 0, False, _is_others(key))
         self.changes += 1
         others = known.perhaps if held in (known.base, *known.perhaps) else (*known.perhaps, held)
-        self._keep(key, Known(known.base, now, self.changes, False, others))
+        self._keep(key, Known(known.base, now, self.changes, False, known.others, others))
 
     def forget(self, key: str) -> None:
         """Who knows."""
@@ -154,6 +160,10 @@ class Truth:
         """Older changes are forgotten. Cheap: called often."""
         while self._known and next(iter(self._known.values())).since < since:
             self._known.popitem(last=False)
+
+
+def _is_others(key: str) -> bool:
+    return key.partition("/")[0] in TRANSIENT
 
 
 def _without(some: tuple[Held, ...], one: Held) -> tuple[Held, ...]:

@@ -182,6 +182,25 @@ def test_another_machine_is_believed_in_the_end(what: str) -> None:
     play(test)
 
 
+def test_what_others_may_delete_at_any_time_may_be_gone() -> None:
+    """A claim is tidied away by the machine that took over; whoever lists them after each record must not wait for it."""
+    async def test(clock: Moves) -> None:
+        backend, key = late(0.0), "claim/main/1-a"
+        async with mounted(backend, clock, lock_delay=0.0) as world:
+            await world.remote.put(key, b"ours")
+            backend.history[key].append((world.now, None))
+            assert await world.lock.list("claim/", Call(Lane.READ, 0.0)) == []
+            for ask in (world.lock.stat(key, Call(Lane.READ, 0.0)), world.lock.get(key, 0, None, Call(Lane.READ, 0.0))):
+                with pytest.raises(NotFound):
+                    await ask
+            backend.history[key].append((world.now, b"of another size"))
+            with pytest.raises(Temporary):
+                await world.lock.stat(key, Call(Lane.READ, 0.0))
+            assert kinds(world) == {Kind.STALE} and len(world.evidence) == 1
+
+    play(test)
+
+
 def test_a_put_that_is_refused_for_what_was_deleted_is_repeated() -> None:
     async def test(clock: Moves) -> None:
         async with mounted(late(50.0, blind=True), clock, lock_delay=5.0) as world:
