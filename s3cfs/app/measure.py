@@ -26,6 +26,7 @@ OnProgress = Callable[[Mapping[str, Any]], None]
 
 SCHEMA = 1
 WRITE_EVERY_S = 30.0
+ENDS_EARLY = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ class MeasureResult:
 
 def measure(settings: Settings, *, about: Mapping[str, Any], report_file: str | None = None,
             progress: OnProgress = lambda event: None, **how: Any) -> MeasureResult:
-    """Measure as the plan (`how` are its fields) has it. SIGINT, SIGTERM and SIGHUP end it early: then the result is what was measured
-    so far.
+    """Measure as the plan (`how` are its fields) has it. SIGINT, SIGTERM and SIGHUP, unless the caller had them ignored, end it early:
+    then the result is what was measured so far.
 
     `about` (plain data) stands in the report file, too. A report of the same store that is there is gone on with; ConfigError when
     something else is there.
@@ -59,7 +60,8 @@ def measure(settings: Settings, *, about: Mapping[str, Any], report_file: str | 
 
             async def signals(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
                 nonlocal by_hand
-                with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as received:
+                heard = [number for number in ENDS_EARLY if signal.getsignal(number) is not signal.SIG_IGN]      # nohup
+                with trio.open_signal_receiver(*heard) as received:
                     task_status.started()
                     async for _ in received:
                         by_hand = by_hand or not stop.is_set()

@@ -99,8 +99,16 @@ def test_it_ends_early_when_it_is_told_to(tmp_path: Path) -> None:
     store.mkdir()
     command = [sys.executable, "-m", "s3cfs", "probe", "--json", "--quiet", "--hours", "5", "--rate", "6000", "--traffic", "0",
                "--report", str(file), f"local://{store}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        until(lambda: list(store.glob("probe/long-*/here/key")), "it measures")
+
+    def nohup() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def keys() -> list[Path]:
+        return list(store.glob("probe/long-*"))            # empty folders stay
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=nohup) as process:
+        before = until(keys, "it measures")
+        process.send_signal(signal.SIGHUP)
+        until(lambda: len(keys()) > len(before) + 10, "it goes on")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     told = json.loads(out)
