@@ -25,7 +25,7 @@ from tests.gateway import Gateway
 from tests.remote.kit import AtOnce, NoDisk, virtual_time
 from tests.servers import Server, moto_s3, rclone_s3  # noqa: F401  (fixtures)
 
-SECONDS = 1.5
+SECONDS = 2.0
 QUICK: dict[str, Any] = {"seconds": SECONDS, "rate": 6000.0, "traffic": 1 << 40, "object_bytes": 100_000}
 
 
