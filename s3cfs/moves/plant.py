@@ -8,7 +8,7 @@ INVARIANT G3 (it can be killed anywhere and go on). All that is known of the pro
 when everything else of it is as it shall be, since setting its times is the last that is done to it, and a transaction that holds the times
 holds the content that was written before. So whoever begins again, on another machine even, passes over what is whole, and makes the
 rest anew. A file that lost something has no such ctime: it is tried again each time.
-The folder that is planted into says in an attribute (MARK) whose import it is, until all has come.
+The folder that is planted into says in an attribute (MARK) whose import it is, until all has come; and when it ended, and was begun again.
 Nothing is ever removed. What is there and cannot be what the import made is left alone and told; so is, after an import that ended with
 losses, whatever was changed since.
 """
@@ -81,7 +81,7 @@ class Planter:
         self._shared = Shared(doors, vfs, source)
         self._now_ns = doors.clock.time_ns
         self._again = False
-        self._passed_ns: int | None = None             # when an earlier run ended that had losses
+        self._others_ns = (0, 0)                       # what was changed between these was changed by somebody else
         self._links: dict[int, int] = {}               # of things with several names: source's number -> ours
         self._whole: set[int] = set()                  # of those, which have all of theirs
         self._lost = False
@@ -107,26 +107,32 @@ class Planter:
         mine = self._source.identity
         try:
             mark = json.loads(await self._vfs.getxattr(self._into, MARK))
-            known, self._passed_ns = str(mark["source"]), mark.get("passed_ns")
+            known, ended_ns, again_ns = str(mark["source"]), mark.get("ended_ns"), mark.get("again_ns")
         except NoAttribute:
             handle = await self._vfs.opendir(self._into)
             full = bool(await self._vfs.readdir(handle, 0, 1))
             await self._vfs.releasedir(handle)
             if full:
                 raise UsageError("the folder to import into is not empty: name one that is, or a new one (--into)") from None
-            await self._vfs.setxattr(self._into, MARK, json.dumps({"source": mine}).encode())
+            await self._mark()
             return
         except (ValueError, KeyError, TypeError, AttributeError):
             known = "?"
         if known != mine:
             raise UsageError(f"an import of something else into this folder has not ended ({known}): name another folder (--into)")
         self._again = True
+        if ended_ns is not None:                       # with losses; what comes from now on is the import's again, killed or not
+            again_ns = again_ns or self._now_ns()
+            await self._mark(ended_ns=ended_ns, again_ns=again_ns)
+            self._others_ns = int(ended_ns), int(again_ns)
+
+    async def _mark(self, **more: int) -> None:
+        await self._vfs.setxattr(self._into, MARK, json.dumps({"source": self._source.identity, **more}).encode())
 
     async def _finish(self, root: Thing) -> None:
         await self._attributes(root, self._into, b"", MARK)
         if self._lost:
-            mark = {"source": self._source.identity, "passed_ns": self._now_ns()}
-            await self._vfs.setxattr(self._into, MARK, json.dumps(mark).encode())
+            await self._mark(ended_ns=self._now_ns())
         else:
             await self._vfs.removexattr(self._into, MARK)
         await self._vfs.setattr(self._into, SetAttr(ctime_ns=_clamp(root.ctime_ns)), ROOT_CALLER)
@@ -206,7 +212,7 @@ class Planter:
             if (found.target or b"") != thing.target or (_word(thing.mode) == "devices" and found.rdev != thing.rdev):
                 self._report(Kind.REFUSED, path, "something else has this name already; it is left alone")
                 return
-            if self._passed_ns is not None and found.ctime_ns > self._passed_ns:
+            if self._others_ns[0] < found.ctime_ns < self._others_ns[1]:
                 self._report(Kind.NOTE, path, "it was changed since it was imported, and is left alone")
                 return
         if stat.S_ISREG(thing.mode):

@@ -193,6 +193,17 @@ def test_what_users_changed_after_an_import_with_losses_is_left_alone(world: Wor
     assert found["näh \n".encode()]["content"] == values().tree()["näh \n".encode()]["content"]
 
 
+def test_trying_again_after_losses_can_be_killed_as_well(world: World, tmp_path: Path):
+    """What it was at when it died is not taken for what a user changed."""
+    source = values()
+    source.gone |= {(10, 64 * KIB), (13, 0), (12, 0)}
+    plant(world, source, tmp_path / "here")
+    for dies_at in (*range(5, 20, 2), 10**6):
+        done, findings = plant(world, replace(values(), dies_at=dies_at, flush_at=dies_at - 1), tmp_path / "here")
+        assert not findings
+    assert done is not None and not differences(values().tree(), look(world, tmp_path / "here"))
+
+
 def test_what_cannot_be_held_is_told(world: World):
     source = values()
     source.entries[1] += [(b"x" * 256, 14), (b"a/b", 14)]
