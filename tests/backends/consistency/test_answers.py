@@ -11,6 +11,7 @@ import trio
 
 from s3cfs.backends.consistency import bounds
 from s3cfs.backends.consistency.conditions import Kind
+from s3cfs.backends.consistency.young import Young
 from s3cfs.backends.layer import Call, Lane
 from s3cfs.errors import Corrupt, Denied, Exists, NotFound, StoreError, Temporary
 from tests.backends.consistency.kit import Inline, Moves, StaleBackend, World, mounted, play
@@ -325,6 +326,10 @@ def test_a_small_object_is_read_during_its_delay_without_a_request() -> None:
             for number in range(100):
                 await remote.put(f"other/{number}", bytes(bounds.SMALL_BODY))
             young = world.lock._young
+            longer, shorter = Young(), world.now + 1.0
+            longer.keep("first", b"1", shorter + 10.0)
+            longer.keep("second", b"2", shorter)
+            assert longer.of("second", shorter) is None and longer.of("first", shorter) == b"1"
             assert young._size == bounds.YOUNG_BODIES == sum(len(data) for _, data in young._bodies.values())
             assert await remote.get("other/99") == bytes(bounds.SMALL_BODY)
             async with trio.open_nursery() as nursery:
@@ -333,5 +338,19 @@ def test_a_small_object_is_read_during_its_delay_without_a_request() -> None:
                 assert world.lock.status()["waiting"] == 1
             await trio.sleep(30.0)
             assert young.of("other/98", world.now) is None and young._size == 0, "their delays are over"
+
+    play(test)
+
+
+def test_what_was_not_answered_is_not_given_out_of_memory() -> None:
+    async def test(clock: Moves) -> None:
+        backend = late(0.0)
+        async with mounted(backend, clock, young=True) as world:
+            await world.remote.put(KEY, b"one")
+            backend.breaks = "before"
+            with pytest.raises(Temporary):
+                await world.remote.put(KEY, b"two")
+            backend.breaks = ""
+            assert await world.remote.get(KEY) == b"one"
 
     play(test)

@@ -8,7 +8,7 @@ import trio
 
 from s3cfs.backends.consistency.bounds import Mode
 from s3cfs.backends.consistency.conditions import Kind
-from s3cfs.errors import ConfigError
+from s3cfs.errors import ConfigError, NotFound
 from tests.backends.consistency.kit import Moves, mounted, play
 from tests.backends.consistency.test_lock import KEY, seconds, store
 
@@ -111,5 +111,18 @@ def test_settings_are_shown_and_taken_over_at_once() -> None:
             with pytest.raises(ConfigError):
                 layer.change("consistency", {"grow-factor": "3"})
             assert world.lock.status()["delay_s"] == 3.0
+
+    play(test)
+
+
+def test_a_delay_that_is_cut_short_leaves_nothing_of_its_own() -> None:
+    async def test(clock: Moves) -> None:
+        async with mounted(store(), clock, young=True) as world:
+            await world.remote.put(KEY, b"one")
+            world.lock.change("lock-delay", "0")
+            await world.remote.delete(KEY)
+            with pytest.raises(NotFound):
+                await world.remote.get(KEY)
+            assert world.now == 0.0
 
     play(test)
