@@ -63,7 +63,8 @@ class Turns:
         return delay_s + self._doors.random.uniform(0.0, self._conditions.bounds.lock_jitter * delay_s) if delay_s else 0.0
 
     def status(self) -> dict[str, Any]:
-        return {**self.grants.counts(self.now), "held_back": self.held_back, "held_back_s": self.held_back_s, "clashes": self.clashes}
+        return {**self.grants.counts(self.now), "held_back": self.held_back, "held_back_s": round(self.held_back_s, 1),
+                "clashes": self.clashes}
 
     # ------------------------------------------------------------ of keys
 
