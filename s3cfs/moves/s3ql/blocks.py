@@ -27,9 +27,11 @@ OnProgress = Callable[[Mapping[str, Any]], None]
 
 
 class Blocks:
-    def __init__(self, remote: Remote, passphrase: bytes | None, name: str, probe_depth: int | None, progress: OnProgress) -> None:
+    def __init__(self, remote: Remote, passphrase: bytes | None, name: str, probe_depth: int | None, say: Callable[[str], None],
+                 progress: OnProgress) -> None:
         """`name`: of the database's file, on the disk of the doors."""
         self._remote, self._passphrase, self._name, self._depth, self._progress = remote, passphrase, name, probe_depth, progress
+        self._say = say
         self._versions: dict[int, list[int]] | None = None
         self._done = self._total = 0
 
@@ -39,6 +41,9 @@ class Blocks:
             self._versions = await self._list()
         size = params.metadata_block_bytes
         self._done, self._total = 0, -(-params.database_bytes // size)
+        if self._versions is None and self._depth is not None:
+            self._say(f"asking for the names of {self._total:,} blocks of the metadata, from {self._total:,} requests up to "
+                      f"{self._total * min(self._depth, seq):,}: each block's newest version, backwards from {seq}")
         with closing(self._remote.doors.disk.open(self._name, create=True)) as file:
             numbers = iter(range(self._total))
             troubles: list[Damaged | ObjectMissing] = []

@@ -200,7 +200,7 @@ class Opening:
     # ---------------------------------------------------------------- from the store
 
     async def _from_blocks(self, newest: Params) -> Opened:
-        blocks = Blocks(self._remote, self._passphrase, DATABASE, self._depth, self._progress)
+        blocks = Blocks(self._remote, self._passphrase, DATABASE, self._depth, self._say, self._progress)
         if newest.mounted:
             self._only_a_snapshot(newest)
         tried: list[str] = []

@@ -91,7 +91,8 @@ def test_an_older_state_is_taken_when_the_newest_is_not_whole(tmp_path: Path):
 def test_without_a_listing_blocks_are_asked_for(tmp_path: Path):
     sample = Sample.at(tmp_path, "zlib")
     listed, _ = opened(sample)
-    asked, _ = opened(sample, probe_depth=100)
+    asked, findings = opened(sample, probe_depth=100)
+    assert any("2 blocks of the metadata, from 2 requests up to 200" in finding.text for finding in findings)
     assert asked.there == listed.there and asked.requests > listed.requests
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from s3cfs.errors import ConfigError, UsageError
+from s3cfs.moves.s3ql.envelope import parse
 from s3cfs.moves.s3ql.place import Place, read_authfile
-from s3cfs.moves.s3ql.stores import LocalStore
+from s3cfs.moves.s3ql.stores import LocalStore, _header
 
 
 def test_prefixes_are_taken_literally():
@@ -22,6 +23,13 @@ def test_prefixes_are_taken_literally():
     ("storjs3://h/b", "storjs3:=2F=2Fh=2Fb"), ("storjs3://h/b/", "storjs3:=2F=2Fh=2Fb=2F")])
 def test_names_of_cache_files(url: str, name: str):
     assert Place.parse(url).cache_name() == name
+
+
+def test_headers_are_put_together_from_user_metadata():
+    pieces = {"000": "'a': 'x%20%C3%A4%2", "001": "0y',", "003": "'lost': 1", "format": "raw2"}
+    assert parse(_header(pieces)) == {"a": "x ä y"}
+    assert parse(_header({f"meta-{key}": piece for key, piece in pieces.items()})) == {"a": "x ä y"}
+    assert _header({}) == "{}"
 
 
 @pytest.mark.parametrize("number, path", [
