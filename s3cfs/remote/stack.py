@@ -56,8 +56,6 @@ class Stack:
         failure: BaseException | None = None
         async with trio.open_nursery() as nursery:
             for layer in self.layers:
-                if layer.keeps_state:
-                    self._doors.disk.makedirs(layer.state)
                 await nursery.start(self._run, layer)
             try:
                 yield
@@ -70,6 +68,8 @@ class Stack:
     async def _run(self, layer: Layer, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
         try:
+            if layer.keeps_state:
+                self._doors.disk.makedirs(layer.state)           # in one step with `started`: nobody has asked for anything yet
             await layer.run()
         except Exception as error:
             log.exception("the background work of layer %s has ended", layer.name)

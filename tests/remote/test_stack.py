@@ -150,6 +150,20 @@ def test_a_layer_whose_work_breaks_does_not_end_the_rest(caplog: pytest.LogCaptu
     run(test)
 
 
+def test_a_layer_that_cannot_have_its_folder(tmp_path: Path) -> None:
+    """What it would keep there is a copy: the mount goes on."""
+    layer = Told("keeper", [])
+    layer.keeps_state = True
+    (tmp_path / "layers").write_bytes(b"in the way")
+
+    async def test() -> None:
+        async with remote_on(Store([], [layer]), tmp_path).running() as remote:
+            await remote.put("pack/aa/1", b"x")
+            assert "its background work has ended" in remote.snapshot()["layers"]["keeper"]["degraded"]
+
+    run(test)
+
+
 @pytest.mark.parametrize("error", [NoFilesystem("nothing here"), KeyboardInterrupt(), RuntimeError("a bug")])
 def test_what_its_user_raises_comes_out_as_it_was(error: BaseException) -> None:
     """Not in a group: commands make one line of it."""

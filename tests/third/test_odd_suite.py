@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from s3cfs.backends.base import Backend
+from s3cfs.backends.consistency.guard import guarded
+from s3cfs.backends.url import StoreUrl
 from s3cfs.errors import NotFound, StoreError, Unsupported
 from tests.backends.face import Face
 from tests.backends.suite import BackendSuite, some_bytes
@@ -80,3 +82,19 @@ def test_it_joins_by_one_file_and_one_line(tmp_path: Path) -> None:
     path = f"{ROOT}:{install(tmp_path / 'plugin')}"
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": path}, capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout == "s3cfs_odd\n" and "'lat'" in done.stderr.splitlines()[-1], done.stderr
+
+
+def test_the_lock_and_the_checker_stand_above_its_own(tmp_path: Path) -> None:
+    """Of a store that has a lock of its own choosing, too; and its shards and pieces are none of their business."""
+    odd = OddBackend(str(tmp_path / "store"), late=2)
+    odd.create()
+    options = {"consistency-lock": "on", "checker": "on", "lock-delay": "0"}
+    face = Face(guarded(odd, StoreUrl.parse(odd.location), options, default=False), str(tmp_path / "state"))
+    try:
+        assert [layer.name for layer in face.remote.stack.layers] == ["pieces", "settling", "checker", "consistency", "hold", "shards"]
+        data = some_bytes(2 * LARGEST_BYTES + 5)
+        face.put("pack/aa/1", data)
+        assert face.get("pack/aa/1") == data and {info.key for info in face.list("pack/")} == {"pack/aa/1"}
+        assert face.remote.stack.status()["consistency"]["known"] == 4, "the pieces and their head"
+    finally:
+        face.close()
