@@ -73,6 +73,7 @@ def overview() -> str:
         "commands:\n" + "\n".join(lines) + "\n\n"
         "storage URLs:\n"
         "  s3c://HOST[:PORT]/BUCKET[/PREFIX]   any S3-compatible service\n"
+        "  storjs3://HOST/BUCKET[/PREFIX]      Storj, through its S3 gateway\n"
         "  s3://REGION/BUCKET[/PREFIX]         AWS\n"
         "  local:///FOLDER                     a folder\n\n"
         "`s3cfs help COMMAND` or `s3cfs COMMAND --help` says more.\n")
