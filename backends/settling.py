@@ -38,7 +38,8 @@ class Settling(Layer):
         return {"remembered": len(self._young), "late_answers": self._late} if self.active else {}
 
     async def put(self, key: str, data: Body, only_if_absent: bool, call: Call) -> Degraded | None:
-        self._young.pop(key, None)                 # until it is answered, who knows
+        if not (only_if_absent and self._known(key) is not None):
+            self._young.pop(key, None)             # until it is answered, who knows; but what is there, a create-only put leaves alone
         answer = await self.below.put(key, data, only_if_absent, call)
         self._note(key, len(data))
         return answer

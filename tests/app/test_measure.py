@@ -102,15 +102,19 @@ def test_it_ends_early_when_it_is_told_to(tmp_path: Path) -> None:
 
     def nohup() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)           # who runs these tests in the background ignores it
 
     def keys() -> list[Path]:
         return list(store.glob("probe/long-*"))            # empty folders stay
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=nohup) as process:
-        before = until(keys, "it measures")
-        process.send_signal(signal.SIGHUP)
-        until(lambda: len(keys()) > len(before) + 10, "it goes on")
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        try:
+            before = until(keys, "it measures")
+            process.send_signal(signal.SIGHUP)
+            until(lambda: len(keys()) > len(before) + 10, "it goes on")
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
     told = json.loads(out)
     assert process.returncode == 8 and "ended early" in err and "Traceback" not in err
     assert told["tier"] == "T1" and told["complete"] is False and 0 < told["measured"]["hours"] < 0.1 and told["measured"]["requests"] > 0

@@ -12,7 +12,7 @@ from s3cfs.backends.memory import MemoryBackend
 from s3cfs.backends.settling import SETTLES_S, Settling
 from s3cfs.backends.wrapper import Wrapper
 from s3cfs.doors import SystemClock
-from s3cfs.errors import NotFound, Temporary
+from s3cfs.errors import Exists, NotFound, StoreError, Temporary, Unsupported
 from s3cfs.remote.lines import Lines
 from tests.backends.face import a_call, some_doors
 
@@ -128,6 +128,25 @@ def test_of_what_was_not_answered_it_knows_nothing(how: str) -> None:
         with pytest.raises(NotFound):
             await layer.get("pack/1", 0, None, CALL)
         assert await layer.list("pack/", CALL) == []
+
+    trio.run(test)
+
+
+@pytest.mark.parametrize("error", [Exists, Unsupported, Temporary])
+def test_a_create_only_put_takes_nothing_away(error: type[StoreError]) -> None:
+    """A mount tries one with its own newest record, to see that the store refuses it."""
+    def fails(*args: object) -> None:
+        raise error("put", "log/1", "no")
+
+    async def test() -> None:
+        late = Late(MemoryBackend())
+        layer = made(late, LateClock())
+        await layer.put("log/1", b"abc", False, CALL)
+        late.put = fails                         # type: ignore[method-assign, assignment]
+        with pytest.raises(error):
+            await layer.put("log/1", b"abc", True, CALL)
+        with pytest.raises(Temporary, match="does not show yet"):
+            await layer.get("log/1", 0, None, CALL)
 
     trio.run(test)
 

@@ -169,7 +169,7 @@ def test_a_client_that_gives_up_its_fsync(after_s: float) -> None:
 
 
 def test_a_flush_takes_as_many_records_as_it_needs() -> None:
-    site = Site(limits=Limits(checkpoint_record_bytes=every(2), record_max_bytes=1))
+    site = Site(limits=Limits(checkpoint_record_bytes=every(2), record_max_bytes=1, ride_max_bytes=0))
 
     async def main(life: Life) -> None:
         async with life.node(commit_interval_s=100.0) as node:

@@ -124,8 +124,8 @@ class LastKind:
         return (await self.life.history())[-1].kind
 
     async def before(self) -> list[bool]:
-        """Of each gap, whether a RELEASE began it."""
-        return [entry.kind is Kind.RELEASE for entry in await self.life.history()]
+        """Of each gap, whether a RELEASE began it; the first began with the CLAIM after the SEAL."""
+        return [entry.kind is Kind.RELEASE for entry in (await self.life.history())[1:]]
 
 
 def test_another_machine_does_not_take_a_busy_writer_for_dead() -> None:

@@ -11,6 +11,7 @@ import apsw
 import pytest
 import trio
 
+from s3cfs.backends.consistency import bounds
 from s3cfs.blocks import blockstore
 
 from .actions import Busy
@@ -93,7 +94,8 @@ def test_a_long_life_does_not_grow(monkeypatch):
             super().close()
 
     monkeypatch.setattr(apsw, "Session", Counted)
-    monkeypatch.setattr(blockstore, "NAMES_MAX", 40)         # its bound is a constant, and beyond what these rounds make
+    monkeypatch.setattr(blockstore, "NAMES_MAX", 40)         # their bounds are constants, and beyond what these rounds make
+    monkeypatch.setattr(bounds, "KEYS_KNOWN", 40)
     for seed in (1, 2):
         found = _long_life(seed, lambda: counts["opened"] - counts["closed"])
         grown = {name: [each.get(name, 0) for each in found] for name in found[-1] if not name.startswith(CACHES)
