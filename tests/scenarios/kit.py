@@ -1,4 +1,4 @@
-"""What the scenarios share: a gateway, time that passes sixty times as fast on both sides of it, s3cfs's way to a store, a filesystem."""
+"""What the scenarios share: a gateway, time that passes a hundred times as fast on both sides of it, s3cfs's way to a store, a filesystem."""
 from __future__ import annotations
 
 import contextlib
@@ -24,7 +24,7 @@ from tests.places import Place
 from tests.servers import Server
 
 T = TypeVar("T")
-SPEED = 60.0
+SPEED = 100.0
 GUARDED = {"consistency-lock": "on", "checker": "on", "lock-delay": "25", "lock-jitter": "0.2", "check-delays": "1/40"}
 
 
@@ -68,7 +68,7 @@ class World:
 
     @property
     def all_options(self) -> dict[str, str]:
-        return {**self.server.options, "tcp-timeout": "0.5", **GUARDED, **self.options}
+        return {**self.server.options, "tcp-timeout": "0.4", **GUARDED, **self.options}
 
     def doors(self, machine: str = "here") -> Doors:
         return Doors(self.clock, SystemRandomness(), TrioThreads(), SystemDisk(str(self.base / machine)))

@@ -26,6 +26,7 @@ from tests.sim.store import StoreFaults
 HOUR_S = 3600.0
 LATENCY_S = 0.05
 WORST_S = 60.0
+EVENING = 20.5
 BOUNDS = Bounds(lock_delay=1.0, lock_delay_most=120.0)
 
 
@@ -45,6 +46,7 @@ class Even(random.Random):
 class Day:
     every_s: float                                 # between two rounds of each load
     guarded: bool
+    first_hour: float = 0.0
     seed: int = 1
     delays: dict[int, float] = field(default_factory=dict)     # by hour
     evening: list[float] = field(default_factory=list)         # what a round of files took, in the last hours
@@ -68,7 +70,7 @@ class Day:
 
     @property
     def hour(self) -> float:
-        return (trio.current_time() - self.began) / HOUR_S
+        return self.first_hour + (trio.current_time() - self.began) / HOUR_S
 
     async def _weather(self) -> None:
         while True:
@@ -81,21 +83,21 @@ class Day:
         dice, files = random.Random(self.seed), dict[bytes, bytes]()
         while self.hour < 24:
             began = trio.current_time()
-            name = str(self.rounds).encode()
-            files[name] = dice.randbytes(dice.choice((700, 5_000, 40_000)))
+            name, is_evening = str(self.rounds).encode(), self.hour > EVENING
+            files[name] = dice.randbytes(5_000 if is_evening else dice.choice((700, 5_000, 40_000)))
             await write_file(node, name, files[name])
             if len(files) > 12:
-                gone = dice.choice(sorted(files)[:-1])
+                gone = next(iter(files))
                 await node.vfs.unlink(1, gone)
                 del files[gone]
             await node.flush()
             await node.drop_cache()
-            for name in dice.sample(sorted(files), min(3, len(files))):
+            for name in list(files)[-3:] if is_evening else dice.sample(sorted(files), min(3, len(files))):
                 found = await node.vfs.lookup(1, name)
                 assert found is not None and await node.vfs.read(found.ino, 0, 1 << 20) == files[name], f"wrong bytes at {self.hour:.1f}"
                 self.reads += 1
             self.rounds += 1
-            if self.hour > 21:
+            if self.hour > EVENING + 1.5:
                 self.evening.append(trio.current_time() - began)
             await trio.sleep(self.every_s)
 
@@ -126,7 +128,7 @@ class Day:
 
 
 def pass_a_day(every_s: float) -> None:
-    day, plain = Day(every_s, guarded=True).pass_it(), Day(every_s, guarded=False).pass_it()
+    day, plain = Day(every_s, guarded=True).pass_it(), Day(every_s, guarded=False, first_hour=EVENING).pass_it()
     print(f"{day.rounds} rounds, {day.reads} reads, {day.overwritten} objects overwritten or deleted, {day.refused} without an answer; "
           "delays by hour: " + " ".join(f"{delay:.3g}" for _, delay in sorted(day.delays.items())))
     mean, without = sum(day.evening) / len(day.evening), sum(plain.evening) / len(plain.evening)

@@ -13,7 +13,7 @@ from tests.gateway import Gateway
 from tests.scenarios.kit import World
 
 ROOT = 1
-STALE_S, SETTLED_S = 20.0, 120.0
+STALE_S, SETTLED_S = 20.0, 60.0
 FILES = {"inline": b"a few bytes", "small": bytes(range(256)) * 20,
          "chunks": b"".join(number.to_bytes(4, "big") * 500 for number in range(120))}
 

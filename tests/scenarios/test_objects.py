@@ -12,7 +12,7 @@ from tests.scenarios.kit import World
 
 KEY, OTHER = "pack/aa/1", "pack/aa/2"
 OLD, NEW = b"as it was" * 100, b"as it is now" * 90
-STALE_S, SETTLED_S = 20.0, 60.0
+STALE_S, SETTLED_S = 20.0, 50.0
 
 
 async def overwritten(world: World, remote: Remote) -> None:
