@@ -1,4 +1,4 @@
-"""What the scenarios share: a gateway, time that passes a hundred times as fast on both sides of it, s3cfs's way to a store, a filesystem."""
+"""What the scenarios share: a gateway, time that passes a hundred times as fast on both sides, the way to a store, a filesystem."""
 from __future__ import annotations
 
 import contextlib
