@@ -117,7 +117,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "library"
 
 
-@pytest.mark.parametrize("when", ["in the large file", "late", *[pytest.param(n, marks=pytest.mark.soak) for n in ("early", *range(20))]])
+@pytest.mark.parametrize("when", ["in the large file", *[pytest.param(n, marks=pytest.mark.soak) for n in ("late", "early", *range(20))]])
 def test_kill_while_cp_copies(make: Make, store: Store, source: Path, when: str | int, seed: int):
     fs = make(store).mkfs()
     mount = fs.mount("--commit-interval", "100ms")

@@ -202,7 +202,7 @@ def test_a_stopped_process_is_told_and_a_lock_of_the_caller_is_free(local_fs: Fi
     mount.umount()
 
 
-@pytest.mark.parametrize("kind", ["", "rclone_s3", "moto_s3"])
+@pytest.mark.parametrize("kind", ["", pytest.param("rclone_s3", marks=pytest.mark.soak), "moto_s3"])
 def test_letters_that_are_not_ascii(make: Make, request: pytest.FixtureRequest, kind: str):
     fs = make(request.getfixturevalue(kind)) if kind else make()
     fs.url = f"{fs.url}/grüße, 家"

@@ -57,7 +57,7 @@ def no_mount(fs: Filesystem, code: ExitCode, says: str = "", *args: str | Path, 
 
 # ---------------------------------------------------------------- the store and its keys
 
-@pytest.mark.parametrize("kind", ["rclone_s3", "moto_s3"])
+@pytest.mark.parametrize("kind", [pytest.param("rclone_s3", marks=pytest.mark.soak), "moto_s3"])
 def test_wrong_passphrase_credentials_bucket(make: Make, request: pytest.FixtureRequest, kind: str):
     server: Server = request.getfixturevalue(kind)
     fs = make(server)
@@ -328,7 +328,7 @@ def test_mount_points(local_fs: Filesystem):
     refused(local_fs, "ctl", "flush", base / "missing", code=ExitCode.NOT_A_MOUNT)
 
 
-@pytest.mark.parametrize("kind", ["rclone_s3", "moto_s3"])
+@pytest.mark.parametrize("kind", [pytest.param("rclone_s3", marks=pytest.mark.soak), "moto_s3"])
 def test_already_mounted(make: Make, request: pytest.FixtureRequest, kind: str):
     fs = make(request.getfixturevalue(kind)).mkfs()
     mount = fs.mount()
