@@ -25,6 +25,7 @@ def main() -> None:
         print("begun", key, flush=True)
         backend.put(key, data, only_if_absent=place.create_only)
         print("done", key, flush=True)
+    backend.close()                    # the layers of one have an event loop of their own
 
 
 if __name__ == "__main__":
