@@ -2,9 +2,11 @@
 store alone on another machine when the store has settled; then all of it is as it was written, and a full check finds nothing."""
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Awaitable, Callable
 
 import pytest
+import trio
 
 from s3cfs.app.node import Node
 from s3cfs.vfs.types import ROOT_CALLER
@@ -40,15 +42,51 @@ SCENARIOS: dict[str, Callable[[Gateway], object]] = {
 }
 
 
+async def many_at_once(world: World, node: Node, tree: headless.Tree) -> None:
+    """Readers of everything while it is written: from the store, since nothing stays in the cache."""
+    while True:
+        for name in list(tree):
+            found = await node.vfs.lookup(ROOT, name.encode())
+            if found is not None:
+                await node.vfs.read(found.ino, 0, 1 << 20)
+        await node.drop_cache()
+        await world.pass_by(5.0)
+
+
+async def clocks_jump(world: World, node: Node, tree: headless.Tree) -> None:
+    for days in itertools.cycle((1, -2, 366, -365)):
+        world.clock.wall_s += days * 86_400.0
+        await world.pass_by(15.0)
+
+
+async def gateway_restarts(world: World, node: Node, tree: headless.Tree) -> None:
+    while True:
+        await trio.to_thread.run_sync(world.gateway.restart, 5.0)
+        await world.pass_by(30.0)
+
+
+Beside = Callable[[World, Node, headless.Tree], Awaitable[None]]
+BESIDE: dict[str, Beside] = {
+    "14 many readers beside a writer": many_at_once,
+    "16 the clock jumps": clocks_jump,
+    "18 the gateway restarts": gateway_restarts,
+}
+
+
 async def replaced(node: Node, name: str, data: bytes) -> None:
     await node.vfs.unlink(ROOT, name.encode())
     await headless.write(node, name, data)
 
 
-async def live(world: World, fs: headless.Filesystem) -> headless.Tree:
+async def nothing(world: World, node: Node, tree: headless.Tree) -> None:
+    pass
+
+
+async def live(world: World, fs: headless.Filesystem, beside: Beside = nothing) -> headless.Tree:
     """What is there at the end; each step is in the store before the next."""
     tree = dict(FILES)
-    async with world.node(fs) as node:
+    async with world.node(fs) as node, trio.open_nursery() as nursery:
+        nursery.start_soon(beside, world, node, FILES)
         for name, data in tree.items():
             await headless.write(node, name, data)
             await node.flush()
@@ -61,6 +99,7 @@ async def live(world: World, fs: headless.Filesystem) -> headless.Tree:
         await node.flush()
         await node.drop_cache()
         assert await headless.read(node) == tree
+        nursery.cancel_scope.cancel()
     async with world.node(fs) as node:
         assert await headless.read(node) == tree
         made = await node.vfs.mkdir(ROOT, b"folder", 0o755, ROOT_CALLER)
@@ -78,7 +117,46 @@ async def compare(world: World, fs: headless.Filesystem, tree: headless.Tree) ->
 def test_a_filesystem_lives_through(world: World, name: str) -> None:
     fs = world.make()
     SCENARIOS[name](world.gateway)
-    tree = world.run(lambda: live(world, fs))
+    judged(world, fs, world.run(lambda: live(world, fs)))
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_filesystem_lives_beside(world: World, name: str) -> None:
+    """What happens while it works; and all answers show what was."""
+    fs = world.make()
+    world.gateway.stale(STALE_S)
+    judged(world, fs, world.run(lambda: live(world, fs, BESIDE[name])))
+
+
+def test_a_filesystem_whose_process_dies_in_a_put(world: World) -> None:
+    """17. What was in the store is there, what came later is there or is made again; the gateway carries the last puts out when the next
+    process is at work already."""
+    fs, tree = world.make(), dict(FILES)
+
+    async def die() -> None:
+        with trio.CancelScope() as scope:
+            async with world.node(fs) as node:
+                await headless.write(node, "small", tree["small"])
+                await node.flush()
+                world.gateway.late(15.0, only="put")
+                await headless.write(node, "chunks", tree["chunks"])
+                await node.commits.durable()
+                await world.pass_by(8.0)               # its puts are under way
+                scope.cancel()
+
+    async def go_on() -> None:
+        async with world.node(fs) as node:
+            assert await headless.read(node) == {name: tree[name] for name in ("small", "chunks")}
+            await headless.write(node, "inline", tree["inline"])
+
+    world.run(die)
+    world.gateway.clear()
+    world.gateway.stale(STALE_S)
+    world.run(go_on)
+    judged(world, fs, tree)
+
+
+def judged(world: World, fs: headless.Filesystem, tree: headless.Tree) -> None:
     world.gateway.clear()
     world.run(lambda: world.pass_by(SETTLED_S))
     world.run(lambda: compare(world, fs, tree))
