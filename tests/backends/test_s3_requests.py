@@ -13,6 +13,7 @@ import pytest
 from botocore.exceptions import ConnectionClosedError
 
 from s3cfs import errors
+from s3cfs.backends import probe
 from s3cfs.backends.registry import open_backend
 from s3cfs.backends.s3_sdk import Sdk
 from s3cfs.backends.s3c import S3Backend
@@ -106,7 +107,8 @@ def test_create_only_sends_the_condition(server: AnsweringServer) -> None:
         backend.put("log/1", b"data", only_if_absent=True)
 
 
-def test_a_probe_without_an_answer_leaves_it_open(server: AnsweringServer) -> None:
+def test_a_probe_without_an_answer_leaves_it_open(server: AnsweringServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "pause", lambda seconds: None)
     backend = server.backend()
     for answer, kind in ((Answer(500), errors.Temporary), (error(403, "AccessDenied"), errors.Denied),
                          (error(503, "SlowDown"), errors.Throttled)):

@@ -143,7 +143,7 @@ MUTANTS: dict[str, Mutant] = {
     "a busy writer is silent": Mutant(Presence, "_look", _nothing_soon, first=1134),
     "an idle writer does not ask before it relies on its office": Mutant(Presence, "confirm", _nothing_soon, OFFICE, first=1062),
     "orphans of a crash stay": Mutant(Vfs, "recover_orphans", _zero_soon),
-    "fsync waits for the store for ever": Mutant(Commits, "durable", _durable_for_ever, AWAY, Synced, first=1040),
+    "fsync waits for the store for ever": Mutant(Commits, "durable", _durable_for_ever, AWAY, Synced, first=1069),
     "the WAL of an earlier process is trusted": Mutant(database, "rewrite_wal", _nothing, DISK, first=3009),
     "a failed statement is nothing": Mutant(Engine, "blame", lambda self, error: error, first=1194),
 }
