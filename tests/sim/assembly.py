@@ -73,6 +73,10 @@ class SimNode(Protocol):
     @property
     def pool_bytes(self) -> int: ...
 
+    @property
+    def looks_left(self) -> int:
+        """Objects that the checker has yet to look at."""
+
     async def orphans(self) -> int:
         """How many inodes without a name are kept, since somebody has them open."""
 
@@ -160,8 +164,9 @@ class Settings:
 
 
 class _Node:
-    def __init__(self, node: Any) -> None:
-        self._node = node
+    def __init__(self, node: Any, held_s: float) -> None:
+        """`held_s`: for so long the lock may hold back the listing of claims that follows each record of tier T2."""
+        self._node, self._held_s = node, held_s
         self.vfs = node.vfs
         self.sync_is_remote = bool(node.options.commits.sync_remote)
 
@@ -185,7 +190,7 @@ class _Node:
 
     @property
     def promises_s(self) -> float:
-        return max(float(self._node.doors.limits.heartbeat_s), float(self._node.options.commits.commit_interval_s))
+        return max(float(self._node.doors.limits.heartbeat_s), float(self._node.options.commits.commit_interval_s)) + self._held_s
 
     @property
     def open_since(self) -> float | None:
@@ -199,6 +204,10 @@ class _Node:
     @property
     def pool_bytes(self) -> int:
         return int(self._node.options.pool_bytes)
+
+    @property
+    def looks_left(self) -> int:
+        return int(self._node.remote.stack.status().get("checker", {}).get("watched", 0))
 
     async def orphans(self) -> int:
         return len(await self._node.meta.orphans())
@@ -253,7 +262,7 @@ class S3cfs:
         keyring = superblock.unlock(found, passphrase="pass", random=doors.random)
         options = replace(settings.options, host=who.host, process_alive=who.process_alive, takeover=who.takeover)
         async with open_node(doors, backend, keyring, found, options) as node:
-            yield _Node(node)
+            yield _Node(node, settings.bounds.lock_delay_most * (1 + settings.bounds.lock_jitter) if settings.locked else 0.0)
             _no_false_finds(node)
 
 

@@ -82,8 +82,14 @@ class Watch:
             raise Finding(f"R: {requests} requests for {done} operations in {seconds:.0f} s, more than {most:.0f}")
 
     async def idle(self) -> None:
-        """With nothing to do: it falls silent."""
+        """With nothing to do: it falls silent, when the checker has looked at everything (at six requests a minute that takes its time)."""
         await trio.sleep(120.0)
+        for _ in range(60):
+            if not self._node.looks_left:
+                break
+            await trio.sleep(60.0)
+        if self._node.looks_left and not self._node.ended and trio.current_time() - self._fair_since() > 3600.0:
+            raise Finding("R: an hour after the last change the checker has not come to rest")
         if self._node.busy or self._node.ended:
             return
         before = Counter(f"{operation} {key.partition('/')[0]}" for operation, key in self._store.calls)
