@@ -24,13 +24,12 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import trio
-
+from s3cfs.backends.crew import each
 from s3cfs.backends.layer import Call, Layer
 from s3cfs.backends.types import Body, Degraded, ObjectInfo
 from s3cfs.errors import Corrupt, Exists, NotFound, StoreError, Temporary
@@ -290,26 +289,6 @@ class Pieces(Layer):
         self._heads.move_to_end(key)
         if len(self._heads) > HEADS_KEPT:
             self._heads.popitem(last=False)
-
-
-async def each(work: Callable[[T], Awaitable[None]], items: Iterable[T], at_once: int) -> None:
-    """`work` on each of `items`, some at once. After an error nothing new is begun, what was begun ends, and the first error is raised."""
-    left, errors = iter(list(items)), list[Exception]()
-
-    async def worker() -> None:
-        for item in left:
-            if errors:
-                return
-            try:
-                await work(item)
-            except Exception as error:
-                errors.append(error)
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(at_once):
-            nursery.start_soon(worker)
-    if errors:
-        raise errors[0]
 
 
 def _digest(data: Body) -> bytes:

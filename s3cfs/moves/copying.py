@@ -12,9 +12,9 @@ from functools import partial
 from typing import NamedTuple
 
 from s3cfs import ids
+from s3cfs.backends.crew import each
 from s3cfs.errors import Corrupt, Diverged, NotFound
 from s3cfs.history.log import number_of
-from s3cfs.moves.crew import each
 from s3cfs.moves.kinds import Kind, kind_of
 from s3cfs.moves.ledger import DAMAGED, MISSING, Item, Ledger
 from s3cfs.moves.places import Room, told_of

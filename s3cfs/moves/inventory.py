@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from s3cfs import ids
+from s3cfs.backends.crew import each
 from s3cfs.errors import Damaged, NewerFormat, ObjectMissing
 from s3cfs.formats.keys import KeyRing
 from s3cfs.history.log import Tip, newest_key, number_of, read_record, run_of
 from s3cfs.history.restore import manifests, read_manifest
 from s3cfs.meta import Meta
-from s3cfs.moves.crew import each
 from s3cfs.moves.kinds import is_object
 from s3cfs.moves.ledger import DAMAGED, MISSING, Item, Ledger, Trouble
 from s3cfs.remote import Lane, Remote

@@ -15,12 +15,12 @@ import trio
 
 from s3cfs.app.store import first_look, unlock
 from s3cfs.app.superblocks import read_superblock
+from s3cfs.backends.crew import each
 from s3cfs.check import Line, Severity
 from s3cfs.config import Settings, VerifyOptions
 from s3cfs.errors import ConfigError, Damaged, ExitCode, NotFound, ObjectMissing
 from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.superblock import Superblock
-from s3cfs.moves.crew import each
 from s3cfs.moves.inventory import known, listed
 from s3cfs.moves.kinds import Kind, kind_of
 from s3cfs.moves.ledger import DAMAGED, MISSING, Item, Ledger, Trouble

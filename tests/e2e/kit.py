@@ -54,7 +54,7 @@ def wait_gone(pid: int, seconds: float = END_WITHIN_S) -> bool:
     """Whether the process ended within `seconds`."""
     try:
         handle = os.pidfd_open(pid)
-    except ProcessLookupError:
+    except (ProcessLookupError, FileNotFoundError):          # the second while it is just going
         return True
     try:
         return bool(select.select([handle], [], [], seconds)[0])
