@@ -27,7 +27,7 @@ from s3cfs.moves.ground import Ground, find
 from s3cfs.moves.ground import opened as at_work
 from s3cfs.moves.places import OnProgress, remembered
 from s3cfs.moves.plant import Planter
-from s3cfs.moves.source import Finding, Kind
+from s3cfs.moves.source import Finding, Kind, exit_code_of
 from s3cfs.moves.targets import refuse_same_place
 from s3cfs.moves.tree import OwnTree
 from s3cfs.remote import Remote
@@ -53,8 +53,7 @@ class ReencryptResult:
 
     @property
     def exit_code(self) -> ExitCode:
-        codes = ((Kind.MISSING, ExitCode.OBJECT_MISSING), (Kind.DAMAGED, ExitCode.DAMAGED), (Kind.REFUSED, ExitCode.UNSUPPORTED))
-        return next((code for kind, code in codes if self.findings[kind]), ExitCode.OK)
+        return exit_code_of(self.findings)
 
     def as_json(self) -> Mapping[str, Any]:
         return {"origin": self.origin, "source": self.there, "copied": self.came, "requests": self.requests,

@@ -11,10 +11,12 @@ the planting, which goes on where it was when it is begun again.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
+
+from s3cfs.errors import ExitCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,12 @@ class Kind(StrEnum):
     REFUSED = "refused"            # a name, a file, an attribute that a filesystem of ours cannot hold, or whose place is taken
     DROPPED = "dropped"            # a feature that is not kept
     NOTE = "note"
+
+
+def exit_code_of(findings: Mapping[Kind, int]) -> ExitCode:
+    """Of a command that met so many of each kind: what is lost counts most."""
+    codes = ((Kind.MISSING, ExitCode.OBJECT_MISSING), (Kind.DAMAGED, ExitCode.DAMAGED), (Kind.REFUSED, ExitCode.UNSUPPORTED))
+    return next((code for kind, code in codes if findings.get(kind)), ExitCode.OK)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from s3cfs.doors import Doors, SystemClock, SystemRandomness, TrioThreads
 from s3cfs.errors import ExitCode, NoFilesystem, UsageError
 from s3cfs.moves.ground import Ground, OnProgress, find, folder_at, opened
 from s3cfs.moves.plant import Planter
-from s3cfs.moves.source import Finding, Kind
+from s3cfs.moves.source import Finding, Kind, exit_code_of
 from s3cfs.remote import Remote
 
 from .opening import Opening
@@ -61,8 +61,7 @@ class ImportResult:
 
     @property
     def exit_code(self) -> ExitCode:
-        codes = ((Kind.MISSING, ExitCode.OBJECT_MISSING), (Kind.DAMAGED, ExitCode.DAMAGED), (Kind.REFUSED, ExitCode.UNSUPPORTED))
-        return next((code for kind, code in codes if self.findings[kind]), ExitCode.OK)
+        return exit_code_of(self.findings)
 
     def as_json(self) -> Mapping[str, Any]:
         return {"origin": self.origin, "label": self.label, "revision": self.revision, "source": self.there, "imported": self.came,
