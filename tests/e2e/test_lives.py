@@ -300,7 +300,7 @@ def test_reads_without_a_store_end(make: Make):
         mount.umount()
 
 
-@pytest.mark.parametrize("way", ["SIGTERM twice", "SIGKILL"])
+@pytest.mark.parametrize("way", ["SIGTERM twice", pytest.param("SIGKILL", marks=pytest.mark.soak)])
 def test_a_mount_without_a_store_can_be_ended(make: Make, way: str):
     with slow_store(make) as (fs, server):
         mount = fs.mount("--commit-interval", "100ms")

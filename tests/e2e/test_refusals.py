@@ -181,7 +181,7 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("where", [0.0, 0.5, 0.999])
+@pytest.mark.parametrize("where", [0.5, *[pytest.param(where, marks=pytest.mark.soak) for where in (0.0, 0.999)]])
 def test_a_flipped_bit_in_the_superblock(copied: Filesystem, where: float):
     one = objects(copied, "super")[0]
     flip(one, where)
@@ -214,7 +214,9 @@ def test_a_newer_format(copied: Filesystem):
     assert "99" in no_mount(copied, ExitCode.NEWER_FORMAT)
 
 
-@pytest.mark.parametrize(("which", "how"), [(1, "flip"), (-1, "flip"), (-1, "truncate"), (1, "empty"), (1, "missing"), (-1, "missing")])
+@pytest.mark.parametrize(("which", "how"), [
+    (1, "flip"), (-1, "truncate"), (1, "missing"), (-1, "missing"),
+    *[pytest.param(*one, marks=pytest.mark.soak) for one in ((-1, "flip"), (1, "empty"))]])
 def test_a_damaged_record_of_the_log(copied: Filesystem, which: int, how: str):
     shutil.rmtree(copied.base / "store" / "checkpoint")
     path = objects(copied, "log")[which]
@@ -238,7 +240,7 @@ def damage(path: Path, how: str) -> None:
         path.unlink()
 
 
-@pytest.mark.parametrize("how", ["flip", "missing"])
+@pytest.mark.parametrize("how", ["flip", pytest.param("missing", marks=pytest.mark.soak)])
 def test_an_old_record_does_not_matter_beside_a_checkpoint(copied: Filesystem, how: str):
     damage(objects(copied, "log")[1], how)
     mount = copied.mount()
@@ -246,7 +248,7 @@ def test_an_old_record_does_not_matter_beside_a_checkpoint(copied: Filesystem, h
     mount.umount()
 
 
-@pytest.mark.parametrize("how", ["flip", "truncate", "missing"])
+@pytest.mark.parametrize("how", ["flip", pytest.param("truncate", marks=pytest.mark.soak), "missing"])
 def test_a_damaged_checkpoint_costs_time_only(copied: Filesystem, how: str):
     for path in objects(copied, "checkpoint"):
         damage(path, how)
@@ -276,7 +278,7 @@ def test_a_store_that_was_rolled_back(make: Make):
     mount.umount()
 
 
-@pytest.mark.parametrize("how", ["flip", "truncate", "missing"])
+@pytest.mark.parametrize("how", ["flip", pytest.param("truncate", marks=pytest.mark.soak), "missing"])
 def test_a_damaged_pack_is_an_error_for_that_range_only(copied: Filesystem, how: str):
     expected = {}
     mount = copied.mount(cache="whole")

@@ -96,8 +96,9 @@ def idle_and_taker(tier: Tier, make: type[Writer] = Writer) -> Story:
     return story
 
 
-@pytest.mark.parametrize("tier", TIERS)
-@pytest.mark.parametrize("make", [two_followers, different_verdicts, idle_and_taker])
+@pytest.mark.parametrize(("make", "tier"), [
+    (two_followers, Tier.T1), pytest.param(two_followers, Tier.T2, marks=pytest.mark.soak),
+    *((make, tier) for make in (different_verdicts, idle_and_taker) for tier in TIERS)])
 def test_one_writer_and_the_other_is_told(make: Callable[[Tier], Story], tier: Tier) -> None:
     result = exhaustively(make(tier), switches=3, faults=0)
     assert any("AlreadyMounted" in dict(ending).values() for ending in result.endings)
@@ -114,8 +115,8 @@ def test_two_writers_in_every_order(make: Callable[[Tier], Story], tier: Tier) -
     assert len(result.endings) > 1, "the orders made no difference"
 
 
-@pytest.mark.parametrize("tier", TIERS)
-@pytest.mark.parametrize("make", [zombie_and_taker, two_takers])
+@pytest.mark.parametrize(("make", "tier"), [
+    *((zombie_and_taker, tier) for tier in TIERS), (two_takers, Tier.T1), pytest.param(two_takers, Tier.T2, marks=pytest.mark.soak)])
 def test_two_writers_with_a_fault_anywhere(make: Callable[[Tier], Story], tier: Tier) -> None:
     whole = tier is Tier.T1 and make is not two_takers
     result = exhaustively(make(tier), switches=2 if whole else 1, faults=1)
