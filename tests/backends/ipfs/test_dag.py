@@ -1,0 +1,213 @@
+"""Graphs and their names, against vectors that the reference importer and Kubo 0.22 made; what is damaged is refused."""
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from io import BytesIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3cfs.backends.ipfs.car import SECTION_MAX_BYTES, Archive, archive, header
+from s3cfs.backends.ipfs.cid import DAG_PB, RAW, Cid, block_key, decode_varint, digest_of, digest_of_key, encode_varint
+from s3cfs.backends.ipfs.dag import (
+    DIRECTORY,
+    FILE,
+    HAMT_SHARD,
+    LEAF_BYTES,
+    SYMLINK,
+    Builder,
+    Link,
+    Node,
+    Root,
+    Tree,
+    blocks_of,
+    decode_node,
+    encode_node,
+    file_node,
+    leaf_count,
+    leaves,
+)
+
+PATTERN = bytes(i % 251 for i in range(251)) * 10_000
+HELLO = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"
+HELLO_KEY = "CIQLSTJHXGJU2PQIUUXFFV62PWV7VREE57RXUU4A52IIR55M4LX432I"
+LARGE = "bafybeih7ahcm3l4fztng26so42m3uy3evbq4hfrubw2z4j7hbrq2xyxixe"
+LARGE_KEY = "CIQP6AOEZWXYLTG2NV5E5ZUZXJRWJKDBYOLDIDNVTYT6ODDBVPROROI"
+
+
+def tree_of(data: bytes, **how: int) -> Tree:
+    return Tree.of(len(data), (digest_of(leaf) for leaf in leaves(data, how.get("leaf_bytes", LEAF_BYTES))), **how)
+
+
+def test_vectors_of_files():
+    assert str(tree_of(b"hello world").cid) == HELLO
+    assert str(tree_of(PATTERN[:LEAF_BYTES]).cid) == "bafkreidddocae7lltzjlkooe5a3tmiwsgazn7logjvqk7bzttsidpzhxne"
+    small_leaves = tree_of(PATTERN[:2_500_000], leaf_bytes=262144, links_max=174)
+    assert str(small_leaves.cid) == "bafybeifqjpdjlstj5ruqmfy3kex5yjnl3yrzjqiyk5jdr2cfv4ieyyhcpm"
+    tree, blocks = blocks_of(PATTERN[:2_500_000])
+    found = list(blocks)
+    assert (str(tree.cid), tree.size, tree.cumulative_bytes, len(found)) == (LARGE, 2_500_000, 2_500_159, 4)
+    assert block_key(tree.digest) == LARGE_KEY and tree.codec == DAG_PB
+    root = bytes(found[-1].data)
+    assert len(root) == 159 and root.hex().startswith("122c0a2401551220631b8402")
+    assert root.hex().endswith("0a13080218a0cb9801208080402080804020a0cb18")
+    assert all(hashlib.sha256(block.data).digest() == block.digest for block in found)
+
+
+def test_small_files_are_one_raw_block():
+    for size in (0, 1, LEAF_BYTES):
+        tree, blocks = blocks_of(bytes(size))
+        (block,) = blocks
+        assert (tree.nodes, tree.digest, tree.codec) == ((), block.digest, RAW)
+        assert tree.cumulative_bytes == tree.size == size == len(block.data)
+    assert str(tree_of(b"").cid) == "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
+
+
+@pytest.mark.parametrize("links_max", [2, 3, 174])
+def test_trees_are_balanced(links_max: int):
+    """Level by level, groups from left to right, until one node is left; a group of one is one where there are others beside it."""
+    for count in (*range(1, 30), links_max - 1, links_max, links_max + 1, links_max ** 2, links_max ** 2 + 1):
+        digests = [digest_of(b"%d" % i) for i in range(count)]
+        level, nodes = [Root(Cid(1, RAW, digest), 10, 10) for digest in digests], []
+        while len(level) > 1:
+            made = [file_node(level[at:at + links_max]) for at in range(0, len(level), links_max)]
+            nodes += [block for block, _ in made]
+            level = [root for _, root in made]
+        tree = Tree.of(10 * count, digests, leaf_bytes=10, links_max=links_max)
+        assert tree.root == level[0] and sorted(tree.nodes) == sorted(nodes)
+
+
+def test_nodes_come_after_what_they_name():
+    builder, known = Builder(2), set[bytes]()
+    for i in range(11):
+        digest = digest_of(bytes([i]))
+        known.add(digest)
+        for block in builder.add(digest, 1):
+            assert {link.cid.digest for link in decode_node(block.data).links} <= known
+            known.add(block.digest)
+    blocks, root = builder.finish()
+    for block in blocks:
+        assert {link.cid.digest for link in decode_node(block.data).links} <= known
+        known.add(block.digest)
+    assert root.cid.digest == blocks[-1].digest and root.size == 11
+
+
+def test_leaves_must_be_as_many_as_the_size_says():
+    for size, count in ((0, 0), (0, 2), (1, 0), (LEAF_BYTES, 2), (LEAF_BYTES + 1, 1)):
+        with pytest.raises(ValueError, match="not as many"):
+            Tree.of(size, [bytes(32)] * count)
+    assert [leaf_count(size) for size in (0, 1, LEAF_BYTES, LEAF_BYTES + 1)] == [1, 1, 1, 2]
+
+
+def test_names_of_blocks():
+    cid = Cid.parse(HELLO)
+    assert cid == (1, RAW, hashlib.sha256(b"hello world").digest()) and str(cid) == HELLO and cid.codec_name == "raw"
+    assert block_key(cid.digest) == HELLO_KEY and digest_of_key(HELLO_KEY) == cid.digest
+    assert Cid.decode(bytes(cid)) == cid and bytes(cid).hex().startswith("01551220")
+    old = Cid.parse("QmRTQG4S3iQeRsETpDSN5QJBD8uZDSGSan4nMcDS6duJ5U")
+    assert (old.version, old.codec) == (0, DAG_PB) and str(old) == "QmRTQG4S3iQeRsETpDSN5QJBD8uZDSGSan4nMcDS6duJ5U"
+    assert Cid.decode(bytes(old)) == old and len(bytes(old)) == 34
+    assert str(Cid.parse("zdj7WnbLc7pEsotDHHfRn3jGLQdd9zCwxopDeufJ8jcCYVrgG")) == LARGE
+
+
+@pytest.mark.parametrize("text", ["", "b", "Qm", HELLO.upper(), HELLO[:-1], HELLO[:-1] + "1", HELLO + "aa", HELLO[1:], "k" + HELLO[1:],
+                                  "Qm" + "0" * 44, "z" + "QmRTQG4S3iQeRsETpDSN5QJBD8uZDSGSan4nMcDS6duJ5U", "baaaa", "bafkr4i" + HELLO[7:]])
+def test_what_is_no_cid(text: str):
+    with pytest.raises(ValueError):
+        Cid.parse(text)
+
+
+@pytest.mark.parametrize("key", ["", "CIQ", "BACKUP22", HELLO_KEY[:-1], HELLO_KEY + "A", HELLO_KEY.lower(), "/" + HELLO_KEY,
+                                 HELLO_KEY[:-1] + "J", "UDSAEIBFNSB3FFYRJUQBWMAXT47Q54GKZ2LYGYRNUWLUGJVUGYLYV3XWCA"])
+def test_what_is_no_key_of_ours(key: str):
+    with pytest.raises(ValueError):
+        digest_of_key(key)
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_varints(number: int):
+    data = encode_varint(number)
+    assert decode_varint(b"x" + data + b"y", 1) == (number, 1 + len(data))
+    with pytest.raises(ValueError):
+        decode_varint(data[:-1], 0)
+
+
+def test_too_large_a_varint():
+    for data in (b"\xff" * 9 + b"\x02", b"\x80" * 10 + b"\x01"):
+        with pytest.raises(ValueError, match="64 bits"):
+            decode_varint(data, 0)
+
+
+NAMES = st.binary(max_size=20).map(lambda name: name.decode("utf-8", "surrogateescape"))
+SIZES = st.integers(0, 2**40)
+CIDS = st.builds(Cid, st.just(1), st.sampled_from([RAW, DAG_PB]), st.binary(min_size=32, max_size=32))
+LINKS = st.lists(st.builds(Link, NAMES, CIDS, SIZES), max_size=5)
+
+
+@st.composite
+def nodes(draw: Callable[..., object]) -> Node:
+    links: tuple[Link, ...] = tuple(draw(LINKS))            # type: ignore[arg-type]
+    kind = draw(st.sampled_from([DIRECTORY, FILE, SYMLINK, HAMT_SHARD]))
+    data: bytes = draw(st.binary(max_size=20))              # type: ignore[assignment]
+    if kind == FILE:
+        sizes: tuple[int, ...] = tuple(draw(SIZES) for _ in links)      # type: ignore[misc]
+        return Node(FILE, links, data, sum(sizes) + len(data), sizes)
+    return Node(kind, links, data, hash_type=0x22, fanout=256) if kind == HAMT_SHARD else Node(kind, links, data)      # type: ignore[arg-type]
+
+
+@given(nodes())
+def test_nodes_read_back(node: Node):
+    data = encode_node(node)
+    assert decode_node(data) == node
+    assert decode_node(memoryview(data)) == node
+
+
+@given(nodes(), st.data())
+def test_damaged_nodes(node: Node, data: st.DataObject):
+    """Cut short, or with other bytes: a ValueError, or a node; nothing else."""
+    good = encode_node(node)
+    with pytest.raises(ValueError):
+        decode_node(good[:data.draw(st.integers(0, len(good) - 1))])
+    bad = bytearray(good)
+    bad[data.draw(st.integers(0, len(bad) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        decode_node(bad)
+    except ValueError:
+        pass
+
+
+def test_nodes_of_others():
+    """What Kubo reads too: the data before the links, sizes packed, a mode and a time."""
+    link = b"\x12\x2a\x0a\x24" + bytes(Cid.parse(HELLO)) + b"\x12\x00\x18\x0b"
+    packed = b"\x0a\x09\x08\x02\x18\x0b\x22\x01\x0b\x38\x01"
+    assert decode_node(packed + link) == Node(FILE, (Link("", Cid.parse(HELLO), 11),), filesize=11, blocksizes=(11,))
+    assert decode_node(b"\x0a\x06\x08\x02\x12\x02hi") == Node(FILE, data=b"hi", filesize=2)
+    for bad in (b"", b"\x0a\x00", link, packed, b"\x0a\x02\x08\x09", b"\x0a\x02\x08\x02\x0a\x02\x08\x02", b"\x1a\x00",
+                b"\x0d\x00\x00\x00\x00", b"\x12\x02\x12\x00\x0a\x02\x08\x01", b"\x0a\x06\x08\x02\x18\x03\x18\x03"):
+        with pytest.raises(ValueError):
+            decode_node(bad)
+
+
+def test_archives():
+    tree, blocks = blocks_of(PATTERN[:2_500_000])
+    named = [(tree.cid if block.digest == tree.digest else Cid(1, RAW, block.digest), block.data) for block in blocks]
+    data = b"".join(archive([tree.cid], named))
+    assert data[:59].hex() == "3aa265726f6f747381d82a5825000170122" + "0" + tree.digest.hex() + "6776657273696f6e01"
+    read = Archive(BytesIO(data).read)
+    assert read.roots == (tree.cid,) and list(read) == named
+    for end in (0, 1, 30, 58, 60, 100, len(data) - 1):
+        with pytest.raises(ValueError):
+            list(Archive(BytesIO(data[:end]).read))
+    for at in (0, 3, 12, 58, 70, 200, len(data) - 5):
+        bad = bytearray(data)
+        bad[at] ^= 1
+        with pytest.raises(ValueError):
+            list(Archive(BytesIO(bytes(bad)).read))
+    two = Archive(BytesIO(header([tree.cid, Cid.parse(HELLO)])).read)
+    assert two.roots == (tree.cid, Cid.parse(HELLO)) and list(two) == []
+    with pytest.raises(ValueError, match="no block"):
+        list(Archive(BytesIO(encode_varint(SECTION_MAX_BYTES + 1)).read))
+    with pytest.raises(ValueError, match="24 roots"):
+        header([tree.cid] * 24)
