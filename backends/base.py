@@ -73,6 +73,14 @@ class Backend(abc.ABC):
     def delete(self, key: str) -> None:
         """Remove the object; absent is success. Unsupported where `capabilities.may_delete` is false."""
 
+    def examine(self, key: str) -> str | None:
+        """What is wrong with how the object is stored, though it can be read (a lost copy, a rotten shard), in one line; None: nothing.
+
+        Asked only where `capabilities.examines`. Reads all that there is of it and mends nothing. NotFound; what is damaged or cannot be
+        reached is an answer here, and no error.
+        """
+        return None
+
     def delete_many(self, keys: Sequence[str]) -> None:
         """At most `capabilities.batch_delete` of them, in one request if the store can. After an error some may be gone."""
         for key in keys:

@@ -87,6 +87,9 @@ class Store:
     async def stat(self, key: str, call: Call) -> ObjectInfo:
         raise NotImplementedError
 
+    async def examine(self, key: str, call: Call) -> str | None:
+        raise NotImplementedError
+
     async def delete(self, keys: Sequence[str], call: Call) -> None:
         """At most `capabilities.batch_delete` of them."""
         raise NotImplementedError
@@ -176,6 +179,9 @@ class Layer(Store):
 
     async def stat(self, key: str, call: Call) -> ObjectInfo:
         return await self.below.stat(key, call)
+
+    async def examine(self, key: str, call: Call) -> str | None:
+        return await self.below.examine(key, call)
 
     async def delete(self, keys: Sequence[str], call: Call) -> None:
         await self.below.delete(keys, call)

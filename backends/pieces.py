@@ -248,6 +248,15 @@ class Pieces(Layer):
         head = await self._head(key, call) if info.size == HEAD_BYTES else None
         return info if head is None else ObjectInfo(key, head.size)
 
+    async def examine(self, key: str, call: Call) -> str | None:
+        trouble = await self.below.examine(key, call)
+        head = await self._head(key, call) if trouble is None else None
+        for number in range(head.count if head is not None else 0):
+            if head is not None and (said := await self.below.examine(head.key(number), call)) is not None:
+                return f"piece {number} of {head.count}: {said}"
+            call.progress.moved()
+        return trouble
+
     async def folders(self, prefix: str, call: Call) -> list[str]:
         if prefix.startswith(FOLDER):
             return []

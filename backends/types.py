@@ -29,6 +29,7 @@ class Capabilities:
     ideal_object_bytes: int = 6656 * KIB       # nine with what takes them past it, sent at once or loaded ahead, are 64 MiB
     largest_object_bytes: int | None = None    # None: larger than s3cfs ever makes one
     request_bytes: int = 256 * KIB             # a request costs (time, money) about as much as so many bytes on their way
+    examines: bool = False                     # keeps more of an object than it needs to give it back; `examine` looks at all of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,9 @@ class Wrapper(Backend):
     def stat(self, key: str) -> ObjectInfo:
         return self.inner.stat(key)
 
+    def examine(self, key: str) -> str | None:
+        return self.inner.examine(key)
+
     def delete(self, key: str) -> None:
         self.inner.delete(key)
 

@@ -15,6 +15,7 @@ from s3cfs.check.packs import packs
 from s3cfs.check.problems import Line, Outcome, Problem, Range, Repair, Severity
 from s3cfs.check.repairs import DropLocalState, MendRows, RewritePack, Supersede
 from s3cfs.check.rows import rows
+from s3cfs.check.storage import storage
 from s3cfs.check.superblocks import superblocks
 from s3cfs.check.workshop import Workshop
 
@@ -24,6 +25,7 @@ CHECKS = (
     Check("log", history),
     Check("packs", packs),
     Check("rows", rows),
+    Check("storage", storage),
 )
 
 

@@ -15,7 +15,8 @@ from s3cfs.errors import ExitCode
 
 EPILOG = """\
 Each object that the filesystem must have (its metadata, log and checkpoints say which) is asked for by name: whether it is there, and its
-size. With --data it is read, and its bytes are compared with the hash that it is named by, or opened with the keys.
+size. With --data it is read, and its bytes are compared with the hash that it is named by, or opened with the keys. A store that keeps
+shards or copies of its own looks at all of these, too: an object that can be read and is less safe than it should be is "weak".
 
 It only reads, takes no office and mends nothing, so it may run beside a mount, here or elsewhere. When it was interrupted or killed, the
 same command goes on where it was. fsck looks at more (each row, each file, the order of the log) and mends it; it believes listings where
@@ -78,14 +79,15 @@ def run(argv: Sequence[str], prog: str) -> int:
         result = seam.moves().verify(settings, options, reporter(args.json, progress), progress)
     if args.json:
         print(json.dumps({"objects": result.objects, "bytes": result.bytes, "before": result.before, "read_bytes": result.read_bytes,
-                          "missing": result.missing, "damaged": result.damaged, "exit_code": int(result.exit_code)}))
+                          "missing": result.missing, "damaged": result.damaged, "weak": result.weak, "exit_code": int(result.exit_code)}))
     elif not args.quiet:
         say(_verdict(result, args.data))
     return int(result.exit_code)
 
 
 def _verdict(result: seam.VerifyResult, data: bool) -> str:
-    trouble = [f"{len(keys):,} {word}" for keys, word in ((result.missing, "missing"), (result.damaged, "damaged")) if keys]
+    found = ((result.missing, "missing"), (result.damaged, "damaged"), (result.weak, "weak"))
+    trouble = [f"{len(keys):,} {word}" for keys, word in found if keys]
     before = f", {result.before:,} of them by an earlier run" if result.before else ""
     looked = f"{result.objects:,} objects ({format_size(result.bytes)}) {'read' if data else 'looked for'}{before}"
     return f"{looked}: {' and '.join(trouble) if trouble else 'all well'}"

@@ -29,12 +29,12 @@ class Item(NamedTuple):
     digest: bytes | None = None    # BLAKE3 of its bytes, where something says so beside its name
 
 
-MISSING, DAMAGED = "missing", "damaged"
+MISSING, DAMAGED, WEAK = "missing", "damaged", "weak"      # weak: it can be read, but how it is stored is damaged
 
 
 class Trouble(NamedTuple):
     key: str
-    word: str                      # MISSING or DAMAGED
+    word: str                      # MISSING, DAMAGED or WEAK
     text: str
 
     def __str__(self) -> str:

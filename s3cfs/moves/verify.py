@@ -23,7 +23,7 @@ from s3cfs.formats.keys import KeyRing
 from s3cfs.formats.superblock import Superblock
 from s3cfs.moves.inventory import known, listed
 from s3cfs.moves.kinds import Kind, kind_of
-from s3cfs.moves.ledger import DAMAGED, MISSING, Item, Ledger, Trouble
+from s3cfs.moves.ledger import DAMAGED, MISSING, WEAK, Item, Ledger, Trouble
 from s3cfs.moves.places import OnProgress, Room, Rows, opened, remembered
 from s3cfs.moves.wholeness import looked_at
 from s3cfs.remote import Lane, Remote
@@ -44,10 +44,11 @@ class VerifyResult:
     read_bytes: int = 0            # in this run
     missing: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    weak: list[str] = field(default_factory=list)    # whole, but what the store keeps to be safe is damaged
 
     @property
     def exit_code(self) -> ExitCode:
-        return ExitCode.OBJECT_MISSING if self.missing else ExitCode.DAMAGED if self.damaged else ExitCode.OK
+        return ExitCode.OBJECT_MISSING if self.missing else ExitCode.DAMAGED if self.damaged or self.weak else ExitCode.OK
 
 
 def verify(settings: Settings, options: VerifyOptions, report: Report, progress: OnProgress) -> VerifyResult:
@@ -104,7 +105,7 @@ class _Verify:
                 self._say(one)
             await each(partial(self._check, remote), self._items_left(), HANDS * remote.slots(Lane.READ))
         for one in ledger.troubles():
-            (result.missing if one.word == MISSING else result.damaged).append(one.key)
+            {MISSING: result.missing, WEAK: result.weak}.get(one.word, result.damaged).append(one.key)
         return result
 
     async def _take_inventory(self, remote: Remote) -> None:
@@ -165,6 +166,8 @@ class _Verify:
                     self._result.read_bytes += size
                     if item.size in (None, size) and (text := await looked_at(remote.doors, item, data, self._keyring)):
                         return Trouble(item.key, DAMAGED, text)
+                if item.size in (None, size) and (weakness := await remote.examine(item.key)) is not None:
+                    return Trouble(item.key, WEAK, weakness)
         except NotFound:
             # claims are withdrawn, and go when there is a higher one
             return None if kind_of(item.key) is Kind.CLAIM else Trouble(item.key, MISSING, "")

@@ -76,6 +76,9 @@ class Lines(Store):
     async def stat(self, key: str, call: Call) -> ObjectInfo:
         return await self.run(call, lambda: self.backend.stat(key))
 
+    async def examine(self, key: str, call: Call) -> str | None:
+        return await self.run(call, lambda: self.backend.examine(key))
+
     async def delete(self, keys: Sequence[str], call: Call) -> None:
         await self.run(call, lambda: self.backend.delete(keys[0]) if len(keys) == 1 else self.backend.delete_many(keys))
 

@@ -49,7 +49,7 @@ T = TypeVar("T")
 BULK_KINDS = frozenset(("pack", "checkpoint"))
 FOLDER = "backend"                 # a backend's own, in the local state
 WHOLE_AGAIN_S = 60.0               # after the last degraded put, when others were whole since
-OPERATIONS = ("get", "put", "stat", "delete", "list", "probe", "check")
+OPERATIONS = ("get", "put", "stat", "examine", "delete", "list", "probe", "check")
 
 
 def kind_of(key: str) -> str:
@@ -144,6 +144,12 @@ class Remote:
 
     async def stat(self, key: str) -> ObjectInfo:
         return await self._call("stat", key, Lane.READ, lambda call: self.stack.top.stat(key, call))
+
+    async def examine(self, key: str) -> str | None:
+        """See Backend.examine. Costs nothing where the store keeps no more of an object than it needs."""
+        if not self.capabilities.examines:
+            return None
+        return await self._call("examine", key, Lane.READ, lambda call: self.stack.top.examine(key, call))
 
     async def delete(self, key: str) -> None:
         await self.delete_many((key,))
