@@ -149,8 +149,8 @@ def test_the_counters() -> None:
         with pytest.raises(Temporary):
             await remote.put("log/2", b"x", only_if_absent=True)
         found = remote.snapshot()
-        assert found["requests"] == {"get": {"pack": 2}, "put": {"log": 2, "pack": 1}, "stat": {"log": 1}, "delete": {}, "list": {"log": 1},
-                                     "probe": {}, "check": {}}
+        assert found["requests"] == {"get": {"pack": 2}, "put": {"log": 2, "pack": 1}, "stat": {"log": 1}, "examine": {}, "delete": {},
+                                     "list": {"log": 1}, "probe": {}, "check": {}}
         assert found["bytes_up"] == {"log": 10, "pack": 1000}
         assert found["bytes_down"] == {"pack": 1100}
         assert found["errors"] == {"put": {"Temporary": 1}}
