@@ -3,4 +3,5 @@
     resp.py      the bytes of requests and replies            words.py    what a server's own words mean
     link.py      connections to one server, and calls on them commands.py the commands by name, with types
     fanout.py    calls on several servers at once             health.py   how each server is, and since when
+    coder.py     Reed-Solomon                                 shard.py    how an object is cut, named and sealed
 """
