@@ -1,7 +1,7 @@
 """A file as a UnixFS graph: leaves of raw bytes, balanced nodes of dag-pb above them, all named by CIDv1 with sha2-256. Pure.
 
 What an object becomes is what `ipfs add --cid-version=1 --raw-leaves --chunker=size-1048576 --max-file-links=1024` makes of it (the profile
-unixfs-v1-2025). Up to 1 MiB that is one raw block; otherwise a node of at most 1024 links, or a tree of such.
+unixfs-v1-2025). Up to 1 MiB that is one raw block; otherwise a node of at most 1024 links, or a tree of such. `Form` has the other ways.
 
     node   = dag-pb: links (field 2) before data (field 1)      link = {1: CID, 2: name "", 3: size of all below, encoded}
     data   = UnixFS {1: type, 2: bytes, 3: size of the file, 4: bytes below each link ...}
@@ -55,16 +55,49 @@ class Root(NamedTuple):
     tsize: int
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a file becomes a graph, in the terms of `ipfs add`; by default as objects of s3cfs do.
+
+    `version`: of CIDs. `raw_leaves`: a leaf is the bytes themselves, not a node around them.
+    """
+
+    version: int = 1
+    raw_leaves: bool = True
+    leaf_bytes: int = LEAF_BYTES
+    links_max: int = LINKS_MAX
+
+    def leaf(self, data: Body) -> tuple[Block, Root]:
+        if self.raw_leaves:
+            digest = digest_of(data)
+            return Block(digest, data), Root(Cid(1, RAW, digest), len(data), len(data))
+        return self.named(encode_node(Node(FILE, data=bytes(data), filesize=len(data))), (), len(data))
+
+    def file_node(self, children: Sequence[Root]) -> tuple[Block, Root]:
+        """The node above these parts of a file."""
+        size = sum(child.size for child in children)
+        links = tuple(Link("", child.cid, child.tsize) for child in children)
+        return self.named(encode_node(Node(FILE, links, filesize=size, blocksizes=tuple(child.size for child in children))), links, size)
+
+    def named(self, data: bytes, links: Iterable[Link], size: int) -> tuple[Block, Root]:
+        """The block that `encode_node` made, with those links."""
+        block = Block(digest_of(data), data)
+        return block, Root(Cid(self.version, DAG_PB, block.digest), size, len(data) + sum(link.tsize for link in links))
+
+
+OBJECT = Form()
+
+
 class Builder:
     """The nodes above leaves that come one by one, each as soon as it is full: so what is held is a few lists of at most `links_max`."""
 
-    def __init__(self, links_max: int = LINKS_MAX) -> None:
-        self._links_max = links_max
+    def __init__(self, form: Form = OBJECT) -> None:
+        self._form = form
         self._levels: list[list[Root]] = [[]]
 
-    def add(self, digest: bytes, size: int) -> list[Block]:
-        """A raw leaf of `size` bytes. The nodes that are full now; most often none."""
-        return self._add(0, Root(Cid(1, RAW, digest), size, size))
+    def add(self, leaf: Root) -> list[Block]:
+        """The nodes that are full now; most often none."""
+        return self._add(0, leaf)
 
     def finish(self) -> tuple[list[Block], Root]:
         """The nodes still missing, the root last (none, if one leaf is all), and the root. After at least one leaf."""
@@ -78,13 +111,13 @@ class Builder:
     def _add(self, level: int, child: Root) -> list[Block]:
         if level == len(self._levels):
             self._levels.append([])
-        full = len(self._levels[level]) == self._links_max       # closed only now, since a full group may be the root
+        full = len(self._levels[level]) == self._form.links_max       # closed only now, since a full group may be the root
         blocks = self._close(level) if full else []
         self._levels[level].append(child)
         return blocks
 
     def _close(self, level: int) -> list[Block]:
-        block, root = file_node(self._levels[level])
+        block, root = self._form.file_node(self._levels[level])
         self._levels[level] = []
         return [block, *self._add(level + 1, root)]
 
@@ -97,14 +130,15 @@ class Tree:
     nodes: tuple[Block, ...]
 
     @classmethod
-    def of(cls, size: int, digests: Iterable[bytes], *, leaf_bytes: int = LEAF_BYTES, links_max: int = LINKS_MAX) -> Tree:
+    def of(cls, size: int, digests: Iterable[bytes]) -> Tree:
         """Of the file's size and its leaves' digests alone, in their order. ValueError: these are not as many as such a file has."""
-        builder, nodes, left, count = Builder(links_max), list[Block](), size, 0
+        builder, nodes, left, count = Builder(), list[Block](), size, 0
         for digest in digests:
-            nodes += builder.add(digest, min(left, leaf_bytes))
-            left -= min(left, leaf_bytes)
+            length = min(left, LEAF_BYTES)
+            nodes += builder.add(Root(Cid(1, RAW, digest), length, length))
+            left -= length
             count += 1
-        if count != leaf_count(size, leaf_bytes):
+        if count != leaf_count(size):
             raise ValueError(f"{count} leaves are not as many as a file of {size} bytes has")
         last, root = builder.finish()
         return cls(root, (*nodes, *last))
@@ -132,15 +166,15 @@ class Tree:
         return self.root.tsize
 
 
-def leaf_count(size: int, leaf_bytes: int = LEAF_BYTES) -> int:
+def leaf_count(size: int) -> int:
     """An empty file has one, empty leaf."""
-    return max(1, -(-size // leaf_bytes))
+    return max(1, -(-size // LEAF_BYTES))
 
 
-def leaves(data: Body, leaf_bytes: int = LEAF_BYTES) -> Iterator[memoryview]:
+def leaves(data: Body) -> Iterator[memoryview]:
     view = memoryview(data)
-    for at in range(0, len(view) or 1, leaf_bytes):
-        yield view[at:at + leaf_bytes]
+    for at in range(0, len(view) or 1, LEAF_BYTES):
+        yield view[at:at + LEAF_BYTES]
 
 
 def blocks_of(data: Body) -> tuple[Tree, Iterator[Block]]:
@@ -148,19 +182,6 @@ def blocks_of(data: Body) -> tuple[Tree, Iterator[Block]]:
     parts = [Block(digest_of(leaf), leaf) for leaf in leaves(data)]
     tree = Tree.of(len(data), (block.digest for block in parts))
     return tree, iter((*parts, *tree.nodes))
-
-
-def file_node(children: Sequence[Root]) -> tuple[Block, Root]:
-    """The node above these parts of a file."""
-    size = sum(child.size for child in children)
-    links = [Link("", child.cid, child.tsize) for child in children]
-    return named(encode_node(Node(FILE, tuple(links), filesize=size, blocksizes=tuple(child.size for child in children))), links, size)
-
-
-def named(data: bytes, links: Iterable[Link], size: int) -> tuple[Block, Root]:
-    """The block that `encode_node` made, with those links."""
-    block = Block(digest_of(data), data)
-    return block, Root(Cid(1, DAG_PB, block.digest), size, len(data) + sum(link.tsize for link in links))
 
 
 def encode_node(node: Node) -> bytes:

@@ -17,7 +17,9 @@ from s3cfs.backends.ipfs.dag import (
     HAMT_SHARD,
     LEAF_BYTES,
     SYMLINK,
+    Block,
     Builder,
+    Form,
     Link,
     Node,
     Root,
@@ -25,7 +27,6 @@ from s3cfs.backends.ipfs.dag import (
     blocks_of,
     decode_node,
     encode_node,
-    file_node,
     leaf_count,
     leaves,
 )
@@ -37,15 +38,26 @@ LARGE = "bafybeih7ahcm3l4fztng26so42m3uy3evbq4hfrubw2z4j7hbrq2xyxixe"
 LARGE_KEY = "CIQP6AOEZWXYLTG2NV5E5ZUZXJRWJKDBYOLDIDNVTYT6ODDBVPROROI"
 
 
-def tree_of(data: bytes, **how: int) -> Tree:
-    return Tree.of(len(data), (digest_of(leaf) for leaf in leaves(data, how.get("leaf_bytes", LEAF_BYTES))), **how)
+def tree_of(data: bytes) -> Tree:
+    return Tree.of(len(data), map(digest_of, leaves(data)))
+
+
+def built(data: bytes, form: Form) -> tuple[list[Block], Root]:
+    """All blocks of a file in this form."""
+    builder, blocks = Builder(form), []
+    for at in range(0, len(data) or 1, form.leaf_bytes):
+        block, leaf = form.leaf(data[at:at + form.leaf_bytes])
+        blocks += [block, *builder.add(leaf)]
+    last, root = builder.finish()
+    return [*blocks, *last], root
 
 
 def test_vectors_of_files():
     assert str(tree_of(b"hello world").cid) == HELLO
     assert str(tree_of(PATTERN[:LEAF_BYTES]).cid) == "bafkreidddocae7lltzjlkooe5a3tmiwsgazn7logjvqk7bzttsidpzhxne"
-    small_leaves = tree_of(PATTERN[:2_500_000], leaf_bytes=262144, links_max=174)
-    assert str(small_leaves.cid) == "bafybeifqjpdjlstj5ruqmfy3kex5yjnl3yrzjqiyk5jdr2cfv4ieyyhcpm"
+    for form, cid in ((Form(leaf_bytes=262144), "bafybeifqjpdjlstj5ruqmfy3kex5yjnl3yrzjqiyk5jdr2cfv4ieyyhcpm"),
+                      (Form(0, False, 262144, 174), "QmRTQG4S3iQeRsETpDSN5QJBD8uZDSGSan4nMcDS6duJ5U")):
+        assert str(built(PATTERN[:2_500_000], form)[1].cid) == cid
     tree, blocks = blocks_of(PATTERN[:2_500_000])
     found = list(blocks)
     assert (str(tree.cid), tree.size, tree.cumulative_bytes, len(found)) == (LARGE, 2_500_000, 2_500_159, 4)
@@ -65,33 +77,34 @@ def test_small_files_are_one_raw_block():
     assert str(tree_of(b"").cid) == "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
 
 
-@pytest.mark.parametrize("links_max", [2, 3, 174])
+@pytest.mark.parametrize("links_max", [2, 3, 17])
 def test_trees_are_balanced(links_max: int):
     """Level by level, groups from left to right, until one node is left; a group of one is one where there are others beside it."""
     for count in (*range(1, 30), links_max - 1, links_max, links_max + 1, links_max ** 2, links_max ** 2 + 1):
-        digests = [digest_of(b"%d" % i) for i in range(count)]
-        level, nodes = [Root(Cid(1, RAW, digest), 10, 10) for digest in digests], []
+        form, builder, seen = Form(links_max=links_max), Builder(Form(links_max=links_max)), list[Block]()
+        level, nodes = [form.leaf(b"%d" % i)[1] for i in range(count)], []
+        for leaf in level:
+            seen += builder.add(leaf)
+        last, root = builder.finish()
         while len(level) > 1:
-            made = [file_node(level[at:at + links_max]) for at in range(0, len(level), links_max)]
+            made = [form.file_node(level[at:at + links_max]) for at in range(0, len(level), links_max)]
             nodes += [block for block, _ in made]
             level = [root for _, root in made]
-        tree = Tree.of(10 * count, digests, leaf_bytes=10, links_max=links_max)
-        assert tree.root == level[0] and sorted(tree.nodes) == sorted(nodes)
+        assert root == level[0] and sorted([*seen, *last]) == sorted(nodes)
 
 
-def test_nodes_come_after_what_they_name():
-    builder, known = Builder(2), set[bytes]()
-    for i in range(11):
-        digest = digest_of(bytes([i]))
-        known.add(digest)
-        for block in builder.add(digest, 1):
-            assert {link.cid.digest for link in decode_node(block.data).links} <= known
-            known.add(block.digest)
-    blocks, root = builder.finish()
+@pytest.mark.parametrize("form", [Form(links_max=2, leaf_bytes=3), Form(0, False, 3, 2)])
+def test_blocks_come_after_what_they_name(form: Form):
+    blocks, root = built(bytes(range(32)), form)
+    known, content = set[bytes](), b""
     for block in blocks:
-        assert {link.cid.digest for link in decode_node(block.data).links} <= known
+        codec = RAW if form.raw_leaves and len(block.data) <= 3 else DAG_PB
+        node = decode_node(block.data) if codec == DAG_PB else Node(FILE, data=bytes(block.data))
+        assert {link.cid.digest for link in node.links} <= known
+        content += node.data
         known.add(block.digest)
-    assert root.cid.digest == blocks[-1].digest and root.size == 11
+    assert root.cid.digest == blocks[-1].digest and root.size == 32 and content == bytes(range(32))
+    assert root.tsize == sum(len(block.data) for block in blocks)
 
 
 def test_leaves_must_be_as_many_as_the_size_says():
