@@ -7,9 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
-from s3cfs.backends.types import Body
 from s3cfs.backends.zdb.link import Caller
-from s3cfs.backends.zdb.resp import ARGUMENTS_MAX, Refusal
+from s3cfs.backends.zdb.resp import ARGUMENTS_MAX, Argument, Refusal
 from s3cfs.backends.zdb.words import Condition, Trouble, condition_of
 
 MGET_KEYS = ARGUMENTS_MAX - 1
@@ -51,7 +50,7 @@ def get_many(links: Caller, keys: Sequence[bytes], *, timeout_s: float | None = 
     return found
 
 
-def put(links: Caller, key: bytes, value: Body, *, timeout_s: float | None = None) -> None:
+def put(links: Caller, key: bytes, value: Argument, *, timeout_s: float | None = None) -> None:
     """The same bytes again are written nowhere (the server answers nil), other bytes take the key to the end of a scan."""
     answer = links.call(b"SET", key, value, timeout_s=timeout_s)
     if answer is not None and answer != key:

@@ -19,8 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeAlias
 
 from s3cfs.backends.progress import lost, moved
-from s3cfs.backends.types import Body
-from s3cfs.backends.zdb.resp import Ended, Nonsense, Reader, Refusal, Reply, encode
+from s3cfs.backends.zdb.resp import Argument, Ended, Nonsense, Reader, Refusal, Reply, encode
 from s3cfs.backends.zdb.setup import Server
 from s3cfs.backends.zdb.words import Condition, Trouble, condition_of
 from s3cfs.limits import MIB
@@ -41,7 +40,7 @@ class Caller(Protocol):
     @property
     def server(self) -> Server: ...
 
-    def call(self, *arguments: Body | str, timeout_s: float | None = None) -> Answer: ...
+    def call(self, *arguments: Argument, timeout_s: float | None = None) -> Answer: ...
 
 
 Greet = Callable[[Caller], None]
@@ -50,8 +49,9 @@ Greet = Callable[[Caller], None]
 class _Connection:
     """One, after its greeting. Not for several threads."""
 
-    def __init__(self, server: Server, sock: socket.socket, timeout_s: float) -> None:
-        self.server, self._sock, self._timeout_s = server, sock, timeout_s
+    def __init__(self, server: Server, sock: socket.socket, timeout_s: float, sign: Callable[[], None]) -> None:
+        """`sign` is called whenever a byte has gone or come."""
+        self.server, self._sock, self._timeout_s, self._sign = server, sock, timeout_s, sign
         self._reader = Reader(self._receive)
         self.is_introduced = False
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -80,14 +80,14 @@ class _Connection:
             raise Nonsense(f"{challenge!r} as a challenge")
         return hashlib.sha1(challenge + b":" + password.encode()).hexdigest()      # its protocol, not our choice
 
-    def call(self, *arguments: Body | str, timeout_s: float | None = None) -> Answer:
+    def call(self, *arguments: Argument, timeout_s: float | None = None) -> Answer:
         """Raises Trouble for what the server refuses; and Ended, Nonsense, OSError, after which the connection is of no use."""
         self._sock.settimeout(self._timeout_s if timeout_s is None else timeout_s)
-        for buffer in encode([argument.encode() if isinstance(argument, str) else argument for argument in arguments]):
+        for buffer in encode(arguments):
             view, at = memoryview(buffer).cast("B"), 0
             while at < len(view):
                 at += self._sock.send(view[at:])
-                moved()
+                self._sign()
         reply = self._reader.reply()
         if self._reader.holds_more:
             raise Nonsense("more than one reply to one request")
@@ -97,7 +97,7 @@ class _Connection:
 
     def _receive(self, room: memoryview) -> int:
         count = self._sock.recv_into(room[:PIECE_BYTES])
-        moved()
+        self._sign()
         return count
 
     @property
@@ -135,16 +135,17 @@ class Links:
         self._free = connections
         self._idle: list[_Connection] = []             # the one that was used last is used first
         self._busy: set[_Connection] = set()
-        self._freed_at = clock()                       # when a connection last came back
+        self._signs: dict[int, float] = {}             # of each thread with a call under way: when it last saw a byte go or come
+        self._gave_up_at = -1.0                        # when one of them last gave up after a silence
         self._closed = False
 
-    def call(self, *arguments: Body | str, timeout_s: float | None = None) -> Answer:
+    def call(self, *arguments: Argument, timeout_s: float | None = None) -> Answer:
         """The answer to one command. Raises Trouble. Errors inside an answer of many stay there, as `Refusal`.
 
         `timeout_s`: of silence. ValueError: the server would not take it (resp.py).
         """
         patience = self.timeout_s if timeout_s is None else timeout_s
-        with self._place(patience):
+        with self._place():
             try:
                 return self._once(arguments, patience)
             except _Broken:
@@ -154,7 +155,7 @@ class Links:
             except _Broken as error:
                 raise error.trouble from error.__cause__
 
-    def _once(self, arguments: Sequence[Body | str], patience: float) -> Answer:
+    def _once(self, arguments: Sequence[Argument], patience: float) -> Answer:
         """Raises Trouble, or _Broken when it may be tried once more."""
         connection, usable = self._taken() or self._made(patience), False
         with self._room:
@@ -171,6 +172,7 @@ class Links:
             usable = connection.is_introduced          # it was refused, and understood
             raise
         except TimeoutError as error:
+            self._gave_up_at = self._clock()
             raise self._trouble(Condition.TIMED_OUT, f"no answer for {patience:g} s") from error
         except (Ended, OSError) as error:
             self._drop_idle()                          # what broke one has most likely broken all
@@ -183,8 +185,9 @@ class Links:
     def _made(self, patience: float) -> _Connection:
         server, within = self.server, min(CONNECT_S, patience)
         try:
-            return _Connection(server, self._connect((server.host, server.port), within), patience)
+            return _Connection(server, self._connect((server.host, server.port), within), patience, self._sign)
         except TimeoutError as error:
+            self._gave_up_at = self._clock()
             raise self._trouble(Condition.UNREACHABLE, f"no connection to {server.address} within {within:g} s") from error
         except OSError as error:
             raise self._trouble(Condition.UNREACHABLE, f"no connection to {server.address}: {_said(error)}") from error
@@ -197,26 +200,37 @@ class Links:
                 return
         connection.close()
 
+    @property
+    def silent_s(self) -> float:
+        """For how long a call under way has not seen a byte; of several the longest; 0.0: there is none."""
+        now = self._clock()
+        return max((now - sign for sign in list(self._signs.values())), default=0.0)
+
+    def _sign(self) -> None:
+        self._signs[threading.get_ident()] = self._clock()
+        moved()
+
     @contextlib.contextmanager
-    def _place(self, patience: float) -> Iterator[None]:
-        """Wait for one of the connections to be free: others' calls that end are no silence."""
+    def _place(self) -> Iterator[None]:
+        """Wait for one of the connections to be free. When a call on one is given up after a silence, so are those that wait here: each
+        would wait for the same silence anew, one after the other."""
         since = self._clock()
         with self._room:
-            while not self._free and not self._closed:
-                left = max(since, self._freed_at) + patience - self._clock()
-                if left <= 0:
-                    raise self._trouble(Condition.TIMED_OUT, f"all connections busy, and no answer for {patience:g} s")
-                self._room.wait(left)
+            while not self._free and not self._closed and self._gave_up_at <= since:
+                self._room.wait()
             if self._closed:
                 raise self._trouble(Condition.UNREACHABLE, "closed")
+            if self._gave_up_at > since:
+                raise self._trouble(Condition.TIMED_OUT, "no answer to others that asked before")
             self._free -= 1
+            self._signs[threading.get_ident()] = self._clock()
         try:
             yield
         finally:
             with self._room:
+                del self._signs[threading.get_ident()]
                 self._free += 1
-                self._freed_at = self._clock()
-                self._room.notify()
+                self._room.notify_all()
 
     def _taken(self) -> _Connection | None:
         while True:

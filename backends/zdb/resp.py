@@ -28,6 +28,7 @@ class Refusal(NamedTuple):
     words: str
 
 
+Argument: TypeAlias = "Body | str | tuple[Body, ...]"      # a tuple: one argument in several pieces, sent one after the other
 Reply: TypeAlias = "bytes | int | Refusal | None | list[Reply]"
 
 
@@ -39,22 +40,34 @@ class Ended(Exception):
     """The other side closed the connection in the middle of a reply, or before it."""
 
 
-def encode(arguments: Sequence[Body]) -> list[Body]:
+def pieces_of(argument: Argument) -> tuple[Body, ...]:
+    if isinstance(argument, tuple):
+        return argument
+    return (argument.encode() if isinstance(argument, str) else argument,)
+
+
+def size_of(argument: Argument) -> int:
+    """In bytes, on the wire."""
+    return sum(memoryview(piece).nbytes for piece in pieces_of(argument))
+
+
+def encode(arguments: Sequence[Argument]) -> list[Body]:
     """One request, as buffers to be sent one after the other. ValueError: the server would not take it."""
     if not 0 < len(arguments) <= ARGUMENTS_MAX:
         raise ValueError(f"{len(arguments)} arguments, not 1 to {ARGUMENTS_MAX}")
     buffers: list[Body] = []
     joined = bytearray(b"*%d\r\n" % len(arguments))
     for argument in arguments:
-        size = memoryview(argument).nbytes
+        size = size_of(argument)
         if size > ARGUMENT_MAX_BYTES:
             raise ValueError(f"an argument of {size} bytes, more than {ARGUMENT_MAX_BYTES}")
         joined += b"$%d\r\n" % size
-        if size <= JOINED_MAX_BYTES:
-            joined += argument
-        else:
-            buffers += [joined, argument]
-            joined = bytearray()
+        for piece in pieces_of(argument):
+            if memoryview(piece).nbytes <= JOINED_MAX_BYTES:
+                joined += piece
+            else:
+                buffers += [joined, piece]
+                joined = bytearray()
         joined += b"\r\n"
     return [*buffers, joined]
 
