@@ -4,7 +4,7 @@
 # make bench    fsbench on a mount and on a plain folder, side by side          [SCALE=0.25 ONLY=seq,tree STORE=rclone]
 # make soak     the tests that take minutes, those of properties from random seeds, then random work on a real mount     [MINUTES=30 SEED=…]
 # make backends URL=…   everything that can be tried on a store you have, below URL     [AUTHFILE=… OPTIONS=no-ssl ONLY=suite,crash,trip
-#                       ROUNDS=5 SEED=1 ARGS=--short or --json]; STORE=rclone, moto or storj (the fake gateway): started for it
+#                       ROUNDS=5 SEED=1 ARGS=--short or --json]; STORE=rclone, moto, storj (the fake gateway), ipfs, ipfs-rclone: started
 # make pjdfstest PJDFSTEST=folder   the POSIX tests of that name, from their sources, on a real mount (as root)  [ONLY=chmod,rename]
 # make sim      the simulator: N stories from SEED on                           [SEED=1 N=500 JOBS=2]
 # make golden   make the golden stores of the current format (existing ones are never changed)

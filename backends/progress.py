@@ -49,6 +49,21 @@ def losses_told_to(tell: Callable[[], None]) -> Iterator[None]:
         del _thread.lost
 
 
+def relay() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """For threads that do a part of the call that this thread makes: inside of what this gives, `moved` and `lost` tell of this call."""
+    tells = {name: getattr(_thread, name, None) for name in ("moved", "lost")}
+
+    @contextlib.contextmanager
+    def inside() -> Iterator[None]:
+        _thread.__dict__.update(tells)
+        try:
+            yield
+        finally:
+            _thread.__dict__.clear()
+
+    return inside
+
+
 class Progress:
     """Of one call over all its attempts: `came_s` is how long it waited for what then came. Only the rest of its time was silence.
 

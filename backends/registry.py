@@ -23,6 +23,7 @@ OWN: Mapping[str, tuple[str, str]] = {
     "local": ("s3cfs.backends.local", "LocalBackend"),
     "s3c": ("s3cfs.backends.s3c", "S3Backend"),
     "s3": ("s3cfs.backends.s3c", "AwsBackend"),
+    "ipfs+s3": ("s3cfs.backends.ipfs.s3", "IpfsS3Backend"),
     "storjs3": ("s3cfs.backends.storj", "StorjBackend"),
 }
 

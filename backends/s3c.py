@@ -85,6 +85,7 @@ class S3Backend(Backend):
     AWS: ClassVar[bool] = False
     TIMEOUT_S: ClassVar[float] = DEFAULTS.store_timeout_s
     BELIEVED: ClassVar[str] = "unknown"            # the default of the option `consistency`
+    CONNECTIONS: ClassVar[int] = POOL_CONNECTIONS
     CONNECTION_S: ClassVar[float | None] = None    # no connection is used for longer, nor after an error of any kind; None: no such rule
 
     def __init__(self, url: StoreUrl, options: Options, credentials: Credentials) -> None:
@@ -112,7 +113,7 @@ class S3Backend(Backend):
                 signature_version="s3v4",
                 s3=style,
                 retries={"total_max_attempts": 1, "mode": "standard"},
-                connect_timeout=timeout, read_timeout=timeout, max_pool_connections=POOL_CONNECTIONS, tcp_keepalive=True,
+                connect_timeout=timeout, read_timeout=timeout, max_pool_connections=self.CONNECTIONS, tcp_keepalive=True,
                 parameter_validation=False, request_checksum_calculation="when_required", response_checksum_validation="when_required",
                 user_agent_extra="s3cfs")
 
@@ -227,7 +228,7 @@ class S3Backend(Backend):
         try:
             with self._errors("stat", key):
                 answer = self._sdk("head_object", Bucket=self._bucket, Key=self._name(key))
-                return ObjectInfo(key, int(answer["ContentLength"]))
+                return ObjectInfo(key, int(answer["ContentLength"]), (at := answer.get("LastModified")) and at.timestamp())
         except Exception as error:
             if not isinstance(error.__cause__, ClientError) or s3_errors.code_of(error.__cause__):
                 raise

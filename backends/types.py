@@ -1,7 +1,7 @@
 """What goes to and comes from a store beside keys."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from s3cfs.limits import KIB
 
@@ -12,6 +12,7 @@ Body = bytes | bytearray | memoryview
 class ObjectInfo:
     key: str
     size: int                      # bytes
+    modified: float | None = field(default=None, compare=False)      # Unix time by the store's clock, where `stat` of that store says it
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,13 @@ def add_store(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--authfile", metavar="FILE", help="authentication file (default: $S3CFS_AUTHFILE, ~/.config/s3cfs/auth.ini, "
                        "/etc/s3cfs/auth.ini, ~/.s3ql/authinfo2)")
     group.add_argument("--backend-options", metavar="A=B,C", help="options of the backend, instead of those in the file")
+    add_spec(group)
     group.add_argument("--passphrase-fd", metavar="N", help="read the passphrase from this open file descriptor")
+
+
+def add_spec(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--datastore-spec", metavar="FILE", help="of ipfs+s3://: an IPFS node's configuration, or its S3 plugin's "
+                       "part of it; the URL may be ipfs+s3:/// then")
 
 
 def add_output(parser: argparse.ArgumentParser, as_json: bool = True) -> None:
@@ -82,7 +88,7 @@ def add_options(parser: argparse.ArgumentParser, names: Sequence[str] | None = N
 def given(args: argparse.Namespace) -> dict[str, str | bool | None]:
     """What was said on the command line, by the names `config.load` takes."""
     found: dict[str, str | bool | None] = {name: getattr(args, _dest(name), None) for name in BY_NAME if BY_NAME[name].name == name}
-    for name in ("authfile", "backend-options", "passphrase-fd"):
+    for name in ("authfile", "backend-options", "passphrase-fd", "datastore-spec"):
         found[name] = getattr(args, name.replace("-", "_"), None)
     return found
 

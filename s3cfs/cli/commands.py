@@ -75,5 +75,6 @@ def overview() -> str:
         "  s3c://HOST[:PORT]/BUCKET[/PREFIX]   any S3-compatible service\n"
         "  storjs3://HOST/BUCKET[/PREFIX]      Storj, through its S3 gateway\n"
         "  s3://REGION/BUCKET[/PREFIX]         AWS\n"
+        "  ipfs+s3://HOST[:PORT]/BUCKET[/ROOT] blocks for an IPFS node that reads the same bucket\n"
         "  local:///FOLDER                     a folder\n\n"
         "`s3cfs help COMMAND` or `s3cfs COMMAND --help` says more.\n")

@@ -73,6 +73,7 @@ def parser(prog: str) -> arguments.Parser:
     group = made.add_argument_group("secrets")
     group.add_argument("--authfile", metavar="FILE", help="authentication file (default: $S3CFS_AUTHFILE, ~/.config/s3cfs/auth.ini, "
                        "/etc/s3cfs/auth.ini, ~/.s3ql/authinfo2)")
+    arguments.add_spec(group)
     group.add_argument("--passphrase-fd", metavar="N", help="read the passphrase from this open file descriptor")
     arguments.add_output(made)
     return made

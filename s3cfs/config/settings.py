@@ -16,13 +16,14 @@ from s3cfs.errors import ConfigError, UsageError
 from . import authfile as auth
 from .options import OPTIONS, MountOptions, parse_bool
 from .secret import Secret
-from .url import normalise
+from .url import BY_SPEC, normalise
 
 # Variables that are no option. S3CFS_TEST_* is the test suite's.
 OTHER_VARIABLES = ("S3CFS_AUTHFILE", "S3CFS_BACKEND_LOGIN", "S3CFS_BACKEND_PASSWORD", "S3CFS_BACKEND_OPTIONS", "S3CFS_PASSPHRASE",
                    "S3CFS_FS_PASSPHRASE", "S3CFS_PASSPHRASE_FD", "S3CFS_DEBUG")
 SECRET_VARIABLES = ("S3CFS_BACKEND_PASSWORD", "S3CFS_PASSPHRASE", "S3CFS_FS_PASSPHRASE")
 SECRET_MAX_BYTES = 4096
+SPEC = "datastore-spec"            # of the command line, and a backend option: a node's configuration (docs/ipfs.md)
 PLACES = "fs-passphrase in the authentication file, --passphrase-fd or $S3CFS_PASSPHRASE"
 
 
@@ -60,7 +61,9 @@ def load(url: str, given: Given | None = None, *, environ: MutableMapping[str, s
     """
     environ = os.environ if environ is None else environ
     said = {name: value for name, value in (given or {}).items() if value is not None}
-    url = normalise(url)
+    spec, url = _spec(said), normalise(url)
+    if spec is not None:
+        url = _as_specified(url, spec)
     _refuse_unknown_variables(environ)
     secrets = {name: environ.pop(name) for name in SECRET_VARIABLES if name in environ}
     found = _read_authfile(url, said, environ)
@@ -90,9 +93,14 @@ def load(url: str, given: Given | None = None, *, environ: MutableMapping[str, s
 
     login, password = _login(secrets, environ, found)
     picked = pick("backend-options", "S3CFS_BACKEND_OPTIONS")
+    backend_options = parse_backend_options(str(picked[0]), picked[1]) if picked else {}
+    if spec is not None:
+        backend_options[SPEC] = spec
+    elif url == BY_SPEC and backend_options.get(SPEC):
+        backend_options[SPEC] = os.path.abspath(os.path.expanduser(backend_options[SPEC]))
+        url = _as_specified(url, backend_options[SPEC])
     settings = Settings(
-        url=url, cachedir=options.cachedir, login=login, password=password,
-        backend_options=parse_backend_options(str(picked[0]), picked[1]) if picked else {},
+        url=url, cachedir=options.cachedir, login=login, password=password, backend_options=backend_options,
         passphrase=_passphrase(said, secrets, environ, found), authfile=found.path, ask=ask)
     return settings, options
 
@@ -111,6 +119,11 @@ def load_pair(source: str, target: str, given: Given, source_options: str | None
     """
     environ = os.environ if environ is None else environ
     source, target = normalise(source), normalise(target)
+    by_spec = [url for url in (source, target) if url.startswith(BY_SPEC)]
+    if (spec := _spec(given)) is not None:
+        if len(by_spec) != 1:
+            raise UsageError(f"--{SPEC} is for the one that is {BY_SPEC}; of two, give each its own in --source-options, --target-options")
+        source, target = (_as_specified(url, spec) if url in by_spec else url for url in (source, target))
     known = [name for name in OF_ONE_STORE if environ.get(name)]
     known += [name for name in ("backend-login", "backend-password") if _credential(environ, name) is not None]
     if known and not any(url.startswith("local://") for url in (source, target)):
@@ -119,13 +132,29 @@ def load_pair(source: str, target: str, given: Given, source_options: str | None
     def of(url: str, options: str | None, hidden: tuple[str, ...], **said: str | bool | None) -> tuple[Settings, MountOptions]:
         hidden += OF_ONE_STORE if url.startswith("local://") else ()
         own = {name: value for name, value in environ.items() if name not in hidden}
-        return load(url, {**given, "backend-options": options, **said}, environ=own, ask=ask)
+        its = {SPEC: spec if url.startswith(BY_SPEC) else None, "backend-options": options, **said}
+        return load(url, {**given, **its}, environ=own, ask=ask)
 
     first, _ = of(source, source_options, ())
     second, options = of(target, target_options, OF_THE_SOURCE, **{"passphrase-fd": None})
     for name in SECRET_VARIABLES:
         environ.pop(name, None)
     return first, second, options
+
+
+def _spec(said: Given) -> str | None:
+    return os.path.abspath(os.path.expanduser(str(said[SPEC]))) if said.get(SPEC) else None
+
+
+def _as_specified(url: str, path: str) -> str:
+    """The whole URL of the store that this file names."""
+    if not url.startswith(BY_SPEC):
+        raise UsageError(f"--{SPEC} is for {BY_SPEC}, not for {url}")
+    from s3cfs.backends.ipfs.spec import Spec
+    found = normalise(Spec.load(path).url)
+    if url not in (BY_SPEC, found):
+        raise UsageError(f"{url} is not what {path} says, which is {found}: {BY_SPEC}/ means that")
+    return found
 
 
 def default_cachedir(environ: Mapping[str, str], uid: int | None = None) -> str:

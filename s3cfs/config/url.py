@@ -1,6 +1,7 @@
 """Storage URLs: what they may look like, and the one form in which they are compared and handed on.
 
     s3c://HOST[:PORT]/BUCKET[/PREFIX]     s3://REGION/BUCKET[/PREFIX]     local:///ABSOLUTE/PATH     memory://NAME
+    ipfs+s3://HOST[:PORT]/BUCKET[/ROOT]   ipfs+s3:///  what a node's configuration says (settings.py)
 
 The normal form has the scheme and host in small letters, no empty parts and no slash at the end. A prefix is always a folder:
 `bucket/a` and `bucket/a/` are one place. Other schemes (a registered backend's) are taken as
@@ -19,8 +20,10 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?\.?|\[[0-9a-f:.]+\]")
 PREFIX_MAX_BYTES = 850             # of a key's 1024, S3's bound: the longest of ours has some 110
+IPFS_S3 = "ipfs+s3"
+BY_SPEC = f"{IPFS_S3}://"          # the store that an option names
 _SHAPES = {"s3c": "s3c://HOST[:PORT]/BUCKET[/PREFIX]", "storjs3": "storjs3://HOST[:PORT]/BUCKET[/PREFIX]",
-           "s3": "s3://REGION/BUCKET[/PREFIX]"}
+           "s3": "s3://REGION/BUCKET[/PREFIX]", IPFS_S3: "ipfs+s3://HOST[:PORT]/BUCKET[/rootDirectory]"}
 
 
 def normalise(url: str) -> str:
@@ -42,6 +45,8 @@ def normalise(url: str) -> str:
     parts = [part for part in path.split("/") if part]
     if any(part in (".", "..") for part in parts):
         raise UsageError(f"the {scheme}:// URL must not hold '.' or '..'")
+    if scheme == IPFS_S3 and not host and not parts:
+        return BY_SPEC
     if scheme in _SHAPES:
         host = _check_host(scheme, host)
         if not parts:

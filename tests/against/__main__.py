@@ -42,7 +42,8 @@ PARTS = {
 MOUNTED = {"crash": [f"{CRASHES}::test_kill_in_the_middle_of_work[400]", f"{CRASHES}::test_kill_while_cp_copies[in the large file]",
                      f"{CRASHES}::test_what_was_acknowledged_survives", f"{CRASHES}::test_two_crashes_in_a_row_and_a_crash_at_mount",
                      "tests/e2e/test_two_machines.py::test_two_machines_on_one_store"]}
-SERVERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {"rclone": rclone_server, "moto": moto_server, "storj": storj_server}
+SERVERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {"rclone": rclone_server, "moto": moto_server, "storj": storj_server,
+                                                                 "ipfs": moto_server, "ipfs-rclone": rclone_server}
 GIVEN = {"storj": "consistency-lock=off,checker=off"}      # nothing of it is old when it is started here
 
 
@@ -118,7 +119,8 @@ def reached(args: Any) -> Iterator[Place]:
     if args.url in SERVERS:
         with SERVERS[args.url]() as server:
             options = {**server.options, **parse_options(args.backend_options or GIVEN.get(args.url, ""))}
-            yield Place(server.url(), options, server.login, server.password)
+            url = server.url().replace("s3c://", "ipfs+s3://") if args.url.startswith("ipfs") else server.url()
+            yield Place(url, options, server.login, server.password)
         return
     url = "memory://store" if args.url == "memory://" else args.url
     settings, _ = load(url, {"authfile": args.authfile, "backend-options": args.backend_options or None})
