@@ -84,7 +84,7 @@ class Place:
     def of(cls, settings: Settings) -> Place:
         login, password = settings.login or "", settings.password.reveal() if settings.password else ""
         options = dict(settings.backend_options)
-        if not login and settings.url.startswith(("s3://", "s3c://", "storjs3://", "ipfs+s3://")):       # tests do without the environment's variables
+        if not login and settings.url.startswith(("s3://", "s3c://", "storjs3://", "ipfs+s3://")):       # tests do without variables
             login, password, token = _aws_chain()
             options.update({"session-token": token} if token else {})
         return cls(settings.url, options, login, password)

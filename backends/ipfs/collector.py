@@ -25,7 +25,7 @@ from s3cfs.backends.ipfs import names
 from s3cfs.backends.ipfs.objects import IpfsBackend
 from s3cfs.backends.layer import Call, Layer
 from s3cfs.backends.types import Body, Degraded
-from s3cfs.errors import Corrupt, NotFound, StoreError, Unsupported
+from s3cfs.errors import Damaged, NotFound, S3cfsError, StoreError, Unsupported
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class _Burial:
 
 def collect(backend: IpfsBackend, grace_s: float = GRACE_S, *, dry_run: bool = False,
             going: Callable[[str, int], None] = lambda what, done: None) -> Collected:
-    """One look. `going(what is done, how many)` is called often, and may raise. Corrupt: an entry or a burial cannot be used."""
+    """One look. `going(what is done, how many)` is called often, and may raise. Damaged: an entry or a burial cannot be used."""
     result = Collected()
     store, folder = backend.datastore.store, backend.datastore.blocks_folder
     burials = list(_old(store, folder, backend.now() - grace_s, result))
@@ -70,7 +70,7 @@ def collect(backend: IpfsBackend, grace_s: float = GRACE_S, *, dry_run: bool = F
             if entry is not None:
                 candidates.difference_update(entry.blocks)
             elif not key.startswith(PROBES):
-                raise Corrupt("get", key, f"its entry in the name table {table} cannot be used and may name anything: nothing was removed")
+                raise Damaged(f"the entry of {key} in the name table {table} cannot be used and may name anything: nothing was removed")
             done += 1
             going("entries", done)
     result.named = everything - len(candidates)
@@ -98,7 +98,7 @@ def _old(store: Backend, folder: str, until: float, result: Collected) -> Iterat
             try:
                 found = names.decode_burial(name, store.get(info.key))
             except ValueError as error:
-                raise Corrupt("get", info.key, f"what was deleted cannot be read: {error}; remove it, and its blocks stay") from None
+                raise Damaged(f"{info.key}, which says what was deleted, cannot be used: {error}; without it those blocks stay") from None
             count += len(found)
             yield _Burial(info.key, found)
 
@@ -172,7 +172,7 @@ class Collecting(Layer):
 
         try:
             found = await self.doors.store_threads.run(lambda: collect(self._backend, going=going), ended=lambda: None)
-        except StoreError as error:
+        except S3cfsError as error:
             log.warning("blocks that nothing needs any more could not be removed: %s", error)
             self._last = {"error": str(error)}
             return

@@ -174,6 +174,21 @@ def moves() -> Moves:
     return cast(Moves, importlib.import_module("s3cfs.moves"))
 
 
+class IpfsStore(Protocol):
+    """See moves/ipfs_store.py."""
+
+    @property
+    def spec(self) -> Any: ...
+    def roots(self, prefix: str) -> Iterator[tuple[str, Any]]: ...
+    def gc(self, grace_s: float, dry_run: bool, progress: OnProgress) -> Any: ...
+
+
+def ipfs_store(settings: Settings) -> IpfsStore:
+    """A store of IPFS blocks as such."""
+    store: IpfsStore = importlib.import_module("s3cfs.moves.ipfs_store").IpfsStore(settings)
+    return store
+
+
 def served(mountpoint: str) -> MountInfo:
     """Who serves a mount; found without touching it, so it works while one hangs. NotAMount when nobody does."""
     from s3cfs import control
