@@ -160,7 +160,10 @@ class Links:
         connection, usable = self._taken() or self._made(patience), False
         with self._room:
             self._busy.add(connection)
+            closed = self._closed
         try:
+            if closed:
+                raise self._trouble(Condition.UNREACHABLE, "closed")
             if not connection.is_introduced:
                 connection.introduce(self._as_admin, self._greet)
             answer = connection.call(*arguments, timeout_s=patience)

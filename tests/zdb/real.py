@@ -1,0 +1,122 @@
+"""Real 0-dbs on loopback, each with its own folders, ended by pid. The binary is somebody else's: `make release` of its sources.
+
+With a small --datasize: a namespace takes that much of the disk as soon as it exists.
+"""
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.servers import READY_WITHIN_S, START_ATTEMPTS, _die_with_parent, free_port
+from tests.zdb.space import DATA_HEADER
+
+DATASIZE = 4 << 20
+RECORD = struct.Struct("<BIIIBI")      # of a data file: key's length, value's length, previous, CRC, flags, time; then key and value
+DELETED = 1
+
+
+class RealZdb:
+    def __init__(self, binary: Path, folder: Path, *, admin: str = "", mode: str = "", datasize: int = DATASIZE) -> None:
+        self.port, self._folder = 0, folder
+        self._command = [str(binary), "--listen", "127.0.0.1", "--data", str(folder / "data"), "--index", str(folder / "index"),
+                         "--datasize", str(datasize), *(("--admin", admin) if admin else ()), *(("--mode", mode) if mode else ())]
+        self._process: subprocess.Popen[bytes] | None = None
+        for name in ("data", "index"):
+            (folder / name).mkdir(parents=True)
+
+    def start(self) -> None:
+        if self._process is not None:
+            return
+        for attempt in range(START_ATTEMPTS):
+            port = self.port or free_port()
+            with (self._folder / "log").open("ab") as log:
+                self._process = subprocess.Popen([*self._command, "--port", str(port)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                                 preexec_fn=_die_with_parent)
+            if self._answers(port):
+                self.port = port
+                return
+            self.kill()                            # somebody took the port between our look and its bind
+            if attempt == START_ATTEMPTS - 1:
+                raise RuntimeError(f"it did not start: {(self._folder / 'log').read_text(errors='replace')[-2000:]}")
+
+    def _answers(self, port: int) -> bool:
+        assert self._process is not None
+        until = time.monotonic() + READY_WITHIN_S
+        while self._process.poll() is None and time.monotonic() < until:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                return True
+            time.sleep(0.01)       # between two looks at the socket; readiness itself is what is waited for
+        return False
+
+    def kill(self) -> None:
+        """With SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self, stopped: bool) -> None:
+        """As silent as a process can be: SIGSTOP, SIGCONT."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP if stopped else signal.SIGCONT)
+
+    def wipe(self) -> None:
+        """The values and keys of all namespaces are gone, while it is down for a moment; the namespaces are there."""
+        was_running = self._process is not None
+        self.kill()
+        for path in [*(self._folder / "data").glob("*/d*"), *(self._folder / "index").glob("*/i*")]:
+            path.unlink()
+        if was_running:
+            self.start()
+
+    def flip(self, namespace: str, key: bytes, at: int = -1) -> None:
+        """One bit of the newest value of that key, in the data file."""
+        path, start, size = self._values(namespace)[key]
+        with path.open("r+b") as file:
+            place = start + (at % size)
+            file.seek(place)
+            byte = file.read(1)[0]
+            file.seek(place)
+            file.write(bytes([byte ^ 1]))
+
+    def keys(self, namespace: str) -> list[bytes]:
+        return list(self._values(namespace))
+
+    def _values(self, namespace: str) -> dict[bytes, tuple[Path, int, int]]:
+        """Where each value that can be read lies: file, offset, bytes."""
+        found: dict[bytes, tuple[Path, int, int]] = {}
+        for path in sorted((self._folder / "data" / namespace).glob("d*"), key=lambda path: int(path.name[1:])):
+            with path.open("rb") as file:
+                at, end = DATA_HEADER, path.stat().st_size
+                while at + RECORD.size <= end:
+                    file.seek(at)
+                    key_size, size, _, _, flags, _ = RECORD.unpack(file.read(RECORD.size))
+                    key = file.read(key_size)
+                    at += RECORD.size + key_size + size
+                    found.pop(key, None)
+                    if not flags & DELETED:
+                        found[key] = path, at - size, size
+        return found
+
+
+@contextlib.contextmanager
+def running(binary: Path, count: int, folder: Path, *, admin: str = "", mode: str = "",
+            datasize: int = DATASIZE) -> Iterator[list[RealZdb]]:
+    made: list[RealZdb] = []
+    try:
+        for number in range(count):
+            made.append(RealZdb(binary, folder / f"zdb-{number}", admin=admin, mode=mode, datasize=datasize))
+            made[-1].start()
+        yield made
+    finally:
+        for zdb in made:
+            zdb.kill()
+        for number in range(count):                # their files take all their room at once
+            shutil.rmtree(folder / f"zdb-{number}", ignore_errors=True)
