@@ -24,6 +24,7 @@ OWN: Mapping[str, tuple[str, str]] = {
     "s3c": ("s3cfs.backends.s3c", "S3Backend"),
     "s3": ("s3cfs.backends.s3c", "AwsBackend"),
     "ipfs+s3": ("s3cfs.backends.ipfs.s3", "IpfsS3Backend"),
+    "zdb": ("s3cfs.backends.zdb.backend", "ZdbBackend"),
     "storjs3": ("s3cfs.backends.storj", "StorjBackend"),
 }
 

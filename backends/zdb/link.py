@@ -96,6 +96,7 @@ class _Connection:
         return reply
 
     def _receive(self, room: memoryview) -> int:
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)      # a 0-db sends a list in pieces, the next after our ACK
         count = self._sock.recv_into(room[:PIECE_BYTES])
         self._sign()
         return count

@@ -53,14 +53,15 @@ class Identity:
 class Roll:
     """`names`: of every server there ever was, by id (those that went stay, so that they are known when they come back).
 
-    `replicas` hold the records; `joining` are written to as they are, and count for nothing until they are among the replicas.
+    `replicas` hold the records, and are read. `coming`: those that shall be the replicas, while a repair fills them; () as a rule. Until
+    they are, every write needs a majority of both.
     """
 
     store_id: bytes
     epoch: int
     names: Mapping[int, str]
     replicas: tuple[int, ...]
-    joining: tuple[int, ...] = ()
+    coming: tuple[int, ...] = ()
     mark: str = field(default="")          # of who wrote it: two that write the same epoch at once are told apart
 
     @property
@@ -68,12 +69,17 @@ class Roll:
         return self.epoch, self.mark
 
     @property
-    def voters(self) -> tuple[int, ...]:
-        return self.replicas
+    def voters(self) -> tuple[tuple[int, ...], ...]:
+        """Of each of these a majority has to take a write."""
+        return (self.replicas, self.coming) if self.coming else (self.replicas,)
+
+    @property
+    def joining(self) -> tuple[int, ...]:
+        return tuple(number for number in self.coming if number not in self.replicas)
 
     def encode(self, signer: Signer) -> bytes:
         said = {"store": self.store_id.hex(), "epoch": self.epoch, "names": {str(number): name for number, name in self.names.items()},
-                "replicas": self.replicas, "joining": self.joining, "mark": self.mark}
+                "replicas": self.replicas, "coming": self.coming, "mark": self.mark}
         return signer.seal(ROLL, json.dumps(said, separators=(",", ":"), sort_keys=True).encode())
 
     @classmethod
@@ -82,7 +88,7 @@ class Roll:
         said: Any = json.loads(signer.unseal(ROLL, value))
         try:
             return cls(bytes.fromhex(said["store"]), said["epoch"], {int(number): name for number, name in said["names"].items()},
-                       tuple(said["replicas"]), tuple(said["joining"]), said["mark"])
+                       tuple(said["replicas"]), tuple(said["coming"]), said["mark"])
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"has no {error}") from None
 

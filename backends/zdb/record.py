@@ -99,9 +99,10 @@ class Record:
         return name_of(self.key, self.version, is_tombstone=self.is_tombstone)
 
     @property
-    def rank(self) -> tuple[int, bool, bytes]:
-        """What has the highest counts. The last of it decides between two that should not be."""
-        return self.version, self.is_tombstone, self.where.object_id
+    def rank(self) -> tuple[int, bool, int, bytes]:
+        """What has the highest counts. Two of one version should not be; but a put that failed may have left one on few replicas, which the
+        next process to put did not see: the later one counts."""
+        return self.version, self.is_tombstone, self.time_ns, self.where.object_id
 
     def encode(self, signer: Signer) -> bytes:
         body = _FIELDS.pack(_FORMAT, self.is_tombstone, self.version, self.size, self.time_ns, self.writer) + self.where.encode()

@@ -23,9 +23,10 @@ def test_identities():
 
 def test_rolls():
     signer = Signer(STORE, "")
-    roll = Roll(STORE, 7, {5: "a", 6: "b", 9: "gone"}, (5, 6), (8,), "ff")
+    roll = Roll(STORE, 7, {5: "a", 6: "b", 9: "gone"}, (5, 6), (5, 8), "ff")
     assert Roll.decode(roll.encode(signer), signer) == roll
     assert (roll.id_of("b"), roll.id_of("z")) == (6, None)
+    assert roll.joining == (8,) and roll.voters == ((5, 6), (5, 8)) and Roll(STORE, 1, {}, (5, 6)).voters == ((5, 6),)
     for damaged in (roll.encode(signer)[1:], roll.encode(Signer(b"f" * 16, "")), b""):
         with pytest.raises(ValueError):
             Roll.decode(damaged, signer)
