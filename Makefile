@@ -1,7 +1,7 @@
 # make setup    .venv with s3cfs and everything to test it (Debian: installs missing packages; quick and offline when all is there)
 # make demo     a filesystem on a folder: made, filled, unmounted, its local state lost, mounted again, compared
 # make check    types, lint, floors                     make test [ARGS="-k name"]
-# make bench    fsbench on a mount and on a plain folder, side by side          [SCALE=0.25 ONLY=seq,tree STORE=rclone]
+# make bench    fsbench on a mount and on a plain folder, side by side          [SCALE=0.25 ONLY=seq,tree STORE=rclone, ipfs or zdb]
 # make soak     the tests that take minutes, those of properties from random seeds, then random work on a real mount     [MINUTES=30 SEED=…]
 # make backends URL=…   everything that can be tried on a store you have, below URL     [AUTHFILE=… OPTIONS=no-ssl ONLY=suite,crash,trip
 #                       ROUNDS=5 SEED=1 ARGS=--short or --json]; STORE=rclone, moto, storj (the fake gateway), ipfs, ipfs-rclone: started
@@ -42,7 +42,7 @@ test: setup
 	@$(PY) -m pytest -n 3 --dist worksteal $(ARGS)
 
 bench: setup
-	@if [ "$(STORE)" = rclone ]; then export RUNNER="$(PY) -m contrib.bench.on_rclone"; else export STORE="$(STORE)"; fi; \
+	@case "$(STORE)" in rclone|ipfs|zdb) export RUNNER="$(PY) -m contrib.bench.on_store $(STORE)";; *) export STORE="$(STORE)";; esac; \
 	SCALE="$(SCALE)" ONLY="$(ONLY)" $${RUNNER:-sh} contrib/bench/run.sh
 
 soak: setup
