@@ -5,6 +5,8 @@
 # make soak     the tests that take minutes, those of properties from random seeds, then random work on a real mount     [MINUTES=30 SEED=…]
 # make backends URL=…   everything that can be tried on a store you have, below URL     [AUTHFILE=… OPTIONS=no-ssl ONLY=suite,crash,trip
 #                       ROUNDS=5 SEED=1 ARGS=--short or --json]; STORE=rclone, moto, storj (the fake gateway), ipfs, ipfs-rclone: started
+# make zdb-real ZDB=path   what concerns 0-dbs, with that 0-db (`make release` of its sources) in place of the fake one, 20 of them where need be
+#                       [ARGS="-k name"]
 # make pjdfstest PJDFSTEST=folder   the POSIX tests of that name, from their sources, on a real mount (as root)  [ONLY=chmod,rename]
 # make sim      the simulator: N stories from SEED on                           [SEED=1 N=500 JOBS=2]
 # make golden   make the golden stores of the current format (existing ones are never changed)
@@ -22,10 +24,11 @@ ONLY ?=
 STORE ?=
 ARGS ?=
 URL ?=
+ZDB ?=
 AUTHFILE ?=
 OPTIONS ?=
 ROUNDS ?= 5
-.PHONY: setup demo check test bench soak backends pjdfstest sim golden install
+.PHONY: setup demo check test bench soak backends zdb-real pjdfstest sim golden install
 
 setup:
 	@sh contrib/setup.sh
@@ -52,6 +55,10 @@ soak: setup
 backends: setup
 	@$(PY) -m tests.against $(if $(STORE),"$(STORE)",$(if $(URL),"$(URL)")) $(if $(AUTHFILE),--authfile "$(AUTHFILE)") \
 	$(if $(OPTIONS),--options "$(OPTIONS)") $(if $(ONLY),--only "$(ONLY)") --rounds "$(ROUNDS)" --seed "$(SEED)" $(ARGS)
+
+zdb-real: setup
+	@test -x "$(ZDB)" || { echo "ZDB=path: a 0-db's program (not $(or $(ZDB),nothing))"; exit 1; }
+	@S3CFS_TEST_ZDB="$(abspath $(ZDB))" $(PY) -m pytest tests/zdb -m "soak or not soak" $(ARGS)
 
 pjdfstest: setup
 	@PJDFSTEST="$(PJDFSTEST)" ONLY="$(ONLY)" sh contrib/pjdfstest.sh

@@ -90,14 +90,14 @@ def count(links: Caller, *, timeout_s: float | None = None) -> int:
     return answer if isinstance(answer, int) else _strange(links, "DBSIZE", answer)
 
 
-def scan(links: Caller, cursor: bytes | None = None, *, newest_first: bool = False, timeout_s: float | None = None) -> Page | None:
+def scan(links: Caller, cursor: bytes | None = None, *, timeout_s: float | None = None) -> Page | None:
     """What comes after `cursor` (None: from the beginning), in the order in which it was written; some hundred keys. None: nothing more.
 
-    A page says little of where the data ends: only None does. Deleted keys are not in it.
+    A page says little of where the data ends: only None does. Deleted keys are not in it. There is no way backwards: RSCAN ends early, or
+    fails, when there are several files (v2.0.7, seen).
     """
-    command = b"RSCAN" if newest_first else b"SCAN"
     try:
-        answer = links.call(command, *([] if cursor is None else [cursor]), timeout_s=timeout_s)
+        answer = links.call(b"SCAN", *([] if cursor is None else [cursor]), timeout_s=timeout_s)
     except Trouble as trouble:
         if trouble.words.startswith("No more data"):
             return None

@@ -5,6 +5,7 @@ With a small --datasize: a namespace takes that much of the disk as soon as it e
 from __future__ import annotations
 
 import contextlib
+import resource
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.servers import READY_WITHIN_S, START_ATTEMPTS, _die_with_parent, free_port
 from tests.zdb.space import DATA_HEADER
@@ -23,10 +25,14 @@ DELETED = 1
 
 
 class RealZdb:
-    def __init__(self, binary: Path, folder: Path, *, admin: str = "", mode: str = "", datasize: int = DATASIZE) -> None:
-        self.port, self._folder = 0, folder
+    """`file_max`: no file grows beyond so many bytes, which to the server is a full disk."""
+
+    def __init__(self, binary: Path, folder: Path, *, admin: str = "", protect: bool = False, mode: str = "", datasize: int = DATASIZE,
+                 file_max: int = 0) -> None:
+        self.port, self._folder, self._file_max = 0, folder, file_max
         self._command = [str(binary), "--listen", "127.0.0.1", "--data", str(folder / "data"), "--index", str(folder / "index"),
-                         "--datasize", str(datasize), *(("--admin", admin) if admin else ()), *(("--mode", mode) if mode else ())]
+                         "--datasize", str(datasize), *(("--admin", admin) if admin else ()), *(("--mode", mode) if mode else ()),
+                         *(("--protect",) if protect else ())]
         self._process: subprocess.Popen[bytes] | None = None
         for name in ("data", "index"):
             (folder / name).mkdir(parents=True)
@@ -38,13 +44,19 @@ class RealZdb:
             port = self.port or free_port()
             with (self._folder / "log").open("ab") as log:
                 self._process = subprocess.Popen([*self._command, "--port", str(port)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                                 preexec_fn=_die_with_parent)
+                                                 preexec_fn=self._in_child)
             if self._answers(port):
                 self.port = port
                 return
             self.kill()                            # somebody took the port between our look and its bind
             if attempt == START_ATTEMPTS - 1:
                 raise RuntimeError(f"it did not start: {(self._folder / 'log').read_text(errors='replace')[-2000:]}")
+
+    def _in_child(self) -> None:
+        _die_with_parent()
+        if self._file_max:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self._file_max, self._file_max))
 
     def _answers(self, port: int) -> bool:
         assert self._process is not None
@@ -86,6 +98,12 @@ class RealZdb:
             file.seek(place)
             file.write(bytes([byte ^ 1]))
 
+    def cut(self, namespace: str, key: bytes) -> None:
+        """The data file ends in the middle of its newest value, and all that came after is lost too."""
+        path, start, size = self._values(namespace)[key]
+        with path.open("r+b") as file:
+            file.truncate(start + size // 2)
+
     def keys(self, namespace: str) -> list[bytes]:
         return list(self._values(namespace))
 
@@ -107,12 +125,12 @@ class RealZdb:
 
 
 @contextlib.contextmanager
-def running(binary: Path, count: int, folder: Path, *, admin: str = "", mode: str = "",
-            datasize: int = DATASIZE) -> Iterator[list[RealZdb]]:
+def running(binary: Path, count: int, folder: Path, **options: Any) -> Iterator[list[RealZdb]]:
+    """`options`: of RealZdb."""
     made: list[RealZdb] = []
     try:
         for number in range(count):
-            made.append(RealZdb(binary, folder / f"zdb-{number}", admin=admin, mode=mode, datasize=datasize))
+            made.append(RealZdb(binary, folder / f"zdb-{number}", **options))
             made[-1].start()
         yield made
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, seed, settings
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from s3cfs.backends.zdb import resp
@@ -47,7 +47,6 @@ values: some.SearchStrategy[Reply] = some.recursive(
     lambda inner: some.lists(inner, max_size=5), max_leaves=20)
 
 
-@seed(8)
 @settings(max_examples=60, deadline=None)
 @given(some.lists(values.filter(lambda value: depth(value) <= resp.DEPTH_MAX), min_size=1, max_size=4), some.randoms(use_true_random=False))
 def test_whatever_the_pieces_the_replies_are_the_same(replies, random):
