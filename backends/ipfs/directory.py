@@ -6,7 +6,7 @@
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator
 
 from s3cfs.backends.ipfs.cid import Cid
 from s3cfs.backends.ipfs.dag import DIRECTORY, HAMT_SHARD, SYMLINK, Form, Link, Node, Root, encode_node
@@ -20,6 +20,8 @@ HASH_BYTES = 8
 
 Put = Callable[[Cid, Body], None]
 
+_TSIZE_BYTES = 8
+
 
 def symlink(target: str, form: Form, put: Put) -> Root:
     block, root = form.named(encode_node(Node(SYMLINK, data=_raw(target))), (), 0)
@@ -27,39 +29,72 @@ def symlink(target: str, form: Form, put: Put) -> Root:
     return root
 
 
-def directory(entries: Iterable[Link], size: int, form: Form, put: Put) -> Root:
-    """Of these entries, in any order, each name once. `size`: bytes of content below. Blocks are put before those that name them.
+class Directory:
+    """One that is being put together: entries in any order, each name once. It takes some 120 bytes and the name for each."""
 
-    ValueError: so many names have the same hash of 64 bits that no tree of shards holds them.
-    """
-    found = sorted(entries, key=lambda link: _raw(link.name))
-    if sum(len(_raw(link.name)) + len(bytes(link.cid)) for link in found) > DIRECTORY_MAX_BYTES:
-        return _shard([(_hash(_raw(link.name)), link) for link in found], 0, size, form, put)
-    block, root = form.named(encode_node(Node(DIRECTORY, tuple(found))), found, size)
-    put(root.cid, block.data)
-    return root
+    def __init__(self) -> None:
+        self.size = 0                                  # bytes of content below
+        self._links_bytes = 0                          # as Kubo estimates how large a node would be
+        self._entries: list[bytes] = []                # name, 0, encoded bytes below, CID: in the order of names when sorted
+
+    def add(self, name: str, root: Root) -> None:
+        raw, cid = _raw(name), bytes(root.cid)
+        self.size += root.size
+        self._links_bytes += len(raw) + len(cid)
+        self._entries.append(b"%b\0%b%b" % (raw, root.tsize.to_bytes(_TSIZE_BYTES, "big"), cid))
+
+    def finish(self, form: Form, put: Put) -> Root:
+        """Blocks are put before those that name them; the root is the last one. The entries are gone then.
+
+        ValueError: two names have the same hash of 64 bits, so no tree of shards holds both.
+        """
+        entries, self._entries = self._entries, []
+        if self._links_bytes > DIRECTORY_MAX_BYTES:
+            for i, entry in enumerate(entries):        # in place: a directory that is this large may be very large
+                entries[i] = _hash(entry[:entry.index(0)]) + entry
+            entries.sort()
+            return _shard(entries, 0, len(entries), 0, self.size, form, put)
+        entries.sort()
+        return _node(Node(DIRECTORY, tuple(map(_link, entries))), self.size, form, put)
 
 
-def _shard(entries: Sequence[tuple[bytes, Link]], depth: int, size: int, form: Form, put: Put) -> Root:
+def _shard(entries: list[bytes], start: int, end: int, depth: int, size: int, form: Form, put: Put) -> Root:
+    """Of entries[start:end], whose hashes begin with the same `depth` bytes."""
     if depth == HASH_BYTES:
-        raise ValueError(f"{entries[0][1].name!r} and {entries[1][1].name!r} have the same hash: IPFS has no directory that holds both")
-    places: dict[int, list[tuple[bytes, Link]]] = {}
-    for entry in entries:
-        places.setdefault(entry[0][depth], []).append(entry)
-    links, bits = [], 0
-    for place in sorted(places):
-        there, name = places[place], f"{place:02X}"
-        bits |= 1 << place
-        if len(there) == 1:
-            link = there[0][1]
-            links.append(Link(name + link.name, link.cid, link.tsize))
+        first, second = (_link(entry[HASH_BYTES:]).name for entry in entries[start:start + 2])
+        raise ValueError(f"{first!r} and {second!r} have the same hash: IPFS has no directory that holds both")
+    links, taken = [], 0
+    for place, at, after in _places(entries, start, end, depth):
+        taken |= 1 << place
+        if after - at == 1:
+            link = _link(entries[at][HASH_BYTES:])
+            links.append(Link(f"{place:02X}{link.name}", link.cid, link.tsize))
         else:
-            below = _shard(there, depth + 1, 0, form, put)
-            links.append(Link(name, below.cid, below.tsize))
-    taken = bits.to_bytes((bits.bit_length() + 7) // 8, "big")
-    block, root = form.named(encode_node(Node(HAMT_SHARD, tuple(links), taken, hash_type=HASH_TYPE, fanout=FANOUT)), links, size)
+            below = _shard(entries, at, after, depth + 1, 0, form, put)
+            links.append(Link(f"{place:02X}", below.cid, below.tsize))
+    bits = taken.to_bytes((taken.bit_length() + 7) // 8, "big")
+    return _node(Node(HAMT_SHARD, tuple(links), bits, hash_type=HASH_TYPE, fanout=FANOUT), size, form, put)
+
+
+def _places(entries: list[bytes], start: int, end: int, depth: int) -> Iterator[tuple[int, int, int]]:
+    """Each byte that a hash has there, and which entries have it."""
+    while start < end:
+        place, at = entries[start][depth], start
+        while start < end and entries[start][depth] == place:
+            start += 1
+        yield place, at, start
+
+
+def _node(node: Node, size: int, form: Form, put: Put) -> Root:
+    block, root = form.named(encode_node(node), node.links, size)
     put(root.cid, block.data)
     return root
+
+
+def _link(entry: bytes) -> Link:
+    end = entry.index(0)
+    at = end + 1 + _TSIZE_BYTES
+    return Link(entry[:end].decode("utf-8", "surrogateescape"), Cid.decode(entry[at:]), int.from_bytes(entry[end + 1:at], "big"))
 
 
 def _raw(name: str) -> bytes:

@@ -200,6 +200,9 @@ class IpfsBackend(Backend):
         """A block under no name of ours (a file that is published): nothing here ever removes it."""
         self.blocks.put_one(Block(digest, data))
 
+    def keep_root(self, cid: Cid, name: str) -> None:
+        """Of what is published: nothing to be done, since nothing removes its blocks."""
+
     def delete(self, key: str) -> None:
         self.delete_many([key])
 

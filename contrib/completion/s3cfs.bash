@@ -16,7 +16,7 @@ _s3cfs() {
         stat) words="--help --json" ;;
         ctl) words="--help flush drop-cache log-level consistency checker layer" ;;
         probe) words="--help --takeover --large --hours --rate --traffic --object --report --authfile --backend-options --datastore-spec --passphrase-fd --quiet --json" ;;
-        ipfs) words="--help spec roots gc" ;;
+        ipfs) words="--help spec roots export gc" ;;
         debug) words="--help dump" ;;
         help) words="--help" ;;
         version) words="--help --json" ;;

@@ -143,10 +143,11 @@ complete -c s3cfs -n '__fish_seen_subcommand_from probe' -l datastore-spec -r -d
 complete -c s3cfs -n '__fish_seen_subcommand_from probe' -l passphrase-fd -r -d 'read the passphrase from this open file descriptor'
 complete -c s3cfs -n '__fish_seen_subcommand_from probe' -l quiet -d 'no progress and no remarks, errors only'
 complete -c s3cfs -n '__fish_seen_subcommand_from probe' -l json -d 'the result as JSON on stdout (progress as JSON lines on stderr)'
-complete -c s3cfs -n __fish_use_subcommand -f -a ipfs -d 'what concerns a store of IPFS blocks roots, garbage, a nodes configuration'
+complete -c s3cfs -n __fish_use_subcommand -f -a ipfs -d 'what concerns IPFS exporting files, roots, garbage, a nodes configuration'
 complete -c s3cfs -n '__fish_seen_subcommand_from ipfs' -l help -d 'show this help message and exit'
 complete -c s3cfs -n '__fish_seen_subcommand_from ipfs' -a spec
 complete -c s3cfs -n '__fish_seen_subcommand_from ipfs' -a roots
+complete -c s3cfs -n '__fish_seen_subcommand_from ipfs' -a export
 complete -c s3cfs -n '__fish_seen_subcommand_from ipfs' -a gc
 complete -c s3cfs -n __fish_use_subcommand -f -a debug -d 'look into the objects of a store'
 complete -c s3cfs -n '__fish_seen_subcommand_from debug' -l help -d 'show this help message and exit'

@@ -21,7 +21,7 @@ COMMANDS: dict[str, str] = {
     "stat": "what a mounted filesystem does: sizes, lag, cache, requests",
     "ctl": "control a mounted filesystem: flush, consistency, checker ...",
     "probe": "try what a store can do, and note it if it has changed",
-    "ipfs": "what concerns a store of IPFS blocks: roots, garbage, a node's configuration",
+    "ipfs": "what concerns IPFS: exporting files, roots, garbage, a node's configuration",
     "debug": "look into the objects of a store",
     "help": "explain a command",
     "version": "print the version",

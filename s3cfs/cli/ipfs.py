@@ -11,6 +11,7 @@ from s3cfs.errors import ExitCode
 ACTIONS = {                        # name: (one line, module)
     "spec": ("print what an IPFS node needs to know of the store", "ipfs_store"),
     "roots": ("list the CIDs of all objects of a filesystem, to pin them", "ipfs_store"),
+    "export": ("bring a file or a tree into IPFS as any node reads it, and print its CID", "ipfs_export"),
     "gc": ("remove blocks of deleted objects", "ipfs_store"),
 }
 
@@ -22,6 +23,7 @@ examples:
   s3cfs ipfs roots ipfs+s3://s3.example.com/bucket/node | cut -f1 | xargs ipfs pin add
       Protect everything from the node's own garbage collection.
   s3cfs ipfs gc ipfs+s3://s3.example.com/bucket/node
+  s3cfs ipfs export /mnt/home/photos
 
 docs/ipfs.md says more.
 

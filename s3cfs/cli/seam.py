@@ -128,6 +128,24 @@ class ImportResult(Protocol):
     def as_json(self) -> Mapping[str, Any]: ...
 
 
+class ExportResult(Protocol):
+    """See moves/ipfs/export.py."""
+
+    cid: str
+    files: int
+    folders: int
+    symlinks: int
+    bytes: int
+    block_bytes: int
+    hidden: int
+    changed: list[str]
+    gone: list[str]
+    special: list[str]
+
+    @property
+    def exit_code(self) -> ExitCode: ...
+
+
 class App(Protocol):
     def mkfs(self, settings: Settings, *, label: str, plain: bool, passphrase: Secret | None,
              show: Callable[[MkfsResult], None]) -> MkfsResult: ...
@@ -169,6 +187,9 @@ class Moves(Protocol):
     def import_s3ql(self, source: str, secrets: Any, target: Settings, mounting: MountOptions, options: ImportOptions, maker: Any,
                     report: Callable[[Any], None], progress: OnProgress) -> ImportResult: ...
 
+    def export(self, path: str, target: Settings | None, options: Any, report: Callable[[str, str], None],
+               progress: OnProgress) -> ExportResult: ...
+
 
 def moves() -> Moves:
     return cast(Moves, importlib.import_module("s3cfs.moves"))
@@ -196,6 +217,14 @@ def served(mountpoint: str) -> MountInfo:
     here = mounttable.resolve(mountpoint)
     entry = mounttable.entry_at(here)
     return control.find(here, entry.device if entry else None)
+
+
+def serving(path: str) -> MountInfo:
+    """Who serves the mount in which `path` lies. NotAMount when it lies in none of ours."""
+    from s3cfs.fuse import mounttable
+    here = os.path.realpath(path)
+    above = [entry.mountpoint for entry in mounttable.entries() if os.path.commonpath((entry.mountpoint, here)) == entry.mountpoint]
+    return served(max(above, key=len, default="/"))
 
 
 def alive(info: MountInfo) -> None:
