@@ -2,28 +2,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import closing
 
 import pytest
 
 from s3cfs.backends.base import Backend
 from s3cfs.backends.registry import open_backend
 from tests.backends.suite import BackendSuite
-from tests.zdb.several import PASSWORD, several
-
-SERVERS, DATA, PARITY = 7, 4, 2
+from tests.zdb.several import PASSWORD
+from tests.zdb.store import ZdbStore, zdb_server
 
 
 @pytest.fixture(scope="module")
-def servers_list(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Of a store that is made, for several tests: each has a prefix of its own."""
-    folder = tmp_path_factory.mktemp("zdb")
-    with several(SERVERS, folder) as servers:
-        path = servers.write_list(folder / "zdb.toml", data=DATA, parity=PARITY, domains=4)
-        backend = open_backend(f"zdb://{path}")
-        backend.create()
-        backend.close()
-        yield path
+def store() -> Iterator[ZdbStore]:
+    """For several tests: each has a prefix of its own."""
+    with zdb_server() as made:
+        yield made
 
 
 class TestZdb(BackendSuite):
@@ -32,7 +26,6 @@ class TestZdb(BackendSuite):
     many = 100
 
     @pytest.fixture
-    def backend(self, servers_list: Path, request: pytest.FixtureRequest) -> Iterator[Backend]:
-        backend = open_backend(f"zdb://{servers_list}/{abs(hash(request.node.name))}")
-        yield backend
-        backend.close()
+    def backend(self, store: ZdbStore) -> Iterator[Backend]:
+        with closing(open_backend(store.fresh_url())) as backend:
+            yield backend
