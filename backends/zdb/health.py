@@ -31,7 +31,7 @@ RESERVE_PART = 0.02                # the same of a namespace's limit, as a part 
 LATENCIES = 64                     # that are remembered, of each class of size
 ALPHA = 0.2                        # weight of the newest latency in a server's mean
 _WRITES = (b"SET", b"DEL")
-_BLOCKS_WRITES_ONLY = (Condition.READ_ONLY, Condition.LOW_SPACE, Condition.DISK_FULL, Condition.WORM)
+_NOT_FOR_READS = (Condition.READ_ONLY, Condition.LOW_SPACE, Condition.DISK_FULL, Condition.WORM, Condition.WRONG_MODE)   # to tell
 
 
 class Space(NamedTuple):
@@ -128,7 +128,7 @@ class Health:
         with self._lock:
             self._latency_s = seconds if not self._latency_s else (1 - ALPHA) * self._latency_s + ALPHA * seconds
             self._failures = 0
-            if writes or self._condition not in _BLOCKS_WRITES_ONLY:
+            if writes or self._condition not in _NOT_FOR_READS:
                 self._become(Condition.OK, "")
 
     def failed(self, trouble: Trouble) -> None:
@@ -138,7 +138,7 @@ class Health:
             elif trouble.condition is Condition.DAMAGED:
                 self._damaged += 1
             else:
-                if trouble.condition not in _BLOCKS_WRITES_ONLY:
+                if trouble.condition not in _NOT_FOR_READS:
                     self._failures += 1
                 self._become(trouble.condition, trouble.words)
                 self._try_at = self._clock() + self._pause()
