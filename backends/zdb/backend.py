@@ -5,6 +5,8 @@
     record     what is known of an object                    replicas   the same on a majority
     placing    which servers an object goes to               index      listings
     writing, reading                                         shards of objects
+    repair     one object made whole                         survey     all of them, one after the other
+    agree      what the replicas say, and who they are       care       the layer that does so while a mount runs
 """
 from __future__ import annotations
 
@@ -18,13 +20,16 @@ from itertools import islice
 from typing import ClassVar
 
 from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, Degraded, ObjectInfo
+from s3cfs.backends.layer import Layer
 from s3cfs.backends.url import Credentials, Options, StoreUrl
 from s3cfs.backends.zdb import reading, setup, writing
+from s3cfs.backends.zdb.care import Care
 from s3cfs.backends.zdb.cluster import TIMEOUT_S, Cluster
 from s3cfs.backends.zdb.fanout import Round
 from s3cfs.backends.zdb.index import Index
 from s3cfs.backends.zdb.reading import Shortage, Stored
 from s3cfs.backends.zdb.record import KEY_MAX_BYTES
+from s3cfs.backends.zdb.repair import looked
 from s3cfs.backends.zdb.replicas import Known, Replicas
 from s3cfs.backends.zdb.words import Trouble
 from s3cfs.errors import ConfigError, NotFound, StoreError, Unsupported
@@ -41,8 +46,9 @@ class ZdbBackend(Backend):
 
     OPTIONS: ClassVar[Mapping[str, str]] = {"tcp-timeout": f"seconds without a byte after which a call has failed (default {TIMEOUT_S:g})"}
 
-    def __init__(self, cluster: Cluster, prefix: str = "") -> None:
-        self.cluster, self._prefix = cluster, prefix
+    def __init__(self, cluster: Cluster, prefix: str = "", password: str = "") -> None:
+        """`password`: of the servers for which the list has none, also when it changes."""
+        self.cluster, self._prefix, self._password = cluster, prefix, password
         self.replicas = Replicas(cluster)
         self.index = Index(cluster, self.replicas)
 
@@ -54,15 +60,19 @@ class ZdbBackend(Backend):
                               "with a prefix after it")
         listed = setup.read(found[1], credentials.password)
         parts = [part for part in (found[2] or "").split("/") if part]
-        return cls(Cluster(listed, timeout_s=options.seconds("tcp-timeout", TIMEOUT_S)), "".join(f"{part}/" for part in parts))
+        cluster = Cluster(listed, timeout_s=options.seconds("tcp-timeout", TIMEOUT_S))
+        return cls(cluster, "".join(f"{part}/" for part in parts), credentials.password)
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(create_only=False, linearizable=True, batch_delete=BATCH_DELETE)
+        return Capabilities(create_only=False, linearizable=True, batch_delete=BATCH_DELETE, examines=True)
 
     @property
     def location(self) -> str:
         return f"zdb://{self.cluster.setup.path}" + (f"/{self._prefix}" if self._prefix else "")
+
+    def layers(self) -> Sequence[Layer]:
+        return (Care(self.replicas, self._password),)
 
     def create(self) -> None:
         self.cluster.create()
@@ -137,6 +147,13 @@ class ZdbBackend(Backend):
             if known is None or not known.is_there:
                 raise NotFound("stat", name, "no such object")
             return ObjectInfo(key, known.record.size)
+
+    def examine(self, key: str) -> str | None:
+        with self._call("examine", key) as name:
+            known = self.replicas.read(name)
+            if known is None or not known.is_there:
+                raise NotFound("examine", name, "no such object")
+            return looked(self.cluster, known, deep=True).trouble(self.cluster)
 
     def delete(self, key: str) -> None:
         with self._call("delete", key) as name:

@@ -185,6 +185,16 @@ class Cluster:
         candidates = [Candidate(member.id, member.domain, rooms[member.id] or most) for member in members]
         return [by_id[number] for number in spread(candidates, count, self.chance, {member.id: member.domain for member in taken})]
 
+    def degraded_keys(self) -> list[str]:
+        """What was noted, the oldest first."""
+        with self._lock:
+            return list(self.degraded)
+
+    def forget_degraded(self, key: str) -> None:
+        """It is whole."""
+        with self._lock:
+            self.degraded.pop(key, None)
+
     def note_degraded(self, key: str, why: str) -> None:
         """For the repair: this object is not as it should be."""
         with self._lock:

@@ -2,7 +2,7 @@
 _s3cfs() {
     local cur=${COMP_WORDS[COMP_CWORD]} words
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W "mkfs mount umount fsck verify migrate import stat ctl probe ipfs debug help version" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "mkfs mount umount fsck verify migrate import stat ctl probe ipfs zdb debug help version" -- "$cur")
         return
     fi
     case ${COMP_WORDS[1]} in
@@ -17,12 +17,13 @@ _s3cfs() {
         ctl) words="--help flush drop-cache log-level consistency checker layer" ;;
         probe) words="--help --takeover --large --hours --rate --traffic --object --report --authfile --backend-options --datastore-spec --passphrase-fd --quiet --json" ;;
         ipfs) words="--help spec roots export gc" ;;
+        zdb) words="--help status check repair" ;;
         debug) words="--help dump" ;;
         help) words="--help" ;;
         version) words="--help --json" ;;
         *) words= ;;
     esac
-    if [ "${COMP_WORDS[1]}" = help ]; then words="mkfs mount umount fsck verify migrate import stat ctl probe ipfs debug help version"; fi
+    if [ "${COMP_WORDS[1]}" = help ]; then words="mkfs mount umount fsck verify migrate import stat ctl probe ipfs zdb debug help version"; fi
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur"; compgen -d -- "$cur")
 }
 complete -o filenames -F _s3cfs s3cfs

@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "ctl": "control a mounted filesystem: flush, consistency, checker ...",
     "probe": "try what a store can do, and note it if it has changed",
     "ipfs": "what concerns IPFS: exporting files, roots, garbage, a node's configuration",
+    "zdb": "look after a set of 0-dbs: status, check, repair ...",
     "debug": "look into the objects of a store",
     "help": "explain a command",
     "version": "print the version",

@@ -210,6 +210,27 @@ def ipfs_store(settings: Settings) -> IpfsStore:
     return store
 
 
+class SurveyResult(Protocol):
+    """See backends/zdb/survey.py."""
+
+    @property
+    def exit_code(self) -> ExitCode: ...
+    def as_json(self) -> Mapping[str, Any]: ...
+    def verdict(self) -> str: ...
+
+
+class Zdb(Protocol):
+    """What concerns a set of 0-dbs only: moves/zdb.py."""
+
+    def status(self, settings: Settings) -> Mapping[str, Any]: ...
+    def survey(self, settings: Settings, cachedir: str, *, mend: bool, deep: bool, rate: int | None, hands: int, restart: bool,
+               report: Callable[[Any], None], progress: OnProgress) -> SurveyResult: ...
+
+
+def zdb() -> Zdb:
+    return cast(Zdb, importlib.import_module("s3cfs.moves.zdb"))
+
+
 def served(mountpoint: str) -> MountInfo:
     """Who serves a mount; found without touching it, so it works while one hangs. NotAMount when nobody does."""
     from s3cfs import control

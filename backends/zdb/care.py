@@ -1,0 +1,266 @@
+"""The layer of a mount that looks after its servers: how they are, what the list says now, and objects that are not whole.
+
+What stands between `Remote` and the backend passes through it unchanged. In the background it
+  - asks the servers how they are, those that are not well every two seconds,
+  - takes over the list when it has changed, or says why not and goes on with the one before,
+  - completes the objects of this mount that were stored with fewer shards than they should have, as soon as servers can be written again,
+  - repairs all objects (without reading what is there) after the list has changed, and when a server has been away for `rebuild-after`.
+The last two only in a process that has put something: one that only looks (a check, a mount for reading) leaves everything as it is.
+"""
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import trio
+
+from s3cfs.backends.layer import Call, Layer
+from s3cfs.backends.types import Body, Degraded
+from s3cfs.backends.zdb import setup as lists
+from s3cfs.backends.zdb.cluster import Member
+from s3cfs.backends.zdb.repair import Repair
+from s3cfs.backends.zdb.replicas import Replicas
+from s3cfs.backends.zdb.setup import Setup
+from s3cfs.backends.zdb.status import ask, told
+from s3cfs.backends.zdb.survey import Rate, Survey, Tally
+from s3cfs.errors import ConfigError, StoreError
+from s3cfs.limits import MIB
+
+log = logging.getLogger(__name__)
+
+POLL_S = 15.0                      # between two looks at servers that are well,
+POLL_ILL_S = 2.0                   # and at those that are not
+LIST_S = 2.0
+AGAIN_S = 60.0                     # an object that could not be made whole is tried again, though nothing has changed
+DECISIONS = 200
+SETTINGS = {"repair-rate": 32.0 * MIB, "rebuild-after": 900.0}     # bytes a second, 0: as fast as it goes; seconds, 0: never
+
+T = TypeVar("T")
+
+
+class Care(Layer):
+    """See the module's text."""
+
+    name = "zdb"
+
+    def __init__(self, replicas: Replicas, password: str = "") -> None:
+        """`password`: of servers for which the list has none."""
+        self._replicas, self._cluster, self._password = replicas, replicas.cluster, password
+        self._settings: dict[str, float] = dict(SETTINGS)
+        self._decisions: deque[Mapping[str, Any]] = deque(maxlen=DECISIONS)
+        self._stamp = _stamp_of(self._cluster.setup.path)
+        self._list_error = ""
+        self._completed = 0                            # objects
+        self._known = 0                                # objects that were not whole at the last look
+        self._well: frozenset[int] = frozenset()       # servers that could be written at the last look
+        self._repair_wanted = ""                       # why; "": none is
+        self._repair: Mapping[str, Any] = {}           # how far the one that runs is
+        self._last_repair = ""                         # what came of the one before
+        self._rebuilt_without: frozenset[int] = frozenset()        # the servers that were away when all was repaired
+        self._writes = False
+        self._changed = trio.Event()
+        self._stop = threading.Event()
+
+    async def put(self, key: str, data: Body, only_if_absent: bool, call: Call) -> Degraded | None:
+        answer = await self.below.put(key, data, only_if_absent, call)
+        if not self._writes:
+            self._writes = True
+            self._wake()
+        return answer
+
+    async def run(self) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                for work in (self._poll, self._watch_list, self._complete, self._repair_all):
+                    nursery.start_soon(work)
+        finally:
+            self._stop.set()
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Given up when the mount ends; its links are closed then, and it ends too."""
+        return await self.doors.store_threads.run(function, *arguments, ended=lambda: None)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    # ------------------------------------------------------------ servers
+
+    async def _poll(self) -> None:
+        clock = self.doors.clock
+        last_of_all = float("-inf")
+        while True:
+            everyone = clock.monotonic() - last_of_all >= POLL_S
+            if everyone:
+                last_of_all = clock.monotonic()
+            await self._in_thread(self._ask, everyone)
+            self._judge()
+            await clock.sleep(POLL_ILL_S)
+
+    def _ask(self, everyone: bool) -> None:
+        ask(self._cluster, [member for member in self._cluster if everyone or not _is_well(member)])
+
+    def _judge(self) -> None:
+        """What follows from how they are."""
+        members = list(self._cluster)
+        well = frozenset(member.id for member in members if _is_well(member))
+        known, self._known = self._known, len(self._cluster.degraded)
+        if well - self._well or self._known > known:
+            self._wake()
+        self._well = well
+        after, now = self._settings["rebuild-after"], self.doors.clock.time_ns() / 1e9
+        away = {member.id: member for member in members if not member.node.health.status.condition.may_read}
+        long = {number for number, member in away.items() if now - member.node.health.status.since > after}
+        self._rebuilt_without &= away.keys()           # one that was back and goes again counts anew
+        if after and long - self._rebuilt_without and not self._repair:
+            self._want_repair(f"away for longer than {after:g} s: {', '.join(sorted(away[number].server.name for number in long))}")
+
+    # ------------------------------------------------------------ the list
+
+    async def _watch_list(self) -> None:
+        path = self._cluster.setup.path
+        while True:
+            await self.doors.clock.sleep(LIST_S)
+            stamp = await self._in_thread(_stamp_of, path)
+            if stamp is not None and stamp != self._stamp:
+                self._stamp = stamp
+                what, self._list_error = await self._in_thread(self._take_over, path)
+                if self._list_error:
+                    log.warning("the list of servers is not taken over: %s", self._list_error)
+                    self._decide("list", f"not taken over: {self._list_error}")
+                elif what:
+                    log.info("the list of servers has changed: %s", what)
+                    self._decide("list", what)
+                    self._want_repair(f"the list has changed: {what}")
+
+    def _take_over(self, path: str) -> tuple[str, str]:
+        """What has changed ("": nothing), and why it cannot be taken over."""
+        before = self._cluster.setup
+        try:
+            found = lists.read(path, self._password)
+            if found == before:
+                return "", ""
+            self._cluster.take_over(found)
+        except ConfigError as error:
+            return "", str(error)
+        return _difference(before, found), ""
+
+    def _decide(self, what: str, why: str) -> None:
+        self._decisions.append({"time": self.doors.clock.time_ns() / 1e9, "what": what, "why": why})
+
+    # ------------------------------------------------------------ objects
+
+    async def _complete(self) -> None:
+        """Those of this mount that are less safe than they should be."""
+        while True:
+            changed = self._changed
+            if self._writes and self._cluster.degraded:
+                await self._in_thread(self._complete_some)
+            with trio.move_on_after(AGAIN_S):
+                await changed.wait()
+
+    def _complete_some(self) -> None:
+        repair = Repair(self._replicas, deep=True, replace_away=False, spend=Rate(self._rate, self._stop).take)
+        for key in self._cluster.degraded_keys():
+            if self._stop.is_set():
+                return
+            try:
+                done = repair.mend(key)
+            except StoreError as error:
+                log.debug("%s is not whole yet: %s", key, error)
+                return                                 # too few replicas: later
+            if done.left is None:
+                self._cluster.forget_degraded(key)
+                self._completed += 1
+
+    @property
+    def _rate(self) -> int | None:
+        return int(self._settings["repair-rate"]) or None
+
+    def _want_repair(self, why: str) -> None:
+        self._repair_wanted = why
+        self._wake()
+
+    async def _repair_all(self) -> None:
+        while True:
+            changed = self._changed
+            if self._writes and self._repair_wanted:
+                why, self._repair_wanted = self._repair_wanted, ""
+                self._decide("repair", why)
+                try:
+                    self._last_repair = (await self._in_thread(self._survey, why)).verdict()
+                except StoreError as error:
+                    self._last_repair, self._repair_wanted = f"ended early: {error}", why
+                finally:
+                    self._repair = {}
+                log.info("repair (%s): %s", why, self._last_repair)
+                self._decide("repaired", self._last_repair)
+            with trio.move_on_after(AGAIN_S):
+                await changed.wait()
+
+    def _survey(self, why: str) -> Tally:
+        away = frozenset(member.id for member in self._cluster if not member.node.health.status.condition.may_read)
+
+        def progress(event: Mapping[str, Any]) -> None:
+            self._repair = {"why": why, "done": event["done"], "total": event["total"]}
+
+        progress({"done": 0, "total": None})
+        done = Survey(self._replicas, mend=True, deep=False, hands=1, rate=Rate(self._rate, self._stop), progress=progress,
+                      stop=self._stop).run()
+        self._rebuilt_without = away
+        return done
+
+    # ------------------------------------------------------------ what people see and change
+
+    def status(self) -> Mapping[str, Any]:
+        found = told(self._cluster)
+        waiting = len(self._cluster.degraded)
+        worst = found.pop("degraded") or (f"{waiting:,} objects have fewer shards than they should" if waiting else "") or (
+            f"the list of servers is not taken over: {self._list_error}" if self._list_error else "")
+        return {**found, "waiting": waiting, "completed": self._completed, "list_error": self._list_error or None,
+                "repair": self._repair or None, "last_repair": self._last_repair or None, **({"degraded": worst} if worst else {})}
+
+    def settings(self) -> Mapping[str, str]:
+        return {name: f"{value:.10g}" for name, value in self._settings.items()}
+
+    def change(self, setting: str, value: str) -> None:
+        if setting not in SETTINGS:
+            super().change(setting, value)
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number < 1 << 40:
+            raise ConfigError(f"{setting} is a number that is not negative, not {value!r}")
+        self._settings[setting] = number
+
+    def decisions(self) -> Sequence[Mapping[str, Any]]:
+        return list(self._decisions)
+
+
+def _is_well(member: Member) -> bool:
+    return member.node.health.status.condition.may_write
+
+
+def _stamp_of(path: str) -> tuple[int, int, int] | None:
+    """Changes with the file; None: there is none for now (an editor may be at it)."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _difference(before: Setup, after: Setup) -> str:
+    """In one line, without a secret."""
+    old, new = ({server.name: server for server in setup.everyone} for setup in (before, after))
+    drained = [name for name in new if name in old and new[name].drain and not old[name].drain]
+    changed = [name for name in new if name in old and new[name] != old[name] and name not in drained]
+    parts = [("added", [name for name in new if name not in old]), ("gone", [name for name in old if name not in new]),
+             ("drain", drained), ("changed", changed)]
+    told = [f"{what} {', '.join(names)}" for what, names in parts if names]
+    return "; ".join(told) or "its general settings"

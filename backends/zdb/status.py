@@ -1,0 +1,57 @@
+"""How a store on 0-dbs is, as plain data: for `s3cfs zdb status`, `stat --json`, and for whoever watches it."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from s3cfs.backends.zdb.cluster import Cluster, Member
+from s3cfs.backends.zdb.placing import Quorum
+from s3cfs.backends.zdb.words import Condition
+
+POLL_S = 5.0                       # that a server has for its answer
+
+
+def ask(cluster: Cluster, members: Iterable[Member]) -> None:
+    """How they are, all at once."""
+    cluster.fanout.all(members, lambda member: member.node.poll(timeout_s=POLL_S))
+
+
+def told(cluster: Cluster) -> dict[str, Any]:
+    """As of the last look at each server; makes no request. `degraded`: one line, or None when all is as it should be."""
+    setup, roll = cluster.setup, cluster.roll
+    members = {member.server.name: member for member in cluster}
+    servers = []
+    for server in setup.everyone:
+        member, stranger = members.get(server.name), cluster.strangers.get(server.name)
+        about: dict[str, Any] = {"name": server.name, "address": server.address, "domain": server.domain, "drain": server.drain}
+        if member is not None and stranger is None:
+            about |= member.node.status() | {"id": f"{member.id:08x}", "replica": member.id in roll.replicas,
+                                             "joining": member.id in roll.joining, "may_read": member.may_read, "may_write": _takes(member)}
+        else:
+            about |= {"id": None, "condition": Condition.STRANGER.value, "words": stranger.words if stranger else "is not admitted yet",
+                      "since": None, "latency_s": None, "damaged": 0, "space": None, "replica": False, "joining": False,
+                      "may_read": False, "may_write": False}
+        servers.append(about)
+    replicas = [cluster.member(number) for number in roll.replicas]
+    up = sum(member is not None and member.may_read for member in replicas)
+    quorum = Quorum.of(len(replicas))
+    return {
+        "list": setup.path, "data": setup.data, "parity": setup.parity, "acknowledgements": setup.acknowledgements, "servers": servers,
+        "records": {"replicas": len(replicas), "up": up, "read": quorum.read, "write": quorum.write, "joining": len(roll.joining),
+                    "epoch": roll.epoch},
+        "degraded": _degraded(servers, len(replicas), up, quorum),
+    }
+
+
+def _takes(member: Member) -> bool:
+    return member.node.health.status.condition.may_write
+
+
+def _degraded(servers: list[Mapping[str, Any]] | list[dict[str, Any]], replicas: int, up: int, quorum: Quorum) -> str | None:
+    bad = [one for one in servers if not (one["may_read"] and one["may_write"])]
+    if up < quorum.write:
+        return f"{up} of {replicas} replicas of the records answer, and writing needs {quorum.write}"
+    if not bad:
+        return None
+    shown = ", ".join(f"{one['name']} {one['condition']}" for one in bad[:4]) + (" ..." if len(bad) > 4 else "")
+    return f"{len(bad)} of {len(servers)} servers cannot be used as they should: {shown}"

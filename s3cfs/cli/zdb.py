@@ -1,0 +1,178 @@
+"""`s3cfs zdb ACTION URL|MOUNTPOINT`: the care of a set of 0-dbs. What each action does is `moves/zdb.py`'s matter, and the backend's."""
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from s3cfs.cli import arguments, exitcodes, seam
+from s3cfs.cli.progress import Progress
+from s3cfs.cli.run import one_line, resumable, say
+from s3cfs.cli.verify import parallel
+from s3cfs.config import Settings, format_duration, format_size, load, parse_size
+from s3cfs.errors import ExitCode, UsageError
+
+EPILOG = """\
+examples:
+  s3cfs zdb status /mnt/home
+      How each server is, as the mount sees it.
+  s3cfs zdb status zdb:///etc/s3cfs/zdb.toml
+      The same without a mount: each server is asked.
+  s3cfs zdb check --data zdb:///etc/s3cfs/zdb.toml
+      Do all replicas say the same, is every shard there and whole?
+  s3cfs zdb repair --rate 20MiB zdb:///etc/s3cfs/zdb.toml
+      Build anew what is missing, rotten, or on servers that drain or are gone; at 20 MiB a second at most.
+
+Servers are added, drained and replaced by editing the list that the URL names; a mount that runs takes it over by itself
+(docs/zdb.md). Repairs may run beside mounts, and beside one another.
+
+"""
+HANDS = 4                          # objects at once, by default
+
+
+class Action(NamedTuple):
+    """One word after `s3cfs zdb`. `arguments` adds its own to those of all; `run(args)` gives the exit code."""
+
+    text: str
+    arguments: Callable[[arguments.Parser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def parser(prog: str) -> arguments.Parser:
+    made = arguments.Parser(prog=prog, description="Look after a set of 0-dbs.", epilog=EPILOG + exitcodes.epilog((
+        ExitCode.ACCESS_DENIED, ExitCode.BUCKET_MISSING, ExitCode.STORE_UNREACHABLE, ExitCode.DAMAGED, ExitCode.OBJECT_MISSING,
+        ExitCode.NOT_A_MOUNT, ExitCode.STORE_FULL, ExitCode.UNSUPPORTED, ExitCode.NO_ANSWER)))
+    words = made.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=arguments.Parser)
+    for name, action in ACTIONS.items():
+        word = words.add_parser(name, help=action.text, description=action.text[0].upper() + action.text[1:] + ".")
+        word.add_argument("place", metavar="URL|MOUNTPOINT", help="the set of servers, or where a filesystem on it is mounted")
+        action.arguments(word)
+        arguments.add_store(word)
+        arguments.add_output(word)
+    return made
+
+
+def run(argv: Sequence[str], prog: str) -> int:
+    args = parser(prog).parse(argv)
+    return ACTIONS[args.action].run(args)
+
+
+def settings_of(args: argparse.Namespace) -> tuple[Settings, str]:
+    """How to get at the servers, and the folder of local state. No passphrase is needed for any of this."""
+    url = args.place if "://" in args.place else seam.served(args.place).url
+    settings, mounting = load(url, arguments.given(args), ask=None)
+    return settings, mounting.cachedir
+
+
+# ---------------------------------------------------------------- status
+
+def _status(args: argparse.Namespace) -> int:
+    if "://" in args.place:
+        told = seam.zdb().status(settings_of(args)[0])
+    else:
+        layers = seam.call(seam.served(args.place).socket, "layers", {"names": ["zdb"], "changes": {}}).get("layers") or {}
+        if "zdb" not in layers:
+            raise UsageError(f"{args.place} is not on a set of 0-dbs")
+        told = layers["zdb"]["status"]
+    if args.json:
+        print(json.dumps(told))
+    else:
+        for line in status_lines(told):
+            print(one_line(line))
+    return int(ExitCode.STORE_UNREACHABLE if told.get("degraded") else ExitCode.OK)
+
+
+def status_lines(told: Mapping[str, Any]) -> Iterator[str]:
+    yield (f"{told['list']}: objects in {told['data']} + {told['parity']} shards, done with {told['acknowledgements']} of them; "
+           f"{len(told['servers'])} servers")
+    rows = [("server", "domain", "is", "for", "used", "room", "keys", "answers in")]
+    for one in told["servers"]:
+        marks = [word for word in ("drain", "replica", "joining") if one[word]]
+        space = one["space"] or {}
+        since = "" if one["since"] is None else format_duration(max(0.0, time.time() - one["since"]))
+        rows.append((str(one["name"]), str(one["domain"]), ", ".join([str(one["condition"]), *marks]), since, _size(space.get("used")),
+                     _size(space.get("room")), f"{space['entries']:,}" if space else "",
+                     f"{1000 * one['latency_s']:,.1f} ms" if one["latency_s"] else ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    yield from ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    yield from (f"{one['name']}: {one['words']}" for one in told["servers"] if one["words"])
+    records = told["records"]
+    yield (f"records: {records['up']} of {records['replicas']} replicas answer; reading needs {records['read']}, writing {records['write']}"
+           + (f"; {records['joining']} more are to be filled by a repair" if records["joining"] else ""))
+    if told.get("waiting"):
+        yield f"{told['waiting']:,} objects wait for servers to be whole"
+    if told.get("degraded"):
+        yield f"degraded: {told['degraded']}"
+
+
+def _size(value: int | None) -> str:
+    return "" if value is None else format_size(value)
+
+
+# ---------------------------------------------------------------- check and repair
+
+def _look_arguments(made: arguments.Parser) -> None:
+    made.add_argument("--rate", metavar="SIZE", help="bytes a second at most, read and written (default: as fast as it goes)")
+    made.add_argument("--parallel", metavar="N", type=parallel, default=HANDS, help=f"objects at once (default: {HANDS})")
+    made.add_argument("--restart", action="store_true", help="begin anew, though an earlier run was interrupted")
+    arguments.add_options(made, ("cachedir",))
+
+
+def _check_arguments(made: arguments.Parser) -> None:
+    made.add_argument("--data", action="store_true", help="read every shard (default: ask whether it is there)")
+    _look_arguments(made)
+
+
+def _repair_arguments(made: arguments.Parser) -> None:
+    made.add_argument("--quick", action="store_true", help="ask whether shards are there, without reading them: rot is not noticed")
+    _look_arguments(made)
+
+
+def _check(args: argparse.Namespace) -> int:
+    return _survey(args, mend=False, deep=args.data)
+
+
+def _repair(args: argparse.Namespace) -> int:
+    return _survey(args, mend=True, deep=not args.quick)
+
+
+def _survey(args: argparse.Namespace, *, mend: bool, deep: bool) -> int:
+    rate = None
+    if args.rate is not None:
+        try:
+            rate = parse_size(args.rate)
+        except ValueError as error:
+            raise UsageError(f"--rate: {error}") from None
+        if not rate:
+            raise UsageError("--rate 0 would never end")
+    settings, cachedir = settings_of(args)
+    with resumable("command"), Progress(quiet=args.quiet, as_json=args.json) as progress:
+        found = seam.zdb().survey(settings, cachedir, mend=mend, deep=deep, rate=rate, hands=args.parallel, restart=args.restart,
+                                  report=_reporter(args.json, progress), progress=progress)
+    if args.json:
+        print(json.dumps({**found.as_json(), "exit_code": int(found.exit_code)}))
+    elif not args.quiet:
+        say(found.verdict())
+    return int(found.exit_code)
+
+
+def _reporter(as_json: bool, progress: Progress) -> Callable[[Any], None]:
+    """Of what is found: a line each on stdout."""
+    def report(finding: Any) -> None:
+        progress.close()
+        if as_json:
+            print(json.dumps({"finding": {"object": finding.key, "what": finding.what, "text": finding.text, "mended": finding.mended}}),
+                  flush=True)
+        else:
+            print(one_line(str(finding)), flush=True)
+    return report
+
+
+ACTIONS: dict[str, Action] = {
+    "status": Action("how each server is, and what that means for reading and writing", lambda made: None, _status),
+    "check": Action("look whether the replicas of the records agree, and every object has all of its shards", _check_arguments, _check),
+    "repair": Action("build anew what is missing or damaged, move what is on servers that drain, finish deletions",
+                     _repair_arguments, _repair),
+}
