@@ -26,6 +26,7 @@ OWN: Mapping[str, tuple[str, str]] = {
     "ipfs+s3": ("s3cfs.backends.ipfs.s3", "IpfsS3Backend"),
     "zdb": ("s3cfs.backends.zdb.backend", "ZdbBackend"),
     "storjs3": ("s3cfs.backends.storj", "StorjBackend"),
+    "ipfs+rpc": ("s3cfs.backends.ipfs.kubo", "KuboBackend"),
 }
 
 
