@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeAlias
 
 from s3cfs.backends.progress import lost, moved
+from s3cfs.backends.zdb import generations
+from s3cfs.backends.zdb.members import IDENTITY
 from s3cfs.backends.zdb.resp import Argument, Ended, Nonsense, Reader, Refusal, Reply, encode
 from s3cfs.backends.zdb.setup import Server
 from s3cfs.backends.zdb.words import Condition, Trouble, condition_of
@@ -54,13 +56,14 @@ class _Connection:
         self.server, self._sock, self._timeout_s, self._sign = server, sock, timeout_s, sign
         self._reader = Reader(self._receive)
         self.is_introduced = False
+        self.namespace = ""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in KEEPALIVE:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
-    def introduce(self, as_admin: bool, greet: Greet | None) -> None:
-        """Say who we are. As an administrator nothing is selected: who uses a namespace cannot remove it."""
+    def introduce(self, as_admin: bool, namespace: str | None, greet: Greet | None) -> None:
+        """Say who we are. As an administrator nothing is selected: who uses a namespace cannot remove it. None: the one in force."""
         server = self.server
         if as_admin:
             try:
@@ -68,11 +71,23 @@ class _Connection:
             except Trouble as trouble:
                 if not trouble.words.startswith("Authentication disabled"):        # then everybody is an administrator
                     raise
+        elif namespace:
+            self._select(namespace)
         else:
-            self.call("SELECT", server.namespace, *(("SECURE", self._answer(server.password)) if server.password else ()))
+            generations.enter(server.namespace, self._namespaces, self._select, lambda: self.call("EXISTS", IDENTITY) == 1)
         if greet:
             greet(self)
         self.is_introduced = True
+
+    def _select(self, namespace: str) -> None:
+        self.call("SELECT", namespace, *(("SECURE", self._answer(self.server.password)) if self.server.password else ()))
+        self.namespace = namespace
+
+    def _namespaces(self) -> list[str]:
+        answer = self.call("NSLIST")
+        if not isinstance(answer, list):
+            raise Nonsense(f"{type(answer).__name__} as a list of namespaces")
+        return [name.decode("utf-8", "surrogateescape") for name in answer if isinstance(name, bytes)]
 
     def _answer(self, password: str) -> str:
         challenge = self.call("AUTH", "SECURE", "CHALLENGE")
@@ -122,15 +137,17 @@ class _Connection:
 class Links:
     """Up to `connections` at once to one server, made when they are needed. For several threads.
 
-    `as_admin`: with the administrator's password, and in the default namespace. `greet` is called on each new connection, before anything
-    else is; if it raises Trouble, the connection is closed, and who wanted it gets that.
+    `as_admin`: with the administrator's password, and in the default namespace. Otherwise in the `namespace` given, or the one that
+    holds the server's data now (generations.py). `greet` is called on each new connection, before anything else is; if it raises Trouble,
+    the connection is closed, and who wanted it gets that.
     """
 
     def __init__(self, server: Server, timeout_s: float = TIMEOUT_S, connections: int = CONNECTIONS, *, as_admin: bool = False,
-                 greet: Greet | None = None, connect: Connect = socket.create_connection,
+                 namespace: str | None = None, greet: Greet | None = None, connect: Connect = socket.create_connection,
                  clock: Callable[[], float] = time.monotonic) -> None:
         self.server, self.timeout_s = server, timeout_s
-        self._as_admin, self._greet = as_admin, greet
+        self._as_admin, self._pinned, self._greet = as_admin, namespace, greet
+        self.namespace = namespace or server.namespace # that of the newest connection: cursors of another one are worth nothing
         self._connect, self._clock = connect, clock
         self._room = threading.Condition()
         self._free = connections
@@ -166,14 +183,15 @@ class Links:
             if closed:
                 raise self._trouble(Condition.UNREACHABLE, "closed")
             if not connection.is_introduced:
-                connection.introduce(self._as_admin, self._greet)
+                connection.introduce(self._as_admin, self._pinned, self._greet)
+                self.namespace = connection.namespace
             answer = connection.call(*arguments, timeout_s=patience)
             usable = True
             return answer
         except Trouble as trouble:
             if trouble.condition is Condition.GONE:
                 raise _Broken(trouble) from trouble
-            usable = connection.is_introduced          # it was refused, and understood
+            usable = connection.is_introduced and trouble.condition not in generations.LEFT
             raise
         except TimeoutError as error:
             self._gave_up_at = self._clock()
