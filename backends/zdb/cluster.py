@@ -42,6 +42,11 @@ class Member:
         return self.node.call(*arguments, timeout_s=timeout_s)
 
     @property
+    def namespace(self) -> str:
+        """In which its data is now (generations.py)."""
+        return self.node.links.namespace
+
+    @property
     def domain(self) -> str:
         return self.server.domain
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
-from s3cfs.backends.zdb.link import Caller
+from s3cfs.backends.zdb.link import Caller, Links
 from s3cfs.backends.zdb.resp import ARGUMENTS_MAX, Argument, Refusal
 from s3cfs.backends.zdb.words import Condition, Trouble, condition_of
 
@@ -123,6 +123,17 @@ def namespace_info(links: Caller, namespace: str, *, timeout_s: float | None = N
         _strange(links, "NSINFO", answer)
     lines = (line.partition(": ") for line in answer.decode("utf-8", "replace").splitlines())
     return {name.strip(): value.strip() for name, colon, value in lines if colon}
+
+
+def own_info(links: Links, *, timeout_s: float | None = None) -> Mapping[str, str]:
+    """The same of the one that these calls go to, wherever that is by now (generations.py)."""
+    namespace = links.namespace
+    try:
+        return namespace_info(links, namespace, timeout_s=timeout_s)
+    except Trouble:
+        if links.namespace == namespace:
+            raise
+    return namespace_info(links, links.namespace, timeout_s=timeout_s)
 
 
 def namespaces(links: Caller, *, timeout_s: float | None = None) -> list[str]:

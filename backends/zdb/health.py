@@ -214,7 +214,7 @@ class Node:
     def poll(self, *, timeout_s: float | None = None) -> Status:
         """Ask the server how it is. Never raises Trouble: that is an answer too."""
         try:
-            info = commands.namespace_info(self.links, self.server.namespace, timeout_s=timeout_s)
+            info = commands.own_info(self.links, timeout_s=timeout_s)
             space = space_of(info)
             self.health.measured(space, *self._judged(info, space, timeout_s))
         except Trouble as trouble:
@@ -223,7 +223,7 @@ class Node:
 
     def _judged(self, info: Mapping[str, str], space: Space, timeout_s: float | None) -> tuple[Condition, str]:
         if info.get("mode") != "userkey":
-            return Condition.WRONG_MODE, f"the namespace {self.server.namespace} is {info.get('mode', 'of no mode')}, not in user mode"
+            return Condition.WRONG_MODE, f"the namespace {self.links.namespace} is {info.get('mode', 'of no mode')}, not in user mode"
         if info.get("locked") == "yes":
             commands.exists(self.links, b"\0", timeout_s=timeout_s)            # frozen: Trouble says so
             return Condition.READ_ONLY, "the namespace is locked"

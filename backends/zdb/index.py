@@ -225,7 +225,7 @@ class _Scanned(NamedTuple):
 
 def _scanned(member: Member, begin: tuple[str, bytes | None] | None) -> _Scanned:
     """What a replica has behind the cursor."""
-    namespace = member.server.namespace
+    namespace = member.namespace
     cursor = begin[1] if begin is not None and begin[0] == namespace else None
     found: list[Name] = []
     while True:

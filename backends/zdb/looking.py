@@ -48,10 +48,10 @@ class Looked:
 def face_of(links: Links, secret: str) -> Face:
     """Trouble for a server that can be none of a store."""
     server = links.server
-    info = commands.namespace_info(links, server.namespace)
-    if info.get("mode") != "userkey":
-        raise Trouble(Condition.WRONG_MODE, f"the namespace {server.namespace} is in mode {info.get('mode', '?')}", str(server))
     identity, roll = commands.get_many(links, [IDENTITY, ROLL])
+    info = commands.own_info(links)
+    if info.get("mode") != "userkey":
+        raise Trouble(Condition.WRONG_MODE, f"the namespace {links.namespace} is in mode {info.get('mode', '?')}", str(server))
     entries = info.get("entries", "0")
     return Face(identity_of(identity, server, secret), roll, int(entries) if entries.isdigit() else 0)
 

@@ -22,6 +22,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from s3cfs.backends.zdb import commands, generations
 from s3cfs.backends.zdb.commands import Entry
@@ -73,23 +74,22 @@ class Reclaimed:
 
 def space(server: Server, data_file_bytes: int = DATA_FILE_BYTES) -> Space:
     """How much there is to get. Needs an administrator's rights. Raises Unwilling, Trouble."""
-    admin = Links(server, as_admin=True)
-    with contextlib.closing(admin):
+    with contextlib.closing(Links(server, as_admin=True)) as admin:
+        _numbers(admin)
         return _space(admin, data_file_bytes)
 
 
 def reclaim(server: Server, report: Report, *, data_file_bytes: int = DATA_FILE_BYTES, sleep: Callable[[float], None] = time.sleep,
             clock: Callable[[], float] = time.monotonic) -> Reclaimed:
     """Do it. Raises Unwilling, and Trouble: then the old generation is in force, and whole, and the next run begins anew."""
-    admin = Links(server, as_admin=True)
-    with contextlib.closing(admin):
+    with contextlib.closing(Links(server, as_admin=True)) as admin:
+        numbers = _numbers(admin)
+        _tidy(admin, numbers, sleep)
         before = _space(admin, data_file_bytes)
         needed = before.live + 2 * data_file_bytes
         if before.free < needed:
             raise Unwilling(f"{server}: its disk has {before.free:,} bytes left, and the copy takes up to {needed:,}")
-        _tidy(admin, before.namespace, sleep)
-        number = max(generations.numbers(commands.namespaces(admin), server.namespace)) + 1
-        name = generations.name_of(server.namespace, number)
+        name = generations.name_of(server.namespace, max(numbers) + 1)             # never one that somebody may still be making
         _make(admin, before.namespace, name)
         move = _Move(admin, before.namespace, name, report, clock)
         with contextlib.closing(move):
@@ -103,53 +103,79 @@ def reclaim(server: Server, report: Report, *, data_file_bytes: int = DATA_FILE_
         return Reclaimed(before, _space(admin, data_file_bytes), tuple(sorted(move.rotten)))
 
 
-def _space(admin: Links, data_file_bytes: int) -> Space:
+def _numbers(admin: Links) -> list[int]:
+    """Of all generations there are, if we may do anything about them."""
     server = admin.server
     if server.namespace == "default":
         raise Unwilling(f"{server}: the namespace default cannot be removed, so nothing can be got back from it: "
                         "give the server another namespace, under another name in the list, and drain this one")
-    with contextlib.closing(Links(server)) as links:
-        if not commands.exists(links, IDENTITY):
-            raise Unwilling(f"{server}: is no server of a store yet")
-        namespace = links.namespace
     try:
-        info = commands.namespace_info(admin, namespace)
+        names = commands.namespaces(admin)
     except Trouble as trouble:
         if trouble.condition is not Condition.WRONG_PASSWORD:
             raise
         right = "the admin-password in the list is wrong" if server.admin_password else "the list has no admin-password for it"
         raise Unwilling(f"{server}: {right}: it takes its owner to get space back there, by this command with the password, or by an "
                         "empty server that takes the place of this one (drain it)") from None
-    if info.get("worm") == "yes":
-        raise Unwilling(f"{server}: its namespace is write once (worm), so nothing is left behind in it")
-    written = int(info["data_current_id"]) * data_file_bytes + int(info["data_current_offset"])
-    return Space(namespace, int(info["entries"]), int(info["data_size_bytes"]), written, int(info["data_disk_freespace_bytes"]))
+    return generations.numbers(names, server.namespace)
 
 
-def _tidy(admin: Links, current: str, sleep: Callable[[float], None]) -> None:
-    """Remove what earlier runs have left: older generations, and newer ones that never came into force. Unwilling: somebody is at it."""
-    base = admin.server.namespace
-    names = [generations.name_of(base, number) for number in generations.numbers(commands.namespaces(admin), base)]
-    at = names.index(current)
-    older, newer = names[:at], names[at + 1:]
-    marks = [_said(admin.server, name)[0] for name in newer]
-    if any(marks):
+def _space(admin: Links, data_file_bytes: int) -> Space:
+    server = admin.server
+    with contextlib.closing(Links(server)) as links:
+        if not commands.exists(links, IDENTITY):
+            raise Unwilling(f"{server}: is no server of a store yet")
+        info = commands.namespace_info(admin, links.namespace)
+        if info["worm"] == "yes":
+            raise Unwilling(f"{server}: its namespace is write once (worm), so nothing is left behind in it")
+        written = int(info["data_current_id"]) * data_file_bytes + int(info["data_current_offset"])
+        return Space(links.namespace, int(info["entries"]), int(info["data_size_bytes"]), written, int(info["data_disk_freespace_bytes"]))
+
+
+def _tidy(admin: Links, numbers: Sequence[int], sleep: Callable[[float], None]) -> None:
+    """Remove what earlier runs have left: newer generations, that never came into force; older ones; and the ice on the one in force.
+    Unwilling: somebody is at it."""
+    server, newer = admin.server, dict[str, bytes | None]()
+    names = [generations.name_of(server.namespace, number) for number in numbers]
+    while names:
+        seen = _seen(server, names[-1])
+        if seen.is_frozen or seen.has_identity:
+            break
+        newer[names.pop()] = seen.mark
+    else:
+        return                                                     # none is in force: no server of a store
+    if any(newer.values()):
         sleep(STILL_S)
-    for name, before in zip(newer, marks, strict=True):
+    for name, mark in newer.items():
         commands.set_namespace(admin, name, "lock", "1")           # should the other one be alive after all, it cannot come into force now
-        mark, has_identity = _said(admin.server, name)
-        if has_identity or mark != before:
+        now = _seen(server, name)
+        if now.has_identity or now.mark != mark:
             commands.set_namespace(admin, name, "lock", "0")
-            raise Unwilling(f"{admin.server}: somebody else is just getting its space back")
+            raise Unwilling(f"{server}: somebody else is just getting its space back")
         commands.remove_namespace(admin, name)
+    *older, current = names
+    if seen.is_frozen:
+        commands.set_namespace(admin, current, "lock", "0")
     for name in older:
         commands.remove_namespace(admin, name)
 
 
-def _said(server: Server, name: str) -> tuple[bytes | None, bool]:
-    """The mark in a generation, and whether it has an identity."""
+class _Seen(NamedTuple):
+    """Of a generation."""
+
+    has_identity: bool = False
+    mark: bytes | None = None
+    is_frozen: bool = False
+
+
+def _seen(server: Server, name: str) -> _Seen:
     with contextlib.closing(Links(server, namespace=name)) as links:
-        return commands.get(links, MARK), commands.exists(links, IDENTITY)
+        try:
+            return _Seen(commands.exists(links, IDENTITY), commands.get(links, MARK))
+        except Trouble as trouble:
+            if trouble.condition is not Condition.FROZEN:
+                raise
+            return _Seen(is_frozen=True)
 
 
 def _make(admin: Links, old: str, name: str) -> None:
@@ -244,19 +270,16 @@ class _Move:
         return (entry.key for page in self._pages(links, None) for entry in page.entries)
 
     def _followed(self) -> bytes | None:
-        """Copy all that there is, while it changes, until there is little more; where the rest begins."""
+        """Copy all that there is, while it changes, until there is little more or it does not help; where the rest begins."""
         self._of = commands.count(self._old)
         cursor: bytes | None = None
-        while True:
-            newest = commands.scan(self._old, newest_first=True)
-            page = commands.scan(self._old, cursor)
-            if newest is None or page is None:
-                return cursor
+        for page in self._pages(self._old, None):
             self._copy(page.entries)
             cursor = page.cursor
-            to_the_end = newest.entries[0].key in {entry.key for entry in page.entries}
-            if to_the_end and len(page.entries) <= LITTLE or self._done > FOLLOW * self._of:
-                return cursor
+            is_near = len(page.entries) <= LITTLE and commands.count(self._old) - commands.count(self._new) - len(self.rotten) <= LITTLE
+            if is_near or self._done > FOLLOW * self._of:
+                break
+        return cursor
 
     def _copy(self, entries: Sequence[Entry]) -> None:
         for part in _together([entry for entry in entries if entry.key not in (IDENTITY, MARK)]):

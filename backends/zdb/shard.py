@@ -32,6 +32,9 @@ _SUM_BYTES = 32
 _NAME = struct.Struct(">c16sBH")
 
 
+Value = tuple[bytes, Body]         # in two pieces: what it says of itself, and the payload
+
+
 class Code(NamedTuple):
     """k data and m parity shards. k = 1: 1 + m copies."""
 
@@ -124,10 +127,11 @@ def parse_name(name: bytes) -> tuple[bytes, int, int] | None:
     return object_id, shard, part
 
 
-def encode_values(head: Head, payload: Body) -> Iterator[tuple[bytes, bytes]]:
+def encode_values(head: Head, payload: Body) -> Iterator[tuple[bytes, Value]]:
     """Key and value of each part of the shard `head.shard`, whose whole payload it is; `part` and `parts` of `head` are not looked at.
 
-    Values are made when they are asked for, one at a time. A data shard's payload may be filled up with zeros, as `Coder.rebuild` does.
+    Values are made when they are asked for, one at a time, and the payload is not copied. A data shard's payload may be filled up with
+    zeros, as `Coder.rebuild` does.
     """
     view = memoryview(payload).cast("B")
     parts = parts_of(head.shard_bytes)
@@ -137,12 +141,12 @@ def encode_values(head: Head, payload: Body) -> Iterator[tuple[bytes, bytes]]:
         yield each.name, encode_value(each, view[begin:begin + each.payload_bytes])
 
 
-def encode_value(head: Head, payload: Body) -> bytes:
+def encode_value(head: Head, payload: Body) -> Value:
     if len(payload) != head.payload_bytes:
         raise ValueError(f"a payload of {len(payload)} bytes, of {head.payload_bytes}")
     key = head.key.encode()
     fields = _FIELDS.pack(_MAGIC, _VERSION, *head.code, head.shard, head.part, head.parts, head.object_id, head.size, head.stamp, len(key))
-    return b"".join((fields, _sum(fields, key, payload), key, payload))
+    return b"".join((fields, _sum(fields, key, payload), key)), payload
 
 
 def decode_value(value: Body, name: bytes | None = None) -> tuple[Head, memoryview]:

@@ -30,6 +30,10 @@ ID = bytes(range(16))
 CODE = Code(4, 2)
 
 
+def made_of(head: Head, payload: bytes) -> dict[bytes, bytes]:
+    return {name: b"".join(pieces) for name, pieces in encode_values(head, payload)}
+
+
 def noise(size: int) -> bytes:
     return random.Random(size).randbytes(size)
 
@@ -37,7 +41,7 @@ def noise(size: int) -> bytes:
 def values_of(data: bytes, code: Code) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     for index, payload in enumerate(cut(data, code)):
-        found.update(encode_values(Head(ID, code, len(data), 7, "pack/1", index), payload))
+        found.update(made_of(Head(ID, code, len(data), 7, "pack/1", index), bytes(payload)))
     return found
 
 
@@ -77,13 +81,13 @@ def test_a_rebuilt_shard_is_the_value_that_it_was():
     rebuilt = Coder(*CODE).rebuild({index: shards[index] for index in (0, 1, 2, 5)}, [3, 4], 401)
     made: dict[bytes, bytes] = {}
     for index, payload in rebuilt.items():
-        made.update(encode_values(Head(ID, CODE, 1601, 7, "pack/1", index), payload))
+        made.update(made_of(Head(ID, CODE, 1601, 7, "pack/1", index), bytes(payload)))
     assert made == {name: value for name, value in values.items() if decode_value(value)[0].shard in (3, 4)}
 
 
 def test_no_value_reaches_eight_mib():
     size = 9 << 20
-    made = [len(value) for _, value in encode_values(Head(ID, Code(1, 0), size, 7, "k" * 900), bytes(size))]
+    made = [len(value) for value in made_of(Head(ID, Code(1, 0), size, 7, "k" * 900), bytes(size)).values()]
     assert len(made) == parts_of(size) == 3 and max(made) < (4 << 20) + 1024
 
 
@@ -125,7 +129,7 @@ def test_a_value_under_another_key_is_noticed():
 
 def test_what_is_sealed_but_cannot_be():
     head = Head(ID, CODE, 4, 7, "k")
-    value = encode_value(head, b"x")
+    value = b"".join(encode_value(head, b"x"))
     fields = module._FIELDS.unpack_from(value)
     for at, wrong in ((2, 0), (2, 254), (4, 6), (5, 1), (6, 2), (8, 5)):      # k, k, shard, part, parts, size
         lied = list(fields)
