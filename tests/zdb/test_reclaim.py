@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,9 @@ from s3cfs.backends.zdb.members import IDENTITY
 from s3cfs.backends.zdb.reclaim import MARK, Unwilling
 from s3cfs.backends.zdb.setup import Server
 from s3cfs.backends.zdb.shard import Code, Head, encode_values
+from s3cfs.backends.zdb.status import ask
 from s3cfs.backends.zdb.words import Condition, Trouble
+from tests.zdb.caring import LARGE, Store
 from tests.zdb.server import FakeZdb, running
 from tests.zdb.several import ADMIN, NAMESPACE, PASSWORD
 
@@ -202,7 +205,7 @@ class Killed(BaseException):
 
 def test_wherever_it_is_killed_nothing_is_lost_and_the_next_run_ends_it(server: Server, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(reclaim, "MARK_EVERY_S", 1e9)
-    alive = fill(server, 9)
+    alive = fill(server, 4, of=2)
     original = Links.call
     for last in range(10_000):
         calls = iter(range(last))
@@ -332,3 +335,23 @@ def test_where_it_cannot_be_done_one_line_says_why(fake: FakeZdb):
     with pytest.raises(Unwilling, match="write once"):
         run(server_of(fake))
     assert namespaces(server_of(fake)) == [NAMESPACE, "empty"]
+
+
+def test_a_store_goes_on_while_its_servers_move(zdb_servers, tmp_path: Path):
+    servers = zdb_servers(6)
+    store = Store(servers, tmp_path)
+    store.fill()
+    running, listed = store.another(), [info.key for info in store.backend.list("")]
+    assert sorted(info.key for info in running.list("")) == sorted(listed) and store.reads_right(running)
+    for number in range(6):
+        run(servers.server(number))
+        assert store.reads_right(running)
+    store.put("pack/after", LARGE)
+    assert {info.key for info in running.list("")} == store.content.keys() == {info.key for info in store.another().list("")}
+    assert store.reads_right(running) and store.reads_right()
+    store.backend.delete("log/small0")
+    assert "log/small0" not in {info.key for info in running.list("")}
+    ask(running.cluster, list(running.cluster))
+    assert {member.node.health.status.condition for member in running.cluster} == {Condition.OK}
+    assert {member.namespace for member in running.cluster} == {f"{NAMESPACE}-g1"}
+    store.close()
