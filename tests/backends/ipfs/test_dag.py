@@ -58,6 +58,8 @@ def test_vectors_of_files():
     for form, cid in ((Form(leaf_bytes=262144), "bafybeifqjpdjlstj5ruqmfy3kex5yjnl3yrzjqiyk5jdr2cfv4ieyyhcpm"),
                       (Form(0, False, 262144, 174), "QmRTQG4S3iQeRsETpDSN5QJBD8uZDSGSan4nMcDS6duJ5U")):
         assert str(built(PATTERN[:2_500_000], form)[1].cid) == cid
+    three_levels = built(PATTERN[:125_000], Form(leaf_bytes=4, links_max=174))
+    assert str(three_levels[1].cid) == "bafybeifodsaloxuq6q6xuyempsrqcm4atcfep6nxl5tusqiubdrtum2cre"
     tree, blocks = blocks_of(PATTERN[:2_500_000])
     found = list(blocks)
     assert (str(tree.cid), tree.size, tree.cumulative_bytes, len(found)) == (LARGE, 2_500_000, 2_500_159, 4)

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ from s3cfs import cli
 from s3cfs.backends.ipfs.car import Archive
 from s3cfs.backends.ipfs.cid import Cid
 from s3cfs.backends.ipfs.dag import Form
-from s3cfs.errors import ConfigError, ExitCode, SystemFailure, Unsupported
+from s3cfs.cli import seam
+from s3cfs.errors import ConfigError, ExitCode, NotAMount, SystemFailure, Unsupported
+from s3cfs.fuse import mounttable
 from s3cfs.moves.ipfs import export as module
 from s3cfs.moves.ipfs import tree
 from s3cfs.moves.ipfs.export import ExportOptions, ExportResult, export
@@ -250,6 +253,30 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert json.loads(capsys.readouterr().out) == {
         "cid": SMALL_CID, "files": 1, "folders": 4, "symlinks": 2, "bytes": 3, "block_bytes": tsize, "hidden": 1,
         "changed": [], "gone": [], "special": [f"{top}/fifo"], "exit_code": 31}
+
+
+def test_where_to_when_nobody_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """The store of the innermost mount that PATH lies in, if that is one of ours."""
+    table = "".join(f"30 1 0:{n} / {where} rw - {kind} x rw\n" for n, (where, kind) in enumerate((
+        ("/", "ext4"), (f"{tmp_path}/a", "fuse.s3cfs"), (f"{tmp_path}/a/other", "tmpfs"), (f"{tmp_path}/ab", "fuse.s3cfs"))))
+    (tmp_path / "mountinfo").write_text(table)
+    monkeypatch.setattr(mounttable, "MOUNTINFO", str(tmp_path / "mountinfo"))
+
+    def served(mountpoint: str) -> Any:
+        if mountpoint not in (f"{tmp_path}/a", f"{tmp_path}/ab"):
+            raise NotAMount("nobody")
+        return SimpleNamespace(url=f"local://{mountpoint}.store", socket=mountpoint)
+
+    monkeypatch.setattr(seam, "served", served)
+    asked: list[object] = []
+    monkeypatch.setattr(seam, "call", lambda socket, op, args: asked.append((socket, op)))
+    on_disk("ab/x", tmp_path / "link")
+    for path, store in (("a", "a"), ("a/x/y", "a"), ("ab/x", "ab"), ("link", "ab"), ("a/other", ""), ("abc", "")):
+        assert cli.main(["ipfs", "export", f"{tmp_path}/{path}"]) == 25
+        expected = f"local://{tmp_path}/{store}.store is no IPFS datastore" if store else f"{tmp_path}/{path} lies in no mount of s3cfs"
+        assert capsys.readouterr().err.startswith(f"s3cfs: {expected}: say where to (--to URL, --car FILE), or --only-hash")
+        assert asked == ([(f"{tmp_path}/{store}", "ping")] if store else [])      # who does not answer would have us hang
+        asked.clear()
 
 
 @pytest.mark.parametrize(("argv", "code", "line"), [
