@@ -5,7 +5,7 @@ import contextlib
 import ctypes
 import importlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from s3cfs.config import FsckOptions, ImportOptions, MigrateOptions, MountOptions, Secret, Settings, VerifyOptions
@@ -225,6 +225,8 @@ class Zdb(Protocol):
     def status(self, settings: Settings) -> Mapping[str, Any]: ...
     def survey(self, settings: Settings, cachedir: str, *, mend: bool, deep: bool, rate: int | None, hands: int, restart: bool,
                report: Callable[[Any], None], progress: OnProgress) -> SurveyResult: ...
+    def reclaim(self, settings: Settings, names: Sequence[str], *, least: float, data_file_bytes: int, dry_run: bool,
+                report: Callable[[Any], None], progress: OnProgress) -> ExitCode: ...
 
 
 def zdb() -> Zdb:

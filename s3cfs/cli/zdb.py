@@ -24,6 +24,8 @@ examples:
       Do all replicas say the same, is every shard there and whole?
   s3cfs zdb repair --rate 20MiB zdb:///etc/s3cfs/zdb.toml
       Build anew what is missing, rotten, or on servers that drain or are gone; at 20 MiB a second at most.
+  s3cfs zdb reclaim --dry-run zdb:///etc/s3cfs/zdb.toml
+      How much space of deleted objects could be got back on each server.
 
 Servers are added, drained and replaced by editing the list that the URL names; a mount that runs takes it over by itself
 (docs/zdb.md). Repairs may run beside mounts, and beside one another.
@@ -170,9 +172,48 @@ def _reporter(as_json: bool, progress: Progress) -> Callable[[Any], None]:
     return report
 
 
+# ---------------------------------------------------------------- space
+
+def _reclaim_arguments(made: arguments.Parser) -> None:
+    made.add_argument("--server", metavar="NAME", action="append", help="only this one of the list (may be repeated; default: all)")
+    made.add_argument("--min-garbage", metavar="PERCENT", type=_percent, default="30",
+                      help="leave a server alone when less of what is written there is garbage (default: 30)")
+    made.add_argument("--data-file-size", metavar="SIZE", help="what the servers have as --datasize (default: 256MiB, as zdb has)")
+    made.add_argument("--dry-run", action="store_true", help="only say how much there is to get")
+
+
+def _percent(text: str) -> float:
+    number = text.removesuffix("%")
+    if not number.isdigit() or int(number) > 100:
+        raise argparse.ArgumentTypeError(f"'{text}' is no percentage from 0 to 100")
+    return int(number) / 100
+
+
+def _reclaim(args: argparse.Namespace) -> int:
+    try:
+        file_bytes = parse_size(args.data_file_size or "256MiB")
+    except ValueError as error:
+        raise UsageError(f"--data-file-size: {error}") from None
+    settings = settings_of(args)[0]
+
+    def report(one: Any) -> None:
+        progress.close()
+        if args.json:
+            print(json.dumps({"server": one.as_json()}), flush=True)
+        elif not args.quiet or one.trouble:
+            print(one_line(str(one)), flush=True)
+
+    with resumable("command"), Progress(quiet=args.quiet, as_json=args.json) as progress:
+        code = seam.zdb().reclaim(settings, args.server or (), least=args.min_garbage, data_file_bytes=file_bytes, dry_run=args.dry_run,
+                                  report=report, progress=progress)
+    return int(code)
+
+
 ACTIONS: dict[str, Action] = {
     "status": Action("how each server is, and what that means for reading and writing", lambda made: None, _status),
     "check": Action("look whether the replicas of the records agree, and every object has all of its shards", _check_arguments, _check),
     "repair": Action("build anew what is missing or damaged, move what is on servers that drain, finish deletions",
                      _repair_arguments, _repair),
+    "reclaim": Action("get back the space that deletions have left behind in the servers, one after the other",
+                      _reclaim_arguments, _reclaim),
 }

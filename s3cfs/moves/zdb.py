@@ -2,20 +2,25 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from s3cfs.app.store import open_store
 from s3cfs.backends.wrapper import Wrapper
+from s3cfs.backends.zdb import reclaim as spaces
 from s3cfs.backends.zdb import status as state
 from s3cfs.backends.zdb.backend import ZdbBackend
+from s3cfs.backends.zdb.reclaim import Space
 from s3cfs.backends.zdb.survey import Finding, Notes, Rate, Survey, Tally
-from s3cfs.config import Settings
-from s3cfs.errors import ConfigError
+from s3cfs.backends.zdb.words import Trouble
+from s3cfs.config import Settings, format_size
+from s3cfs.errors import ConfigError, ExitCode
 
 FOLDER = "zdb"                     # in the folder of local state
 
@@ -53,6 +58,60 @@ def survey(settings: Settings, cachedir: str, *, mend: bool, deep: bool, rate: i
         state.ask(backend.cluster, list(backend.cluster))
         return Survey(backend.replicas, mend=mend, deep=deep, hands=hands, rate=Rate(rate, stop), notes=notes, report=report,
                       progress=progress, stop=stop).run()
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """What came of one server. `after`: its data has moved. `trouble`: why nothing could be done, in one line."""
+
+    name: str
+    before: Space | None = None
+    after: Space | None = None
+    rotten: int = 0
+    trouble: str = ""
+
+    def as_json(self) -> Mapping[str, Any]:
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        if self.before is None:
+            return self.trouble
+        said = (f"{self.name}: {self.before.entries:,} keys with {format_size(self.before.live)} in {format_size(self.before.written)}, "
+                f"{self.before.garbage:.0%} garbage")
+        if self.after is not None:
+            said += f"; now in {format_size(self.after.written)}, namespace {self.after.namespace}"
+        if self.rotten:
+            said += f"; {self.rotten:,} values were damaged and are left out: s3cfs zdb repair makes them anew"
+        return said
+
+
+def reclaim(settings: Settings, names: Sequence[str], *, least: float, data_file_bytes: int, dry_run: bool,
+            report: Callable[[Got], None], progress: Callable[[Mapping[str, Any]], None]) -> ExitCode:
+    """Space of one server after the other (of those `names`, or of all) where at least so much (0 ... 1) is garbage."""
+    with opened(settings) as backend:
+        servers = {server.name: server for server in backend.cluster.setup.everyone}
+    for name in names:
+        if name not in servers:
+            raise ConfigError(f"the list has no server {name}")
+    code = ExitCode.OK
+    for server in [servers[name] for name in names] or servers.values():
+        def step(what: str, done: int, total: int, name: str = server.name) -> None:
+            progress({"text": f"{name}, {what}", "done": done, "total": total, "unit": "keys"})
+
+        try:
+            before = spaces.space(server, data_file_bytes)
+            if dry_run or before.garbage < least or not before.written:
+                report(Got(server.name, before))
+                continue
+            done = spaces.reclaim(server, step, data_file_bytes=data_file_bytes)
+            report(Got(server.name, done.before, done.after, len(done.rotten)))
+        except spaces.Unwilling as error:
+            report(Got(server.name, trouble=str(error)))
+            code = code or ExitCode.UNSUPPORTED
+        except Trouble as error:
+            report(Got(server.name, trouble=f"{error}; what is there is as it was, and the same command begins anew"))
+            code = ExitCode.STORE_UNREACHABLE
+    return code
 
 
 @contextlib.contextmanager

@@ -117,3 +117,31 @@ def test_what_cannot_be(store: Store, tmp_path: Path, capsys: pytest.CaptureFixt
         store.servers.kill(number)
     one_line(ExitCode.STORE_UNREACHABLE, "too few are left", "repair", f"zdb://{store.path}")
     assert seam.zdb()
+
+
+def test_reclaim(store: Store, capsys: pytest.CaptureFixture[str]):
+    store.put("pack/gone", 400_000)
+    store.backend.delete("pack/gone")
+    del store.content["pack/gone"]
+    assert zdb(store, "reclaim", "--dry-run", "--data-file-size", "4MiB", "--json") == 0
+    said = [json.loads(line)["server"] for line in capsys.readouterr().out.splitlines()]
+    assert [one["name"] for one in said] == [f"z0{number}" for number in range(6)] and all(one["after"] is None for one in said)
+    assert all(one["before"]["namespace"] == "s3cfs-test" and one["before"]["live"] < one["before"]["written"] for one in said)
+
+    assert zdb(store, "reclaim", "--server", "z02", "--server", "z04", "--min-garbage", "1", "--data-file-size", "1MiB") == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line[:4] for line in out] == ["z02:", "z04:"] and all("namespace s3cfs-test-g1" in line for line in out)
+    assert store.reads_right() and store.reads_right(store.backend)
+    assert zdb(store, "reclaim", "--server", "z02", "--min-garbage", "60%") == 0
+    assert "now in" not in capsys.readouterr().out                # there is less than that
+
+    store.path.write_text(store.path.read_text().replace('admin-password = "test-admin"', ""))
+    assert zdb(store, "reclaim", "--server", "z01") == ExitCode.UNSUPPORTED
+    line, = capsys.readouterr().out.splitlines()
+    assert "the list has no admin-password for it: it takes its owner" in line
+    store.servers.kill(5)
+    assert zdb(store, "reclaim", "--server", "z05") == ExitCode.STORE_UNREACHABLE
+    assert "what is there is as it was" in capsys.readouterr().out
+    for wrong in (("--server", "z99"), ("--min-garbage", "101"), ("--data-file-size", "much")):
+        assert zdb(store, "reclaim", *wrong) in (ExitCode.USAGE, ExitCode.CONFIG)
+        assert len(capsys.readouterr().err.splitlines()) < 4
