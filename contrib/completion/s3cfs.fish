@@ -154,6 +154,7 @@ complete -c s3cfs -n '__fish_seen_subcommand_from zdb' -l help -d 'show this hel
 complete -c s3cfs -n '__fish_seen_subcommand_from zdb' -a status
 complete -c s3cfs -n '__fish_seen_subcommand_from zdb' -a check
 complete -c s3cfs -n '__fish_seen_subcommand_from zdb' -a repair
+complete -c s3cfs -n '__fish_seen_subcommand_from zdb' -a reclaim
 complete -c s3cfs -n __fish_use_subcommand -f -a debug -d 'look into the objects of a store'
 complete -c s3cfs -n '__fish_seen_subcommand_from debug' -l help -d 'show this help message and exit'
 complete -c s3cfs -n '__fish_seen_subcommand_from debug' -a dump
