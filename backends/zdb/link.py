@@ -197,7 +197,6 @@ class Links:
             self._gave_up_at = self._clock()
             raise self._trouble(Condition.TIMED_OUT, f"no answer for {patience:g} s") from error
         except (Ended, OSError) as error:
-            self._drop_idle()                          # what broke one has most likely broken all
             raise _Broken(self._trouble(Condition.UNREACHABLE, _said(error))) from error
         except Nonsense as error:
             raise self._trouble(Condition.STRANGE, f"answers with {error}") from error
@@ -264,12 +263,6 @@ class Links:
                 return connection
             connection.close()
 
-    def _drop_idle(self) -> None:
-        with self._room:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
-
     def _trouble(self, condition: Condition, words: str) -> Trouble:
         return Trouble(condition, words, str(self.server))
 
@@ -277,10 +270,9 @@ class Links:
         """Calls that wait for an answer end with Trouble soon."""
         with self._room:
             self._closed = True
-            busy = list(self._busy)
+            connections, self._idle = [*self._idle, *self._busy], []
             self._room.notify_all()
-        self._drop_idle()
-        for connection in busy:
+        for connection in connections:
             connection.close()
 
 

@@ -88,21 +88,30 @@ def test_a_round_goes_on_while_its_owner_has_left(fanout):
     assert round_.next(LONG_S) is None
 
 
-def test_movement_is_told_in_the_thread_that_waits_and_keeps_its_patience_awake(fanout):
+def test_movement_is_told_in_the_thread_that_waits_and_keeps_its_patience_awake(fanout, monkeypatch):
     told: list[int] = []
     losses: list[bool] = []
-    may_end, seen = threading.Event(), threading.Event()
+    may_end = threading.Event()
+
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr("s3cfs.backends.zdb.fanout.time", clock)
 
     def call() -> str:
         lost()
-        while not may_end.is_set():
+        while not may_end.wait(0.001):
             moved()
-            seen.wait(0.005)
         return "done"
 
     def tell() -> None:
         told.append(threading.get_ident())
-        if len(told) == 20:        # longer by far than the silence below, since each was preceded by a piece of it
+        clock.now += 0.9           # less than the silence below, each time
+        if len(told) == 5:
             may_end.set()
 
     round_: Round[str, str] = fanout.round()
@@ -110,6 +119,7 @@ def test_movement_is_told_in_the_thread_that_waits_and_keeps_its_patience_awake(
     with told_to(tell), losses_told_to(lambda: losses.append(True)):
         assert value_of(round_, 1.0) == "done"
     assert set(told) == {threading.get_ident()} and losses
+    monkeypatch.undo()
 
 
 def test_a_bug_is_no_trouble(fanout):
@@ -120,7 +130,16 @@ def test_a_bug_is_no_trouble(fanout):
         fanout.all("a", call)
 
 
-def test_threads_are_used_again_and_bounded():
+def test_threads_are_used_again(fanout):
+    threads = set()
+    for number in range(50):
+        round_: Round[int, None] = fanout.round()
+        round_.start(number, lambda: threads.add(threading.current_thread()))
+        assert round_.next(LONG_S) is not None
+    assert len(threads) <= 2       # it says that it is done a moment before it is idle
+
+
+def test_threads_are_bounded():
     fanout, servers = Fanout(threads=2), Servers(silent="ab")
     round_: Round[str, str] = fanout.round()
     for name in "abc":

@@ -68,7 +68,7 @@ def test_a_server_that_was_restarted_is_asked_again_and_nobody_notices(fake_zdb,
         fake_zdb.kill()
         fake_zdb.start()
         assert commands.get(links, b"key") == b"value"
-    assert len(lost) <= 1          # the end of an idle connection is mostly seen before it is used
+    assert not lost, "the end of an idle connection is seen before it is used"
 
 
 def test_a_connection_that_breaks_under_a_call_is_replaced_once(fake_zdb, links):
@@ -105,25 +105,38 @@ def test_a_silent_one_is_given_up_without_a_repeat(fake_zdb, links_to):
 
 def test_those_that_wait_for_a_connection_are_given_up_with_the_one_that_has_it(fake_zdb, links_to):
     """Else each of them would wait for the same silence, one after the other."""
-    links = links_to(fake_zdb, 0.3, connections=1)
-    fake_zdb.silent = True
+    attempts: list[float] = []
+    all_wait = threading.Event()
+
+    def connect(address: tuple[str, int], timeout_s: float) -> socket.socket:
+        attempts.append(timeout_s)
+        assert all_wait.wait(LONG_S)
+        raise TimeoutError
+
+    links = links_to(fake_zdb, connections=1, connect=connect)
     met: list[Condition] = []
 
     def call() -> None:
-        try:
-            links.call("PING")
-        except Trouble as trouble:
-            met.append(trouble.condition)
+        met.append(trouble_of(lambda: links.call("PING")).condition)
 
     threads = [threading.Thread(target=call) for _ in range(20)]
     for thread in threads:
         thread.start()
-    while not links.silent_s:
+    while len(links._room._waiters) < 19:      # they say so nowhere else
         time.sleep(0.001)
+    assert links.silent_s > 0
+    all_wait.set()
     for thread in threads:
         thread.join(LONG_S)
-    assert met == [Condition.TIMED_OUT] * 20
-    assert not links.silent_s
+    assert sorted(met, key=str) == [Condition.TIMED_OUT] * 19 + [Condition.UNREACHABLE]
+    assert attempts == [link.CONNECT_S] and not links.silent_s
+
+
+def test_a_call_that_is_given_up_takes_those_that_wait_with_it(fake_zdb, links_to):
+    links = links_to(fake_zdb, SHORT_S)
+    fake_zdb.silent = True
+    trouble_of(lambda: links.call("PING"))
+    assert links._gave_up_at > 0
 
 
 def test_many_at_once_take_no_more_connections_than_allowed(fake_zdb, links_to):
@@ -227,6 +240,7 @@ def test_each_new_connection_is_greeted(fake_zdb, links_to):
 
     links = links_to(fake_zdb, greet=greet)
     assert trouble_of(lambda: links.call("PING")).condition is Condition.STRANGER
+    assert not links._idle, "it is closed"
     commands.put(links_to(fake_zdb), b"who", b"me")
     assert links.call("PING") == links.call("PING") == b"PONG"
     assert greeted == [None, b"me"]
@@ -238,18 +252,20 @@ def test_a_sequential_namespace_is_found_out(fake_zdb, links_to):
     assert trouble_of(lambda: commands.put(links, b"key", b"value")).condition is Condition.WRONG_MODE
 
 
-def test_what_is_no_zdb_is_strange():
+@pytest.mark.parametrize("answer, said", [
+    (b"HTTP/1.1 400 Bad Request\r\n\r\n", "HTTP"), (b"+OK\r\n+OK\r\n", "more than one"), (b"$3\r\nabcde", "does not end")])
+def test_what_is_no_zdb_is_strange(links_to, answer, said):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         def serve() -> None:
             with listener.accept()[0] as peer:
                 peer.recv(1000)
-                peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                peer.sendall(answer)
         thread = threading.Thread(target=serve)
         thread.start()
         links = Links(Server("shelf 3", "127.0.0.1", listener.getsockname()[1], "ns"), LONG_S)
         trouble = trouble_of(lambda: links.call("PING"))
         thread.join()
-    assert trouble.condition is Condition.STRANGE and "HTTP" in trouble.words
+    assert trouble.condition is Condition.STRANGE and said in trouble.words
 
 
 def test_closing_ends_the_calls_that_wait(fake_zdb, links_to):
@@ -258,7 +274,7 @@ def test_closing_ends_the_calls_that_wait(fake_zdb, links_to):
     met: list[Trouble] = []
     thread = threading.Thread(target=lambda: met.append(trouble_of(lambda: links.call("PING"))))
     thread.start()
-    while not links.silent_s:
+    while not links._busy:
         time.sleep(0.001)
     links.close()
     thread.join(LONG_S)

@@ -90,6 +90,11 @@ def test_what_is_no_reply_is_said_to_be_none(stream):
         reader(stream, b"\r\n").reply()
 
 
+def test_arrays_in_arrays_have_an_end():
+    with pytest.raises(Nonsense, match="depth 4"):
+        reader(b"*1\r\n" * 6).reply()
+
+
 @pytest.mark.parametrize("stream", [b"", b"$5\r\nab", b"+O", b"*2\r\n:1\r\n", b"$2\r\nab"])
 def test_an_end_in_the_middle_is_an_end(stream):
     with pytest.raises(Ended):
