@@ -147,7 +147,8 @@ class Layer(Store):
         """Background work, until cancelled: when all above has ended. An error of it is logged and ends the work, not the mount."""
 
     def status(self) -> Mapping[str, Any]:
-        """Plain data for `s3cfs stat --json`, under `store.layers.NAME`; may have "degraded": a line for people."""
+        """Plain data for `s3cfs stat --json`, under `store.layers.NAME`; may have "degraded": a line for people. Without --json it is
+        shown as it is, or instead of all the rest a "summary", a short line, where there is one."""
         return {}
 
     def settings(self) -> Mapping[str, str]:

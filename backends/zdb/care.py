@@ -218,11 +218,14 @@ class Care(Layer):
 
     def status(self) -> Mapping[str, Any]:
         found = told(self._cluster)
-        waiting = len(self._cluster.degraded)
+        waiting, servers, records = len(self._cluster.degraded), found["servers"], found["records"]
         worst = found.pop("degraded") or (f"{waiting:,} objects have fewer shards than they should" if waiting else "") or (
             f"the list of servers is not taken over: {self._list_error}" if self._list_error else "")
-        return {**found, "waiting": waiting, "completed": self._completed, "list_error": self._list_error or None,
-                "repair": self._repair or None, "last_repair": self._last_repair or None, **({"degraded": worst} if worst else {})}
+        well = f"{len(servers)} servers are well, {records['up']} of {records['replicas']} replicas of the records answer"
+        repair = f"; repairing, {self._repair['done']:,} of {self._repair['total'] or '?'} objects" if self._repair else ""
+        return {**found, "summary": (worst or well) + repair, "waiting": waiting, "completed": self._completed,
+                "list_error": self._list_error or None, "repair": self._repair or None, "last_repair": self._last_repair or None,
+                **({"degraded": worst} if worst else {})}
 
     def settings(self) -> Mapping[str, str]:
         return {name: f"{value:.10g}" for name, value in self._settings.items()}

@@ -134,6 +134,15 @@ def own_info(links: Links, *, timeout_s: float | None = None) -> Mapping[str, st
     return namespace_info(links, links.namespace, timeout_s=timeout_s)
 
 
+def now(links: Caller, *, timeout_s: float | None = None) -> int:
+    """Seconds since 1970 by the server's own clock, which is the one of `Entry.time`."""
+    answer = links.call(b"TIME", timeout_s=timeout_s)
+    match answer:
+        case [bytes(seconds), bytes()] if seconds.isdigit():
+            return int(seconds)
+    return _strange(links, "TIME", answer)
+
+
 def namespaces(links: Caller, *, timeout_s: float | None = None) -> list[str]:
     answer = links.call(b"NSLIST", timeout_s=timeout_s)
     if not isinstance(answer, list):

@@ -107,7 +107,7 @@ def looked(cluster: Cluster, found: Known, *, deep: bool, spend: Spend = lambda 
         member = cluster.member(number)
         if member is None:
             look.states[index] = State.MISSING if number == NOWHERE else State.GONE
-        elif not member.may_read:
+        elif not member.node.health.may_read:              # one that is only slow is waited for
             look.states[index] = State.AWAY
         else:
             members[index] = member
@@ -152,7 +152,12 @@ def _read(member: Member, head: Head) -> Body | None:
 
 def _present(member: Member, head: Head) -> Body | None:
     """b"": every part of it is there, by the server's index."""
-    return b"" if all(commands.exists(member, name) for name in names_of(head.object_id, head.shard, head.shard_bytes)) else None
+    return b"" if _is_there(member, head, all) else None
+
+
+def _is_there(member: Member, head: Head, judge: Callable[[Iterator[bool]], bool] = any) -> bool:
+    """Whether any part of the shard is, or all are."""
+    return judge(commands.exists(member, name) for name in names_of(head.object_id, head.shard, head.shard_bytes))
 
 
 def _write(member: Member, head: Head, payload: Body) -> None:
@@ -166,9 +171,9 @@ def _write(member: Member, head: Head, payload: Body) -> None:
             commands.put(member, name, value)
 
 
-def _drop(member: Member, head: Head) -> None:
-    for name in names_of(head.object_id, head.shard, head.shard_bytes):
-        commands.delete(member, name)
+def _drop(member: Member, head: Head) -> bool:
+    """Whether there was anything of it."""
+    return sum(commands.delete(member, name) for name in names_of(head.object_id, head.shard, head.shard_bytes)) > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +224,11 @@ class Repair:
 
     def _seen(self, found: Known) -> Mended:
         if found.record.is_tombstone:
-            return Mended("deletion", trouble="not finished", left="not finished")
+            calls = self._remains(found)
+            outcome = self._cluster.fanout.all(calls, lambda call: _is_there(call[0], _head(found, call[2], call[1])))
+            names = sorted({member.server.name for (member, _, _), there in outcome.good.items() if there})
+            left = f"shards are left on {', '.join(names)}" if names else None
+            return Mended("deletion", trouble=left, left=left)
         with self._room(_stored_bytes(found)):
             look = looked(self._cluster, found, deep=self._deep, spend=self._spend)
         trouble = look.trouble(self._cluster) or self._narrow(found)
@@ -365,21 +374,25 @@ class Repair:
             return
         for _, index, number in set(_places(found.record.where)) - set(_places(placement.where)):
             member = self._cluster.member(number)
-            if member is not None and member.may_read:
+            if member is not None and member.node.health.may_read:
                 with contextlib.suppress(Trouble):
                     _drop(member, _head(found, index, found.record.where))
 
     def _finish(self, found: Known) -> Mended:
-        """A deletion: every shard goes. A placement without servers says that none is left."""
-        calls = {(member, where, index) for where in (found.record.where, found.where) for _, index, number in _places(where)
-                 if (member := self._cluster.member(number)) is not None}
+        """A deletion: every shard goes, if it has not gone with it. A placement without servers says that none is left."""
+        calls = self._remains(found)
         outcome = self._cluster.fanout.all(calls, lambda call: _drop(call[0], _head(found, call[2], call[1])))
-        if outcome.bad:
-            names = sorted({member.server.name for member, _, _ in outcome.bad})
-            return Mended("deletion", trouble="not finished", left=f"not finished on {', '.join(names)}")
-        where = found.record.where
-        self._place(found, replace(where, servers=(NOWHERE,) * len(where.servers), unsure=frozenset()))
-        return Mended("deletion", trouble="not finished")
+        names, where = sorted({member.server.name for member, _, _ in outcome.bad}), found.record.where
+        if not names:
+            self._place(found, replace(where, servers=(NOWHERE,) * len(where.servers), unsure=frozenset()))
+        were = sorted({member.server.name for (member, _, _), there in outcome.good.items() if there})
+        return Mended("deletion", trouble=f"shards were left on {', '.join(were)}" if were else None,
+                      left=f"shards may be left on {', '.join(names)}" if names else None)
+
+    def _remains(self, found: Known) -> set[tuple[Member, Where, int]]:
+        """Where shards of a deleted object may be, on servers of the list."""
+        return {(member, where, index) for where in (found.record.where, found.where) for _, index, number in _places(where)
+                if (member := self._cluster.member(number)) is not None}
 
 
 def _places(where: Where) -> Iterator[tuple[bytes, int, int]]:

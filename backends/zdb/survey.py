@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from s3cfs.backends.zdb import agree
+from s3cfs.backends.zdb import agree, orphans
+from s3cfs.backends.zdb.orphans import Alive
 from s3cfs.backends.zdb.repair import Mended, Repair
 from s3cfs.backends.zdb.replicas import Replicas
 from s3cfs.backends.zdb.words import Trouble
@@ -57,6 +58,8 @@ class Tally:
     before: int = 0                # keys that an interrupted run has done
     replicas: int = 0              # new replicas of the records, which were filled
     replicas_away: int = 0         # that do not answer
+    orphans: int = 0               # values of shards that no record names, and that are a day old; a deep repair removes them
+    orphan_bytes: int = 0
 
     def add(self, other: Tally) -> None:
         for name in self.__slots__:
@@ -75,7 +78,7 @@ class Tally:
         wrong = [(self.lost, "lost"), (self.weak, "not whole"), (self.records, "whose replicas do not agree"),
                  (self.deletions, "not wholly deleted"), (self.replicas_away, "replicas of the records that do not answer")]
         done = [(self.mended, "mended"), (self.shards, "shards written"), (self.replicas, "new replicas filled"),
-                (self.before, "by an earlier run")]
+                (self.before, "by an earlier run"), (self.orphans, "values that belong to nothing")]
         told = [", ".join(f"{count:,} {word}" for count, word in counts if count) for counts in (wrong, done)]
         return f"{self.objects:,} objects: {told[0] or 'all well'}{f' ({told[1]})' if told[1] else ''}"
 
@@ -169,12 +172,16 @@ class Survey:
         self._lock = threading.Lock()
         self._unfilled = False                     # a replica that joins could not be given all
         self._away: dict[str, str] = {}            # names of replicas that did not answer, and why
+        self._alive: Alive | None = Alive()        # None: not all that is alive was seen
+        self._deep = deep
 
     def run(self) -> Tally:
         """Raises what keeps it from going on (too few replicas answer, say); it may be run again, and goes on where it was."""
         after, tally = self._notes.load(self._what)
         if self._mend and self._change_replicas():
             after, tally = "", Tally()             # what is new is to have the records of all keys
+        if after:
+            self._alive = None
         keys = sorted(agree.keys_of(self._cluster))
         left = [key for key in keys if key > after]
         tally.before = len(keys) - len(left)
@@ -210,6 +217,9 @@ class Survey:
                 tally.replicas = agree.end_change(self._cluster)
             except Trouble as trouble:
                 raise trouble.as_error("repair", "") from trouble
+        if self._alive is not None and not self._away and not self._unfilled:
+            self._progress({"done": 0, "total": None, "unit": "objects", "text": "looking for what belongs to nothing"})
+            tally.orphans, tally.orphan_bytes = orphans.sweep(self._cluster, self._alive, remove=self._mend and self._deep, stop=self._stop)
         self._notes.remove()
         tally.moved_bytes += self._rate.total
 
@@ -242,6 +252,9 @@ class Survey:
                 self._away[member.server.name] = trouble.words
         for key in keys:
             one = agree.opinion(found.said[key])
+            if self._alive is not None and one.record is not None and not one.record.is_tombstone:
+                for where in (one.record.where, *([one.placement.where] if one.placement is not None else [])):
+                    self._alive.add(where.object_id)
             if one.agrees:
                 continue
             bad = agree.mend(self._cluster, one) if self._mend else {}

@@ -100,7 +100,7 @@ def _rows(s: Mapping[str, Any], style: Style) -> Iterator[tuple[str, str]]:
     yield from _by_kind(store.get("by_kind") or {})
     for name, told in (store.get("layers") or {}).items():
         shown = [f"{word.replace('_', ' ')} {_value(value)}" for word, value in told.items() if not isinstance(value, Mapping)]
-        yield one_line(f"layer {name}"), one_line(", ".join(shown))
+        yield one_line(f"layer {name}"), one_line(str(told.get("summary") or ", ".join(shown)))
 
 
 def _line(s: Mapping[str, Any], name: str) -> str:

@@ -59,3 +59,11 @@ def test_a_mount_without_them_says_so(below: Below, capsys: pytest.CaptureFixtur
         assert cli.main(["ctl", action, "/m"]) == ExitCode.CONFIG
         err = capsys.readouterr().err
         assert says in err and err.count("\n") == 1
+
+
+def test_stat_shows_what_a_layer_says_or_its_summary(below: Below, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    zdb = {"summary": "20 are\x1b well", "servers": [{}]}
+    below.answer = {"store": {"layers": {"pieces": {"stored": 1234, "seen": {"well": 1}}, "zdb": zdb}}}
+    assert cli.main(["stat", "/m"]) == 0
+    out = capsys.readouterr().out
+    assert "layer pieces   stored 1,234\n" in out and "layer zdb      20 are  well\n" in out

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from s3cfs.backends.zdb.survey import Finding
+from s3cfs.errors import Temporary
 from tests.zdb.caring import LARGE, SMALL, Store
 from tests.zdb.several import Servers
 
@@ -85,7 +87,7 @@ def test_servers_that_drain_are_emptied_and_nothing_new_goes_there(store: Store)
     assert int(done.exit_code) == 0 and done.mended
     for key in store.content:
         assert {number for _, number, _ in store.shards(key)}.isdisjoint({0, 1})
-    assert {0, 1}.isdisjoint(store.number(server) or 0 for server in store.another().cluster.roll.replicas)
+    assert {0, 1}.isdisjoint(store.number(server) for server in store.another().cluster.roll.replicas)
     for number in (0, 1):
         store.servers.kill(number)
     store.write_list(range(2, 8))
@@ -123,15 +125,62 @@ def test_a_deletion_is_finished(store: Store):
     store.servers.kill(1)
     for key in shards:
         store.backend.delete(key)
-    assert store.mend("pack/large0").left == "not finished on z01"
+    assert store.mend("pack/large0").left == "shards may be left on z01"
     store.servers.start(1)
+    found: list[Finding] = []
+    left = store.survey(mend=False, found=found).deletions
+    assert [one.text for one in found if one.what == "deletion"] == ["shards are left on z01"] * left and left
     done = store.survey(mend=True)
-    assert (done.objects, done.deletions, int(done.exit_code)) == (0, 0, 0)
-    for found in shards.values():
-        assert all(set(names).isdisjoint(store.servers.keys(number)) for _, number, names in found)
+    assert (done.objects, done.deletions, int(done.exit_code)) == (0, 0, 0) and done.mended >= left
+    for places in shards.values():
+        assert all(set(names).isdisjoint(store.servers.keys(number)) for _, number, names in places)
     assert store.mend("pack/large0").what == "nothing"         # it is known to be over
     store.put("pack/large0", SMALL, seed=2)
     assert store.mend("pack/large0").trouble is None and store.backend.get("pack/large0") == store.content["pack/large0"]
+
+
+def test_an_ordinary_deletion_leaves_nothing_to_tell(store: Store):
+    store.fill(1)
+    store.backend.delete("pack/large0")
+    found: list[Finding] = []
+    for mend in (False, True, False):
+        done = store.survey(mend=mend, found=found)
+        assert (done.objects, done.deletions, done.mended, found) == (1, 0, 0, [])
+
+
+def test_shards_that_no_record_names_go_after_a_day(store: Store, monkeypatch: pytest.MonkeyPatch):
+    """Of a put that failed between its shards and its record, or a repair that lost to another one."""
+    store.fill(1)
+    monkeypatch.setattr(store.backend.replicas, "write", _fails)
+    with pytest.raises(Temporary):
+        store.backend.put("pack/never", bytes(LARGE))
+    keys = {number: set(store.servers.keys(number)) for number in range(6)}
+    done = store.survey(mend=True)
+    assert (done.orphans, done.orphan_bytes) == (0, 0)         # it may be under way
+    assert {number: set(store.servers.keys(number)) for number in range(6)} == keys
+    monkeypatch.setattr("s3cfs.backends.zdb.orphans.GRACE_S", -10)
+    assert store.survey(mend=False).orphans == 6 and store.survey(mend=False).exit_code == 0
+    assert store.survey(mend=True, deep=False).orphans == 6
+    done = store.survey(mend=True)
+    assert done.orphans == 6 and done.orphan_bytes > LARGE and store.survey(mend=True).orphans == 0
+    assert store.reads_right() and store.survey(mend=False).exit_code == 0
+
+
+def test_nothing_is_an_orphan_while_a_replica_is_away(store: Store, monkeypatch: pytest.MonkeyPatch):
+    store.fill(1)
+    monkeypatch.setattr("s3cfs.backends.zdb.orphans.GRACE_S", -10)
+    monkeypatch.setattr(store.backend.replicas, "write", _fails)
+    with pytest.raises(Temporary):
+        store.backend.put("pack/never", bytes(LARGE))
+    away = store.number(store.backend.cluster.roll.replicas[0])
+    store.servers.kill(away)
+    assert store.survey(mend=True).orphans == 0
+    store.servers.start(away)
+    assert store.survey(mend=True).orphans == 6
+
+
+def _fails(*arguments: object) -> None:
+    raise Temporary("put", "pack/never", "too few replicas answer")
 
 
 def test_a_put_beside_a_repair_counts(store: Store):
