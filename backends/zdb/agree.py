@@ -6,36 +6,41 @@ then on a write needs majorities of both sets), all that the old ones know is pu
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from s3cfs.backends.progress import moved
 from s3cfs.backends.zdb import commands, looking
 from s3cfs.backends.zdb.cluster import Cluster, Member
 from s3cfs.backends.zdb.placing import Quorum, replicas_for
-from s3cfs.backends.zdb.record import Placement, Record, Said, name_of, parse_name, placement_name, understood
+from s3cfs.backends.zdb.record import PLACEMENT, Placement, Record, Said, Signer, parse_name, understood
+from s3cfs.backends.zdb.replicas import names_of
 from s3cfs.backends.zdb.words import Trouble
 from s3cfs.errors import Temporary
 
-VERSIONS = (2, 16, 250)            # of a key that are asked for; more only where the highest of them is there
 
-
-def keys_of(cluster: Cluster) -> set[str]:
-    """Every object that any replica has a record or a tombstone of. Temporary: too few answer to know."""
+def keys_of(cluster: Cluster) -> dict[str, int]:
+    """Every key that a replica has a record or a tombstone of, and its highest version. Temporary: too few answer to know."""
     members = cluster.replicas()
     outcome = cluster.fanout.all(members, _keys_on)
     needed = Quorum.of(len(cluster.roll.replicas)).read
     if len(outcome.good) < needed:
         raise _too_few(len(outcome.good), needed, outcome.bad.values())
-    return set().union(*outcome.good.values())
+    found: dict[str, int] = {}
+    for versions in outcome.good.values():
+        for key, version in versions.items():
+            found[key] = max(version, found.get(key, 0))
+    return found
 
 
-def _keys_on(member: Member) -> set[str]:
-    found: set[str] = set()
+def _keys_on(member: Member) -> dict[str, int]:
+    found: dict[str, int] = {}
     cursor: bytes | None = None
     while (page := commands.scan(member, cursor)) is not None:
         cursor = page.cursor
-        found.update(name.key for entry in page.entries if (name := parse_name(entry.key)) is not None)
+        for entry in page.entries:
+            if (name := parse_name(entry.key)) is not None:
+                found[name.key] = max(name.version, found.get(name.key, 0))
         moved()
     return found
 
@@ -50,10 +55,12 @@ class Views:
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """Of one key: what counts, and who does not say so. `rotten`: who has a value of it that is damaged."""
+    """Of one key: what counts, and who does not say so. `values`: what is to lie on every replica, by its name there: all versions, since
+    whoever looks for the highest goes up from the first. `rotten`: who has a value of it that is damaged."""
 
     record: Record | None
     placement: Placement | None    # of this record's put
+    values: Mapping[bytes, bytes] = field(default_factory=dict)
     lacking: tuple[Member, ...] = ()
     rotten: tuple[Member, ...] = ()
 
@@ -62,55 +69,41 @@ class Opinion:
         return not (self.lacking or self.rotten)
 
 
-def views(cluster: Cluster, keys: Sequence[str]) -> Views:
-    """Every replica, and those that join, asked for all of `keys`. Temporary: too few of the replicas answer to know what counts."""
-    found = Views()
-    left = list(keys)
-    for count in VERSIONS:
-        if not left:
-            break
-        _ask(cluster, left, count, found)
-        left = [key for key in left if any(said.record is not None and said.record.version == count for said in found.said[key].values())]
+def views(cluster: Cluster, versions: Mapping[str, int]) -> Views:
+    """Every replica, and those that join, asked for some keys, of which these are the highest versions. Temporary: too few of the
+    replicas answer to know what counts."""
+    names = {key: names_of(key, range(1, highest + 1)) for key, highest in versions.items()}
+    asked = [name for each in names.values() for name in each]
+    outcome = cluster.fanout.all(cluster.voters(), lambda member: commands.get_many(member, asked))
+    found = Views({key: {} for key in versions}, outcome.bad)
+    for member, values in outcome.good.items():
+        by_name = dict(zip(asked, values, strict=True))
+        for key, each in names.items():
+            found.said[key][member] = understood({name: by_name[name] for name in each}, cluster.signer)
     needed = Quorum.of(len(cluster.roll.replicas)).read
-    there = sum(member not in found.away for member in cluster.replicas())
+    there = sum(member in outcome.good for member in cluster.replicas())
     if there < needed:
         raise _too_few(there, needed, found.away.values())
     return found
 
 
-def _ask(cluster: Cluster, keys: Sequence[str], versions: int, found: Views) -> None:
-    names = {key: [*(name_of(key, version, is_tombstone=gone) for version in range(1, versions + 1) for gone in (False, True)),
-                   placement_name(key)] for key in keys}
-    everyone = [member for member in cluster.voters() if member not in found.away]
-    asked = [name for each in names.values() for name in each]
-    outcome = cluster.fanout.all(everyone, lambda member: commands.get_many(member, asked))
-    for key, each in names.items():
-        found.said[key] = {}
-        for member, values in outcome.good.items():
-            by_name = dict(zip(asked, values, strict=True))
-            found.said[key][member] = understood({name: by_name[name] for name in each}, cluster.signer)
-    found.away |= outcome.bad
-
-
-def opinion(said: dict[Member, Said]) -> Opinion:
+def opinion(said: Mapping[Member, Said], signer: Signer) -> Opinion:
     """Of what they say of one key."""
     record = max((one.record for one in said.values() if one.record is not None), key=lambda record: record.rank, default=None)
     if record is None:
         return Opinion(None, None)
     of_it = [one.placement for one in said.values() if one.placement is not None and one.placement.of == record.where.object_id]
     placement = max(of_it, key=lambda one: one.rank, default=None)
-    lacking = [member for member, one in said.items() if one.record != record or one.placement != placement is not None]
-    return Opinion(record, placement, tuple(lacking), tuple(member for member, one in said.items() if one.rotten))
+    values = {name: value for one in said.values() for name, value in one.values.items() if name[:1] != PLACEMENT}
+    values |= {item.name: item.encode(signer) for item in (record, placement) if item is not None}
+    lacking = tuple(member for member, one in said.items() if any(one.values.get(name) != value for name, value in values.items()))
+    return Opinion(record, placement, values, lacking, tuple(member for member, one in said.items() if one.rotten))
 
 
 def mend(cluster: Cluster, one: Opinion) -> dict[Member, Trouble]:
     """Put what counts where it is lacking or damaged; what came of those where that failed. Harmless at any time (replicas.py)."""
-    if one.record is None:
-        return {}
-    values = [(item.name, item.encode(cluster.signer)) for item in (one.record, one.placement) if item is not None]
-
     def put(member: Member) -> None:
-        for name, value in values:
+        for name, value in one.values.items():
             commands.put(member, name, value)
 
     return cluster.fanout.all({*one.lacking, *one.rotten}, put).bad

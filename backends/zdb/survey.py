@@ -163,7 +163,7 @@ class Survey:
                  progress: Callable[[Mapping[str, Any]], None] = lambda event: None, stop: threading.Event | None = None) -> None:
         """`deep`: read every shard; else ask whether it is there. `replace_away`: what is on servers that do not answer is built anew
         elsewhere. `report` is called by several threads, one at a time."""
-        self._cluster, self._mend, self._hands, self._replace_away = replicas.cluster, mend, hands, replace_away
+        self._replicas, self._cluster, self._mend, self._hands, self._replace_away = replicas, replicas.cluster, mend, hands, replace_away
         self._stop = stop or threading.Event()
         self._rate = rate or Rate(None, self._stop)
         self._notes, self._tell_of, self._progress = notes or Notes(None), report, progress
@@ -171,6 +171,7 @@ class Survey:
         self._what = f"{'repair' if mend else 'check'} {'deep' if deep else 'quick'}"
         self._lock = threading.Lock()
         self._unfilled = False                     # a replica that joins could not be given all
+        self._versions: dict[str, int] = {}        # the highest of each key
         self._away: dict[str, str] = {}            # names of replicas that did not answer, and why
         self._alive: Alive | None = Alive()        # None: not all that is alive was seen
         self._deep = deep
@@ -182,7 +183,8 @@ class Survey:
             after, tally = "", Tally()             # what is new is to have the records of all keys
         if after:
             self._alive = None
-        keys = sorted(agree.keys_of(self._cluster))
+        self._versions = agree.keys_of(self._cluster)
+        keys = sorted(self._versions)
         left = [key for key in keys if key > after]
         tally.before = len(keys) - len(left)
         crew = _Crew(self._one_batch, [left[at:at + BATCH] for at in range(0, len(left), BATCH)], self._hands, self._stop, tally)
@@ -219,7 +221,8 @@ class Survey:
                 raise trouble.as_error("repair", "") from trouble
         if self._alive is not None and not self._away and not self._unfilled:
             self._progress({"done": 0, "total": None, "unit": "objects", "text": "looking for what belongs to nothing"})
-            tally.orphans, tally.orphan_bytes = orphans.sweep(self._cluster, self._alive, remove=self._mend and self._deep, stop=self._stop)
+            removes = self._mend and self._deep
+            tally.orphans, tally.orphan_bytes = orphans.sweep(self._replicas, self._alive, remove=removes, stop=self._stop)
         self._notes.remove()
         tally.moved_bytes += self._rate.total
 
@@ -243,7 +246,7 @@ class Survey:
         return tally
 
     def _agree(self, keys: Sequence[str], tally: Tally) -> None:
-        found = agree.views(self._cluster, keys)
+        found = agree.views(self._cluster, {key: self._versions[key] for key in keys})
         joining = {member for member in self._cluster.voters() if member.id in self._cluster.roll.joining}
         for member, trouble in found.away.items():
             if member in joining:
@@ -251,7 +254,7 @@ class Survey:
             else:
                 self._away[member.server.name] = trouble.words
         for key in keys:
-            one = agree.opinion(found.said[key])
+            one = agree.opinion(found.said[key], self._cluster.signer)
             if self._alive is not None and one.record is not None and not one.record.is_tombstone:
                 for where in (one.record.where, *([one.placement.where] if one.placement is not None else [])):
                     self._alive.add(where.object_id)
@@ -266,7 +269,7 @@ class Survey:
                 mended = self._mend and not bad
                 tally.records += not mended
                 tally.mended += mended
-                told = ((lacking, "not the newest on"), (rotten, "damaged on"))
+                told = ((lacking, "not all on"), (rotten, "damaged on"))
                 text = "; ".join(f"{text} {', '.join(sorted(names))}" for names, text in told if names)
                 self._report(Finding(key, "records", text, mended))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from s3cfs.backends.zdb import shard, writing
 from s3cfs.backends.zdb.survey import Finding
 from s3cfs.errors import Temporary
 from tests.zdb.caring import LARGE, SMALL, Store
@@ -164,6 +165,16 @@ def test_shards_that_no_record_names_go_after_a_day(store: Store, monkeypatch: p
     done = store.survey(mend=True)
     assert done.orphans == 6 and done.orphan_bytes > LARGE and store.survey(mend=True).orphans == 0
     assert store.reads_right() and store.survey(mend=False).exit_code == 0
+
+
+def test_what_is_no_object_is_left_alone(store: Store, monkeypatch: pytest.MonkeyPatch):
+    """Backups of the records lie in shards, too, under a key that no object has."""
+    monkeypatch.setattr("s3cfs.backends.zdb.orphans.GRACE_S", -10)
+    where = writing.write(store.backend.cluster, "s3cfs:backup", bytes(LARGE), 1).where
+    store.servers.flip(store.number(where.servers[0]), shard.name_of(where.object_id, 0))
+    assert store.survey(mend=True).orphans == 0
+    keys = [store.servers.keys(number) for number in range(6)]
+    assert all(any(shard.name_of(where.object_id, index) in found for found in keys) for index in range(6))
 
 
 def test_nothing_is_an_orphan_while_a_replica_is_away(store: Store, monkeypatch: pytest.MonkeyPatch):
