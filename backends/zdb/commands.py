@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 from s3cfs.backends.zdb.link import Caller, Links
-from s3cfs.backends.zdb.resp import ARGUMENTS_MAX, Argument, Refusal
+from s3cfs.backends.zdb.resp import ARGUMENTS_MAX, Argument, Refusal, Reply
 from s3cfs.backends.zdb.words import Condition, Trouble, condition_of
 
 MGET_KEYS = ARGUMENTS_MAX - 1
@@ -102,16 +102,17 @@ def scan(links: Caller, cursor: bytes | None = None, *, timeout_s: float | None 
         raise
     match answer:
         case [bytes(following), list(items)]:
-            entries = []
-            for item in items:
-                match item:
-                    case [bytes(key), int(size), int(when)]:
-                        entries.append(Entry(key, size, when))
-                    case _:
-                        _strange(links, "SCAN", item)
-            return Page(following, entries)
+            return Page(following, [_entry(links, item) for item in items])
         case _:
             _strange(links, "SCAN", answer)
+
+
+def _entry(links: Caller, item: Reply) -> Entry:
+    if isinstance(item, list) and len(item) == 3:
+        key, size, when = item
+        if isinstance(key, bytes) and isinstance(size, int) and isinstance(when, int):
+            return Entry(key, size, when)
+    _strange(links, "SCAN", item)
 
 
 def namespace_info(links: Caller, namespace: str, *, timeout_s: float | None = None) -> Mapping[str, str]:

@@ -42,9 +42,11 @@ def said(reply: Reply) -> bytes:
             return b"*%d\r\n" % len(reply) + b"".join(map(said, reply))
 
 
+scanned: some.SearchStrategy[Reply] = some.builds(
+    lambda *item: list(item), some.binary(max_size=100), some.integers(0, 2**40), some.integers(0, 2**32))
 values: some.SearchStrategy[Reply] = some.recursive(
     some.none() | some.integers(-2**63, 2**64 - 1) | some.binary(max_size=300) | some.just(Refusal("Internal Error")),
-    lambda inner: some.lists(inner, max_size=5), max_leaves=20)
+    lambda inner: some.lists(inner, max_size=5) | some.lists(scanned, max_size=5), max_leaves=20)
 
 
 @settings(max_examples=60, deadline=None)
