@@ -21,13 +21,13 @@ import trio
 from s3cfs.backends.layer import Call, Layer
 from s3cfs.backends.types import Body, Degraded
 from s3cfs.backends.zdb import setup as lists
-from s3cfs.backends.zdb.cluster import Member
+from s3cfs.backends.zdb.cluster import Cluster, Member
 from s3cfs.backends.zdb.repair import Repair
 from s3cfs.backends.zdb.replicas import Replicas
 from s3cfs.backends.zdb.setup import Setup
 from s3cfs.backends.zdb.status import ask, told
 from s3cfs.backends.zdb.survey import Rate, Survey, Tally
-from s3cfs.errors import ConfigError, StoreError
+from s3cfs.errors import ConfigError, S3cfsError, StoreError
 from s3cfs.limits import MIB
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ class Care(Layer):
         self._list_error = ""
         self._completed = 0                            # objects
         self._known = 0                                # objects that were not whole at the last look
+        self._judged = False                           # the servers have been looked at once
         self._well: frozenset[int] = frozenset()       # servers that could be written at the last look
         self._repair_wanted = ""                       # why; "": none is
         self._repair: Mapping[str, Any] = {}           # how far the one that runs is
@@ -97,8 +98,12 @@ class Care(Layer):
             everyone = clock.monotonic() - last_of_all >= POLL_S
             if everyone:
                 last_of_all = clock.monotonic()
-            await self._in_thread(self._ask, everyone)
-            self._judge()
+            try:
+                await self._in_thread(self._ask, everyone)
+            except S3cfsError as error:                # no store yet, or too few of its servers answer: whoever uses it is told
+                log.debug("the servers cannot be looked at: %s", error)
+            else:
+                self._judge()
             await clock.sleep(POLL_ILL_S)
 
     def _ask(self, everyone: bool) -> None:
@@ -106,6 +111,9 @@ class Care(Layer):
 
     def _judge(self) -> None:
         """What follows from how they are."""
+        if not self._judged and (why := _left_over(self._cluster)):
+            self._want_repair(why)
+        self._judged = True
         members = list(self._cluster)
         well = frozenset(member.id for member in members if _is_well(member))
         known, self._known = self._known, len(self._cluster.degraded)
@@ -217,6 +225,8 @@ class Care(Layer):
     # ------------------------------------------------------------ what people see and change
 
     def status(self) -> Mapping[str, Any]:
+        if not self._cluster.is_open:
+            return {"summary": "no server has been looked at yet"}
         found = told(self._cluster)
         waiting, servers, records = len(self._cluster.degraded), found["servers"], found["records"]
         worst = found.pop("degraded") or (f"{waiting:,} objects have fewer shards than they should" if waiting else "") or (
@@ -247,6 +257,16 @@ class Care(Layer):
 
 def _is_well(member: Member) -> bool:
     return member.node.health.status.condition.may_write
+
+
+def _left_over(cluster: Cluster) -> str:
+    """What is to be done since the list was changed while nobody looked, or a repair has not ended; "": nothing."""
+    roll, members = cluster.roll, {member.id: member for member in cluster}
+    if new := [server.name for server in cluster.setup.everyone if roll.id_of(server.name) is None]:
+        return f"new in the list: {', '.join(new)}"
+    if old := [roll.names[number] for number in roll.replicas if number not in members or members[number].is_draining]:
+        return f"they have records, and go: {', '.join(old)}"
+    return "the replicas of the records are being changed" if roll.coming else ""
 
 
 def _stamp_of(path: str) -> tuple[int, int, int] | None:

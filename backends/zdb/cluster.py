@@ -131,6 +131,11 @@ class Cluster:
     # ------------------------------------------------------------ who there is
 
     @property
+    def is_open(self) -> bool:
+        """Whether the servers have been looked at: before that `roll`, and all that needs it, makes requests."""
+        return self._roll is not None
+
+    @property
     def roll(self) -> Roll:
         return self._roll or self.opened()
 

@@ -107,6 +107,37 @@ def test_a_changed_list_is_taken_over_and_what_follows_from_it_is_done(store: St
         assert 0 not in {number for _, number, _ in store.shards(key)}
 
 
+def test_what_changed_in_the_list_while_nobody_looked_is_noticed(store: Store):
+    store.fill()
+    gone = store.number(store.backend.cluster.roll.replicas[0])
+    store.servers.kill(gone)
+    store.write_list([number for number in range(8) if number != gone])
+
+    async def work(remote: Remote, layer: Care) -> None:
+        await remote.put("log/first", b"x")
+        await until(lambda: layer.status()["last_repair"])
+        assert [str(entry["why"]) for entry in layer.decisions() if entry["what"] == "repair"] == ["new in the list: z06, z07"]
+        assert layer.status()["summary"] == "7 servers are well, 5 of 5 replicas of the records answer"
+
+    beside(store, work)
+    for key in store.content:
+        assert gone not in {number for _, number, _ in store.shards(key)} and store.mend(key).trouble is None
+
+
+def test_a_store_that_cannot_be_opened_is_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch):
+    for number in range(6):
+        store.servers.kill(number)
+
+    async def work(remote: Remote, layer: Care) -> None:
+        await trio.sleep(0.1)
+        assert layer.status()["summary"] == "no server has been looked at yet"
+        for number in range(6):
+            store.servers.start(number)
+        await until(lambda: "6 servers are well" in layer.status()["summary"])
+
+    beside(store, work)
+
+
 def test_a_server_that_stays_away_is_done_without(store: Store):
     store.fill(1)
     store.write_list(range(8))
