@@ -64,25 +64,29 @@ class Blocks:
             self.datastore.put(key, block.data)
 
     def get(self, digest: bytes) -> bytes:
-        """NotFound. Corrupt: the store has other bytes there, also when it is asked once more; the text names the block."""
+        """NotFound. Corrupt: the store has other bytes there; the text names the block."""
+        data, whole = self.look(digest)
+        if not whole:
+            raise Corrupt("get", self.datastore.block(digest), f"the store has other bytes than it is named by: block {named(digest)}")
+        return data
+
+    def look(self, digest: bytes) -> tuple[bytes, bool]:
+        """What the store has there, and whether it is what it is named by; if not, the answer is that of a second look. NotFound."""
         with self._lock:
             known = self._kept.get(digest)
         if known is not None:
-            return known
-        data = self.raw(digest)
+            return known, True
+        key = self.datastore.block(digest)
+        data = self.datastore.get(key)
         if digest_of(data) != digest:
-            raise Corrupt("get", self.datastore.block(digest), f"the store has other bytes than its name says of block {named(digest)}")
+            data = self.datastore.get(key)
+            if digest_of(data) != digest:
+                return data, False
         with self._lock:
             self._kept[digest] = data
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
-        return data
-
-    def raw(self, digest: bytes) -> bytes:
-        """As the store has them, if at the second time they still are not what they are named by. NotFound."""
-        key = self.datastore.block(digest)
-        data = self.datastore.get(key)
-        return data if digest_of(data) == digest else self.datastore.get(key)
+        return data, True
 
 
 def named(digest: bytes) -> str:

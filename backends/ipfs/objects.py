@@ -30,7 +30,7 @@ from s3cfs.backends.ipfs.dag import LEAF_BYTES, Block, blocks_of
 from s3cfs.backends.ipfs.datastore import Datastore
 from s3cfs.backends.ipfs.names import Entry, Table
 from s3cfs.backends.probe import probe
-from s3cfs.errors import Corrupt, Exists, NotFound, StoreError, Temporary, Unsupported
+from s3cfs.errors import Exists, NotFound, StoreError, Temporary, Unsupported
 
 log = logging.getLogger(__name__)
 
@@ -118,15 +118,14 @@ class IpfsBackend(Backend):
     def _leaf(self, key: str, entry: Entry, number: int, digest: bytes) -> bytes:
         size = min(LEAF_BYTES, entry.size - number * LEAF_BYTES)
         try:
-            return self.blocks.get(digest)
-        except NotFound:
-            text = f"its block {named(digest)} is missing"
-        except Corrupt as error:
-            data = self.blocks.raw(digest)
+            data, whole = self.blocks.look(digest)
             if len(data) == size:
-                log.warning("%s: %s", key, error.cause)
+                if not whole:
+                    log.warning("%s: the store has other bytes than it is named by: block %s", key, named(digest))
                 return data
             text = f"its block {named(digest)} has {len(data)} bytes, not {size}"
+        except NotFound:
+            text = f"its block {named(digest)} is missing"
         if self.capabilities.linearizable is False:            # the store may be late
             raise Temporary("get", key, text)
         raise NotFound("get", key, text)
@@ -186,7 +185,7 @@ class IpfsBackend(Backend):
     def _lost(self, key: str, entry: Entry) -> None:
         """Somebody else was quicker: our blocks are named by nothing, unless the other one put the same."""
         with contextlib.suppress(StoreError):
-            if not _is_small(entry) and self.entry("get", key) != entry:
+            if self.entry("get", key) != entry:
                 self.bury([entry])
 
     def bury(self, entries: Sequence[Entry]) -> None:

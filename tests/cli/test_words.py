@@ -15,6 +15,8 @@ from s3cfs.errors import UsageError
     ("s3c://[::1]:8080/b1/", "s3c://[::1]:8080/b1"),
     ("s3://eu-central-1/my.bucket/x", "s3://eu-central-1/my.bucket/x"),
     ("storjs3://gateway.storjshare.io/bucket/", "storjs3://gateway.storjshare.io/bucket"),
+    ("IPFS+s3://Host:9000/bucket/root/", "ipfs+s3://host:9000/bucket/root"),
+    ("ipfs+s3:///", "ipfs+s3://"),
     ("local:///srv//store/../store/", "local:///srv/store"),
     ("local:////srv", "local:///srv"),
     ("memory://x", "memory://x"),
@@ -29,6 +31,7 @@ def test_urls(given: str, normal: str):
     ("s3c://host/", "bucket is missing"), ("s3c://", "not a host"), ("s3c:///bucket", "not a host"), ("s3c://host:99999/b1", "not a port"),
     ("s3c://host:/b1", "not a port"), ("s3c://joe:HUNTER2@host/bucket", "must not hold a login"), ("s3c://host/b?x=y", "bucket's name"),
     ("s3c://host/b1/../c", "must not hold '.'"), ("local://store", "absolute path"), ("memory://", "something must follow"),
+    ("ipfs+s3://host", "bucket is missing"), ("ipfs+s3:///bucket", "not a host"),
     ("joe:HUNTER2@host/bucket", "not a storage URL"), ("s3c://host/b1/\n", "control character"),
 ])
 def test_urls_refused_in_one_line(url: str, message: str):

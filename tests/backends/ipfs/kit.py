@@ -5,6 +5,7 @@ import random
 from dataclasses import replace
 
 from s3cfs.backends.base import Body, Capabilities, ObjectInfo
+from s3cfs.backends.ipfs.crowd import Crowd
 from s3cfs.backends.ipfs.dag import Block, blocks_of
 from s3cfs.backends.ipfs.datastore import Datastore
 from s3cfs.backends.ipfs.objects import IpfsBackend
@@ -58,8 +59,9 @@ class Bucket(MemoryBackend):
         return {key for key in self._objects if not key.startswith("s3cfs.names/")}
 
 
-def opened(bucket: Bucket, table: str = "main", root: str = "node", mountpoint: str = "/blocks") -> IpfsBackend:
-    return IpfsBackend(Datastore(bucket, root, mountpoint), table, "ipfs+memory://bucket", lambda: bucket.time)
+def opened(bucket: Bucket, table: str = "main", root: str = "node", mountpoint: str = "/blocks",
+           crowd: Crowd | None = None) -> IpfsBackend:
+    return IpfsBackend(Datastore(bucket, root, mountpoint, crowd), table, "ipfs+memory://bucket", lambda: bucket.time)
 
 
 def some_bytes(size: int, seed: int = 1) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3cfs.backends.ipfs.datastore import Datastore, Entry, Query, by_key, by_size, by_value, clean_root, descending
@@ -51,6 +51,7 @@ queries = st.builds(
     offset=st.integers(0, 3), keys_only=st.booleans())
 
 
+@settings(max_examples=60)
 @given(operations, queries, st.sampled_from(["", "a", "ab/", "/lead/slash"]))
 def test_it_does_what_a_map_does(done: list[tuple[str, str, bytes]], query: Query, root: str) -> None:
     store = MemoryBackend()
@@ -90,6 +91,37 @@ def test_it_does_what_a_map_does(done: list[tuple[str, str, bytes]], query: Quer
 
 def contents(datastore: Datastore) -> Iterator[tuple[str, bytes]]:
     return ((entry.key, entry.value or b"") for entry in datastore.query(Query()))
+
+
+CONTENTS = {"/a": b"22", "/b": b"1", "/c": b"333", "/d": b"11", "/e/f": b"1", "/e/g": b"4444"}
+
+
+@pytest.mark.parametrize(("query", "found"), [
+    (Query(orders=[by_key]), "a b c d e/f e/g"), (Query(orders=[by_size, descending(by_key)]), "e/f b d a c e/g"),
+    (Query(orders=[descending(by_size), by_value]), "e/g c d a b e/f"), (Query(orders=[by_key], offset=2, limit=3), "c d e/f"),
+    (Query(orders=[by_key], offset=5, limit=3), "e/g"), (Query(orders=[by_key], limit=1), "a"),
+    (Query(prefix="e", orders=[by_key]), "e/f e/g"), (Query(prefix="/e/f", orders=[by_key]), ""),
+    (Query(filters=[lambda one: one.size == 2], orders=[by_key], offset=1), "d"),
+    (Query(filters=[lambda one: one.value == b"1"], keys_only=True), "")])
+def test_queries_by_hand(query: Query, found: str) -> None:
+    datastore = Datastore(MemoryBackend(), "pfx")
+    for key, value in CONTENTS.items():
+        datastore.put(key, value)
+    assert " ".join(entry.key[1:] for entry in datastore.query(query)) == found
+
+
+def test_of_several_on_one_key_the_last_one_counts() -> None:
+    datastore = Datastore(MemoryBackend(), "pfx")
+    datastore.put("/there", b"x")
+    batch = datastore.batch()
+    batch.put("/a", b"1")
+    batch.delete("/a")
+    batch.delete("/b")
+    batch.put("/b", b"2")
+    batch.put("/there", b"3")
+    batch.delete("/there")
+    batch.commit()
+    assert dict(contents(datastore)) == {"/b": b"2"}
 
 
 @pytest.mark.parametrize(("root", "mountpoint", "name"), [

@@ -62,6 +62,11 @@ def test_none_passes_for_that_of_another_key() -> None:
         decode_burial(name + "0", encode_burial(name, [bytes(32)]))
 
 
+def test_one_that_does_not_fit_its_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="not as many as 5 bytes have"):
+        Entry.decode(KEY, Entry(5, bytes(64)).encode(KEY))
+
+
 def test_a_newer_version_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s3cfs.backends.ipfs.names.VERSION", 2)
     later = entry_of(5).encode(KEY)

@@ -132,6 +132,7 @@ def written(tmp_path: Path, **changes: Any) -> str:
 def test_a_spec_alone_and_with_a_url(tmp_path: Path) -> None:
     options = {"datastore-spec": written(tmp_path, regionEndpoint="http://Host:9000", rootDirectory="/D/", accessKey="AK", secretKey="SK")}
     one = backend("ipfs+s3:///", options)
+    assert vars(one.datastore.store)["_sdk"].endpoint == "http://host:9000"
     assert one.location == "ipfs+s3://host:9000/B/D" and one.datastore.blocks_folder == "D"
     assert backend("ipfs+s3://host:9000/B/D/", options).spec == one.spec
     for url in ("ipfs+s3://host:9000/B", "ipfs+s3://host/B/D", "ipfs+s3://host:9000/B/D/E"):
