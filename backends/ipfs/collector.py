@@ -92,7 +92,9 @@ def _old(store: Backend, folder: str, until: float, result: Collected) -> Iterat
         for info in store.list(gone):
             name = info.key[len(gone):]
             at = names.buried_at(name)
-            if at is None or at > until or count > CANDIDATES_MAX:
+            if at is None:                             # a mark of `_store_now` whose process died
+                continue
+            if at > until or count > CANDIDATES_MAX:
                 result.waiting += 1
                 continue
             try:

@@ -16,7 +16,7 @@ IGNORED = frozenset((
     "uhelper", "helper",
 ))
 SECRETS = frozenset(("fs-passphrase", "passphrase", "backend-password", "password"))
-OTHERS = frozenset(("authfile", "backend-options"))
+OTHERS = frozenset(("authfile", "backend-options", "datastore-spec"))
 
 
 @dataclass

@@ -23,7 +23,7 @@ def arguments(action: str, parser: args_of.Parser) -> None:
         parser.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="only objects below this key, like pack/")
     if action == "gc":
         parser.add_argument("--grace", metavar="TIME", type=_grace, default="1d",
-                            help="how old a deletion and its blocks must be (default: 1d)")
+                            help="how old a deletion and its blocks must be (default: 1d); below some minutes only while nobody writes")
         parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
     args_of.add_store(parser)
     args_of.add_output(parser)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from s3cfs import cli
+from s3cfs.cli import fstab
 from s3cfs.config import load, load_pair
 from s3cfs.errors import ConfigError, ExitCode, UsageError
 
@@ -44,6 +45,10 @@ def test_the_url_is_what_the_file_says(spec: str, tmp_path: Path, url: str) -> N
 def test_a_relative_name_stays_good_for_a_daemon(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert loaded("ipfs+s3:///", tmp_path, datastore_spec="config").backend_options["datastore-spec"] == spec
+
+
+def test_in_mount_options(spec: str) -> None:
+    assert fstab.parse([f"datastore-spec={spec}"]).given == fstab.parse([f"datastore_spec={spec}"]).given == {"datastore-spec": spec}
 
 
 def test_it_may_stand_in_the_authentication_file(spec: str, tmp_path: Path) -> None:
