@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, repeat
 
 from s3cfs.backends.zdb import commands
 from s3cfs.backends.zdb.cluster import Cluster, Member
@@ -31,7 +32,8 @@ from s3cfs.errors import StoreError, StoreFull, Temporary
 
 CACHED = 10_000                    # records
 GAP = 4                            # a version is at most so far above the last that a quorum knows: puts that failed took those between
-WINDOWS = (6, 16, 64, 480)         # versions that are asked for at once; each takes two keys of an answer of at most 1023
+WINDOWS = (6, 16, 64)              # versions that are asked for at once; each takes two keys of an answer of at most 1023,
+WINDOW = 480                       # and so on
 MEND_S = 2.0                       # of silence: a reader does not wait longer for mending
 _SMALL = 4096                      # bytes, for the delay of a hedge
 
@@ -84,14 +86,14 @@ class Replicas:
     def _search(self, key: str, start: int) -> tuple[Known | None, Mapping[Member, Said]]:
         """The highest version from `start` on, and who said what of the last that were asked for."""
         best: Known | None = None
-        for count in WINDOWS:
+        for count in chain(WINDOWS, repeat(WINDOW)):
             versions = range(start, start + count)
             said = self._ask(key, versions)
             best = _best(said.values()) or best
             if best is None or best.record.version < versions[-GAP]:
                 return best, said
             start = best.record.version
-        raise Temporary("get", key, "it has been written too often")
+        raise AssertionError("unreachable")
 
     def _ask(self, key: str, versions: range) -> dict[Member, Said]:
         """A read quorum, each whole; and what else has answered."""

@@ -97,6 +97,9 @@ class FakeZdb:
 
     async def _kill(self) -> None:
         if self._listener is not None:
+            for sock in self._listener.sockets:        # asyncio leaks a connection that is accepted while its listener ends
+                self._loop.remove_reader(sock.fileno())
+            await asyncio.sleep(0)
             self._listener.close()
             self._listener = None
         self.drop()
@@ -323,11 +326,13 @@ def running(count: int = 1, *, ports: list[int] | None = None, admin: str = "", 
 
 
 async def _ended() -> None:
-    """All tasks of the loop have seen their end."""
+    """All tasks of the loop have seen their end, and connections that were just being accepted."""
     others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
 
 
 def main(arguments: list[str]) -> None:
