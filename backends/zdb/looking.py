@@ -48,7 +48,12 @@ class Looked:
 def face_of(links: Links, secret: str) -> Face:
     """Trouble for a server that can be none of a store."""
     server = links.server
-    identity, roll = commands.get_many(links, [IDENTITY, ROLL])
+    try:
+        identity, roll = commands.get_many(links, [IDENTITY, ROLL])
+    except Trouble as trouble:
+        if trouble.condition is not Condition.NO_NAMESPACE:
+            raise
+        raise Trouble(trouble.condition, f"there is no namespace {server.namespace} ({trouble.words})", str(server)) from None
     info = commands.own_info(links)
     if info.get("mode") != "userkey":
         raise Trouble(Condition.WRONG_MODE, f"the namespace {links.namespace} is in mode {info.get('mode', '?')}", str(server))
@@ -154,14 +159,15 @@ def judged(server: Server, face: Face, roll: Roll) -> int | None:
 
 
 def make(setup: Setup, fanout: Fanout, open_links: Open) -> None:
-    """Make a store on the servers of the list, or what is missing of one; all of them have to answer. What is there stays as it is."""
+    """Make a store on the servers of the list, or what is missing of one; all of them have to answer. If there is one, nothing is done."""
     looked = look(setup, fanout, open_links, at_all=True)
+    if looked.roll is not None:
+        _refuse_strangers(setup, looked, looked.roll)
+        return
     if looked.troubles:
         trouble = looked.first_trouble()
         raise Trouble(trouble.condition, f"{len(looked.troubles)} of {len(setup.everyone)} servers cannot be used, and a store is made "
                       f"on all of them; {trouble}").as_error("create", "")
-    if looked.roll is not None:
-        return
     stores = {face.identity.store_id: name for name, face in looked.faces.items() if face.identity is not None}
     if len(stores) > 1:
         first, second, *_ = stores.values()
@@ -175,6 +181,19 @@ def make(setup: Setup, fanout: Fanout, open_links: Open) -> None:
     replicas = choose_replicas(setup, ids)
     roll = Roll(store_id, 1, {number: name for name, number in ids.items()}, replicas, (), secrets.token_hex(4))
     _write(setup, fanout, open_links, ids, roll)
+
+
+def _refuse_strangers(setup: Setup, looked: Looked, roll: Roll) -> None:
+    """There is a store: is it this list's?"""
+    if not _is_sure(looked) and not looked.troubles:
+        ours = next(name for name, face in looked.faces.items() if face.identity is not None)
+        raise ConfigError(f"{setup.path}: the server {ours} belongs to a store whose other servers are not in the list")
+    for server in setup.everyone:
+        if server.name in looked.faces:
+            try:
+                judged(server, looked.faces[server.name], roll)
+            except Trouble as trouble:
+                raise ConfigError(f"{setup.path}: {trouble}") from None
 
 
 def choose_replicas(setup: Setup, ids: Mapping[str, int], keep: Sequence[int] = ()) -> tuple[int, ...]:
