@@ -101,6 +101,18 @@ class Cluster:
             assert self._roll is not None
             return self._roll
 
+    def open_anyway(self) -> bool:
+        """For a restore: look at all servers, and go by the newest roll, be its replicas there or not. Whether a read quorum of these is.
+        BucketMissing, Temporary: no server knows the store."""
+        with self._lock:
+            looked = looking.look(self.setup, self.fanout, self._open, at_all=True)
+            if looked.roll is None:
+                looking.sure(self.setup, looked)
+            else:
+                self.learn(looked.roll)
+                self._judge(looked)
+            return looking.is_sure(looked)
+
     def _judge(self, looked: looking.Looked) -> None:
         """Note which servers of the list are not what they should be."""
         assert self._roll is not None
@@ -260,10 +272,17 @@ class Cluster:
     def admit(self) -> list[Member]:
         """Give servers of the list that are new and empty an identity, and write them into the roll. Those that are not what they should be
         are in `strangers` afterwards. Trouble: the roll could not be written."""
+        ids = self.welcome()
+        if ids:
+            self.write_roll(names={**self.roll.names, **ids})
+        return [self._members[number] for number in ids if number in self._members]
+
+    def welcome(self) -> dict[int, str]:
+        """The first half of it: ids and names of those that have an identity and do not stand in the roll yet."""
         roll = self.opened()
         new = [server for server in self.setup.everyone if roll.id_of(server.name) is None]
         if not new:
-            return []
+            return {}
         looked = looking.look(Setup(self.setup.path, tuple(new), secret=self.setup.secret), self.fanout, self._open, at_all=True)
         self.strangers.update(looked.troubles)
         ids: dict[str, int] = {}
@@ -282,15 +301,14 @@ class Cluster:
             except Trouble as trouble:
                 ids.pop(server.name, None)
                 self.strangers[server.name] = trouble
-        if ids:
-            self.write_roll(names={**roll.names, **{number: name for name, number in ids.items()}})
-        return [self._members[number] for number in ids.values() if number in self._members]
+        return {number: name for name, number in ids.items()}
 
     def write_roll(self, *, names: Mapping[int, str] | None = None, replicas: Iterable[int] | None = None,
-                   coming: Iterable[int] | None = None) -> Roll:
+                   coming: Iterable[int] | None = None, without_old: bool = False) -> Roll:
         """The next roll, on a majority of all who vote by the old one and by the new one, and on whom else it reaches. Trouble.
 
-        One process at a time does that (a repair); of two at once the later one has to find out that its change is not in.
+        One process at a time does that (a repair); of two at once the later one has to find out that its change is not in. `without_old`:
+        the replicas are lost for good, and a majority of those that come instead is enough.
         """
         old = self.roll
         new = replace(old, epoch=old.epoch + 1, names=old.names if names is None else names, mark=secrets.token_hex(4),
@@ -302,7 +320,7 @@ class Cluster:
             self._go_by(new)
         members = dict(self._members)
         outcome = self.fanout.all(members, lambda number: commands.put(members[number], ROLL, value))
-        for voters in (*old.voters, *new.voters):
+        for voters in (new.coming or new.replicas,) if without_old else (*old.voters, *new.voters):
             reached = sum(number in outcome.good for number in voters)
             if 2 * reached <= len(voters):
                 with self._lock:

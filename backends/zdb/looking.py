@@ -86,7 +86,7 @@ def look(setup: Setup, fanout: Fanout, open_links: Open, *, at_all: bool = False
         elif done.value is not None:
             looked.faces[done.name] = done.value
         looked.roll = roll_of(looked.faces, setup.secret)
-        if not at_all and looked.roll is not None and _is_sure(looked):
+        if not at_all and looked.roll is not None and is_sure(looked):
             silence = SETTLE_S
     for server in setup.everyone:
         if server.name in made.pending:
@@ -112,7 +112,7 @@ def roll_of(faces: Mapping[str, Face], secret: str) -> Roll | None:
     return max(found, key=lambda roll: roll.rank, default=None)
 
 
-def _is_sure(looked: Looked) -> bool:
+def is_sure(looked: Looked) -> bool:
     """A newer roll would lie on a majority of the replicas of this one."""
     if looked.roll is None:
         return False
@@ -128,7 +128,7 @@ def sure(setup: Setup, looked: Looked) -> Roll:
         if any(face.identity for face in looked.faces.values()):
             raise Temporary("open", "", "the servers belong to a store that was never made to the end, or few of them answer: mkfs goes on")
         raise BucketMissing("open", "", f"there is no store on the servers of {setup.path} yet: mkfs makes it")
-    if not _is_sure(looked):
+    if not is_sure(looked):
         raise _all_in_all(setup, looked)
     return looked.roll
 

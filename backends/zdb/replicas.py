@@ -89,7 +89,7 @@ class Replicas:
         for count in chain(WINDOWS, repeat(WINDOW)):
             versions = range(start, start + count)
             said = self._ask(key, versions)
-            best = _best(said.values()) or best
+            best = known_of(said.values()) or best
             if best is None or best.record.version < versions[-GAP]:
                 return best, said
             start = best.record.version
@@ -246,7 +246,8 @@ def too_few(operation: str, key: str, count: int, needed: int, troubles: Iterabl
     return Temporary(operation, key, text)
 
 
-def _best(said: Iterable[Said]) -> Known | None:
+def known_of(said: Iterable[Said]) -> Known | None:
+    """What counts of what several replicas say of a key."""
     said = list(said)
     records = [one.record for one in said if one.record is not None]
     if not records:

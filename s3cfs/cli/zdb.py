@@ -26,6 +26,8 @@ examples:
       Build anew what is missing, rotten, or on servers that drain or are gone; at 20 MiB a second at most.
   s3cfs zdb reclaim --dry-run zdb:///etc/s3cfs/zdb.toml
       How much space of deleted objects could be got back on each server.
+  s3cfs zdb restore --replicas-lost zdb:///etc/s3cfs/zdb.toml
+      Every replica of the records is lost: others get them, from the last backup and from the shards of what was put since.
 
 Servers are added, drained and replaced by editing the list that the URL names; a mount that runs takes it over by itself
 (docs/zdb.md). Repairs may run beside mounts, and beside one another.
@@ -209,6 +211,50 @@ def _reclaim(args: argparse.Namespace) -> int:
     return int(code)
 
 
+# ---------------------------------------------------------------- the records
+
+def _backup(args: argparse.Namespace) -> int:
+    settings = settings_of(args)[0]
+    with resumable("command"), Progress(quiet=args.quiet, as_json=args.json) as progress:
+        made = seam.zdb().back_up(settings, progress)
+    if args.json:
+        print(json.dumps(made.as_json()))
+    elif not args.quiet:
+        say(f"{made.slots:,} records in {len(made.sheets)} objects of {format_size(made.size)} in all")
+    return int(ExitCode.OK)
+
+
+def _restore_arguments(made: arguments.Parser) -> None:
+    made.add_argument("--replicas-lost", action="store_true",
+                      help="replicas that do not answer will never come back: choose others from the list, and fill them")
+    made.add_argument("--scan", action=argparse.BooleanOptionalAction, default=None,
+                      help="find objects that no record knows by their shards, which takes long (default: with --replicas-lost)")
+
+
+def _restore(args: argparse.Namespace) -> int:
+    settings = settings_of(args)[0]
+    with resumable("command"), Progress(quiet=args.quiet, as_json=args.json) as progress:
+        done = seam.zdb().restore(settings, replicas_lost=args.replicas_lost, scan=args.scan, progress=progress)
+    if args.json:
+        print(json.dumps({"slots": done.slots, "made": done.made, "buried": done.buried, "broken": done.broken, "replicas": done.replicas,
+                          "backup_ns": done.backup.time_ns if done.backup else None, "unreadable_backups": list(done.why_not)}))
+    elif not args.quiet:
+        for line in restore_lines(done):
+            say(line)
+    return int(ExitCode.OBJECT_MISSING if done.broken else ExitCode.OK)
+
+
+def restore_lines(done: Any) -> Iterator[str]:
+    yield from (f"a backup cannot be read: {one_line(why)}" for why in done.why_not)
+    yield ("there is no backup that can be read" if done.backup is None else
+           f"the backup of {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(done.backup.time_ns / 1e9))} was read")
+    yield (f"{done.slots:,} records were missing and are back, {done.made:,} were made from shards, "
+           f"{done.buried:,} objects were deleted since"
+           + (f"; {done.replicas:,} servers are replicas that were none" if done.replicas else ""))
+    if done.broken:
+        yield f"{done.broken:,} objects that no record knows have too few shards left"
+
+
 ACTIONS: dict[str, Action] = {
     "status": Action("how each server is, and what that means for reading and writing", lambda made: None, _status),
     "check": Action("look whether the replicas of the records agree, and every object has all of its shards", _check_arguments, _check),
@@ -216,4 +262,7 @@ ACTIONS: dict[str, Action] = {
                      _repair_arguments, _repair),
     "reclaim": Action("get back the space that deletions have left behind in the servers, one after the other",
                       _reclaim_arguments, _reclaim),
+    "backup": Action("put a copy of all records, in shards, on the servers (a mount does so once a day)", lambda made: None, _backup),
+    "restore": Action("put records back that replicas have lost: from the last backup, and from the shards themselves",
+                      _restore_arguments, _restore),
 }

@@ -13,10 +13,14 @@ from typing import Any
 
 from s3cfs.app.store import open_store
 from s3cfs.backends.wrapper import Wrapper
+from s3cfs.backends.zdb import backup as backups
 from s3cfs.backends.zdb import reclaim as spaces
+from s3cfs.backends.zdb import restore as restores
 from s3cfs.backends.zdb import status as state
 from s3cfs.backends.zdb.backend import ZdbBackend
+from s3cfs.backends.zdb.backup import Backup
 from s3cfs.backends.zdb.reclaim import Space
+from s3cfs.backends.zdb.restore import Restored
 from s3cfs.backends.zdb.survey import Finding, Notes, Rate, Survey, Tally
 from s3cfs.backends.zdb.words import Trouble
 from s3cfs.config import Settings, format_size
@@ -26,8 +30,8 @@ FOLDER = "zdb"                     # in the folder of local state
 
 
 @contextlib.contextmanager
-def opened(settings: Settings) -> Iterator[ZdbBackend]:
-    """The bare backend. ConfigError: it is of another kind."""
+def opened(settings: Settings, *, check: bool = True) -> Iterator[ZdbBackend]:
+    """The bare backend. ConfigError: it is of another kind. `check`: it must be one that can be used."""
     backend = open_store(settings)
     try:
         inner = backend
@@ -35,7 +39,8 @@ def opened(settings: Settings) -> Iterator[ZdbBackend]:
             inner = inner.inner
         if not isinstance(inner, ZdbBackend):
             raise ConfigError(f"{settings.url} is no set of 0-dbs (zdb:///FILE)")
-        inner.check()
+        if check:
+            inner.check()
         yield inner
     finally:
         backend.close()
@@ -112,6 +117,24 @@ def reclaim(settings: Settings, names: Sequence[str], *, least: float, data_file
             report(Got(server.name, trouble=f"{error}; what is there is as it was, and the same command begins anew"))
             code = ExitCode.STORE_UNREACHABLE
     return code
+
+
+def back_up(settings: Settings, progress: Callable[[Mapping[str, Any]], None]) -> Backup:
+    with opened(settings) as backend:
+        state.ask(backend.cluster, list(backend.cluster))
+        return backups.back_up(backend.cluster, _steps(progress))
+
+
+def restore(settings: Settings, *, replicas_lost: bool, scan: bool | None, progress: Callable[[Mapping[str, Any]], None]) -> Restored:
+    with opened(settings, check=False) as backend:
+        try:
+            return restores.restore(backend.cluster, _steps(progress), replicas_lost=replicas_lost, scan=scan)
+        except Trouble as trouble:
+            raise trouble.as_error("restore", "") from trouble
+
+
+def _steps(progress: Callable[[Mapping[str, Any]], None]) -> Callable[[str, int, int | None], None]:
+    return lambda what, done, total: progress({"text": what, "done": done, "total": total, "unit": "records"})
 
 
 @contextlib.contextmanager
