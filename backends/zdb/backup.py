@@ -22,7 +22,7 @@ import zstandard
 
 from s3cfs.backends.zdb import agree, commands, reading, writing
 from s3cfs.backends.zdb.cluster import Cluster, Member
-from s3cfs.backends.zdb.record import Said, Signer, Where
+from s3cfs.backends.zdb.record import Signer, Where
 from s3cfs.errors import Corrupt, StoreError, Temporary
 from s3cfs.limits import MIB
 
@@ -74,12 +74,13 @@ class Backup:
 def back_up(cluster: Cluster, report: Report, time_ns: Callable[[], int] = time.time_ns) -> Backup:
     """Make one, and remove those that are too old. StoreError: there is none then, and those before are as they were."""
     making = _Making(cluster, time_ns())
-    keys = sorted(agree.keys_of(cluster))
+    versions = agree.keys_of(cluster)
+    keys = sorted(versions)
     before = backups(cluster)
     try:
         for at in range(0, len(keys), KEYS_AT_ONCE):
-            for said in agree.views(cluster, keys[at:at + KEYS_AT_ONCE]).said.values():
-                making.add(_slots_of(said.values()))
+            for said in agree.views(cluster, {key: versions[key] for key in keys[at:at + KEYS_AT_ONCE]}).said.values():
+                making.add(agree.opinion(said, cluster.signer).values)
             report("reading the records", at, len(keys))
         made = making.done()
         _announce(cluster, [made, *before][:KEPT])
@@ -89,20 +90,6 @@ def back_up(cluster: Cluster, report: Report, time_ns: Callable[[], int] = time.
     for old in before[KEPT - 1:]:
         _drop(cluster, old.sheets)
     return made
-
-
-def _slots_of(said: Iterable[Said]) -> dict[bytes, bytes]:
-    """Of one key: every version that any replica has, and the newest placement."""
-    found: dict[bytes, bytes] = {}
-    newest = None
-    for one in said:
-        placement = one.placement
-        for name, value in one.values.items():
-            if placement is None or name != placement.name:
-                found[name] = value
-            elif newest is None or newest.rank < placement.rank:
-                newest, found[name] = placement, value
-    return found
 
 
 class _Making:

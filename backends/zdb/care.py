@@ -5,7 +5,8 @@ What stands between `Remote` and the backend passes through it unchanged. In the
   - takes over the list when it has changed, or says why not and goes on with the one before,
   - completes the objects of this mount that were stored with fewer shards than they should have, as soon as servers can be written again,
   - repairs all objects (without reading what is there) after the list has changed, and when a server has been away for `rebuild-after`.
-The last two only in a process that has put something: one that only looks (a check, a mount for reading) leaves everything as it is.
+  - makes a backup of the records, `backup-every` after the last one, when this mount has put something since (backup.py).
+The last three only in a process that has put something: one that only looks (a check, a mount for reading) leaves everything as it is.
 """
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ import trio
 
 from s3cfs.backends.layer import Call, Layer
 from s3cfs.backends.types import Body, Degraded
+from s3cfs.backends.zdb import backup
 from s3cfs.backends.zdb import setup as lists
 from s3cfs.backends.zdb.cluster import Cluster, Member
 from s3cfs.backends.zdb.repair import Repair
@@ -27,7 +29,7 @@ from s3cfs.backends.zdb.replicas import Replicas
 from s3cfs.backends.zdb.setup import Setup
 from s3cfs.backends.zdb.status import ask, told
 from s3cfs.backends.zdb.survey import Rate, Survey, Tally
-from s3cfs.errors import ConfigError, S3cfsError, StoreError
+from s3cfs.errors import ConfigError, S3cfsError, StoreError, Temporary
 from s3cfs.limits import MIB
 
 log = logging.getLogger(__name__)
@@ -35,9 +37,14 @@ log = logging.getLogger(__name__)
 POLL_S = 15.0                      # between two looks at servers that are well,
 POLL_ILL_S = 2.0                   # and at those that are not
 LIST_S = 2.0
+BACKUP_LOOK_S = 600.0              # between two looks whether one is due
 AGAIN_S = 60.0                     # an object that could not be made whole is tried again, though nothing has changed
 DECISIONS = 200
-SETTINGS = {"repair-rate": 32.0 * MIB, "rebuild-after": 900.0}     # bytes a second, 0: as fast as it goes; seconds, 0: never
+SETTINGS = {
+    "repair-rate": 32.0 * MIB,     # bytes a second, 0: as fast as it goes
+    "rebuild-after": 900.0,        # seconds, 0: never
+    "backup-every": 86_400.0,      # seconds, 0: never
+}
 
 T = TypeVar("T")
 
@@ -63,11 +70,14 @@ class Care(Layer):
         self._last_repair = ""                         # what came of the one before
         self._rebuilt_without: frozenset[int] = frozenset()        # the servers that were away when all was repaired
         self._writes = False
+        self._unsaved = False                          # something was put since the last backup
+        self._last_backup: float | None = None         # seconds since 1970
         self._changed = trio.Event()
         self._stop = threading.Event()
 
     async def put(self, key: str, data: Body, only_if_absent: bool, call: Call) -> Degraded | None:
         answer = await self.below.put(key, data, only_if_absent, call)
+        self._unsaved = True
         if not self._writes:
             self._writes = True
             self._wake()
@@ -76,7 +86,7 @@ class Care(Layer):
     async def run(self) -> None:
         try:
             async with trio.open_nursery() as nursery:
-                for work in (self._poll, self._watch_list, self._complete, self._repair_all):
+                for work in (self._poll, self._watch_list, self._complete, self._repair_all, self._back_up):
                     nursery.start_soon(work)
         finally:
             self._stop.set()
@@ -222,6 +232,36 @@ class Care(Layer):
         self._rebuilt_without = away
         return done
 
+    # ------------------------------------------------------------ the records
+
+    async def _back_up(self) -> None:
+        while True:
+            await self.doors.clock.sleep(BACKUP_LOOK_S)
+            every = self._settings["backup-every"]
+            if every and self._unsaved:
+                try:
+                    self._last_backup = await self._in_thread(self._time_of_backup, every)
+                except StoreError as error:
+                    self._decide("backup", f"not made: {error}")
+
+    def _time_of_backup(self, every_s: float) -> float:
+        """Of the last one; of the one that is made now, if that is due."""
+        def report(what: str, done: int, total: int | None) -> None:
+            if self._stop.is_set():
+                raise Temporary("backup", "", "the mount ends")
+
+        time_ns = self.doors.clock.time_ns
+        newest = next(iter(backup.backups(self._cluster)), None)
+        if newest is None or time_ns() - newest.time_ns >= every_s * 1e9:
+            self._unsaved = False
+            try:
+                newest = backup.back_up(self._cluster, report, time_ns)
+            except BaseException:
+                self._unsaved = True
+                raise
+            self._decide("backup", f"{newest.slots:,} records in {len(newest.sheets)} objects")
+        return newest.time_ns / 1e9
+
     # ------------------------------------------------------------ what people see and change
 
     def status(self) -> Mapping[str, Any]:
@@ -235,6 +275,7 @@ class Care(Layer):
         repair = f"; repairing, {self._repair['done']:,} of {self._repair['total'] or '?'} objects" if self._repair else ""
         return {**found, "summary": (worst or well) + repair, "waiting": waiting, "completed": self._completed,
                 "list_error": self._list_error or None, "repair": self._repair or None, "last_repair": self._last_repair or None,
+                "last_backup": self._last_backup,
                 **({"degraded": worst} if worst else {})}
 
     def settings(self) -> Mapping[str, str]:

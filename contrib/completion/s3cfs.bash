@@ -17,7 +17,7 @@ _s3cfs() {
         ctl) words="--help flush drop-cache log-level consistency checker layer" ;;
         probe) words="--help --takeover --large --hours --rate --traffic --object --report --authfile --backend-options --datastore-spec --passphrase-fd --quiet --json" ;;
         ipfs) words="--help spec roots export gc" ;;
-        zdb) words="--help status check repair reclaim" ;;
+        zdb) words="--help status check repair reclaim backup restore" ;;
         debug) words="--help dump" ;;
         help) words="--help" ;;
         version) words="--help --json" ;;

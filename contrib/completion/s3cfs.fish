@@ -155,6 +155,8 @@ complete -c s3cfs -n '__fish_seen_subcommand_from zdb' -a status
 complete -c s3cfs -n '__fish_seen_subcommand_from zdb' -a check
 complete -c s3cfs -n '__fish_seen_subcommand_from zdb' -a repair
 complete -c s3cfs -n '__fish_seen_subcommand_from zdb' -a reclaim
+complete -c s3cfs -n '__fish_seen_subcommand_from zdb' -a backup
+complete -c s3cfs -n '__fish_seen_subcommand_from zdb' -a restore
 complete -c s3cfs -n __fish_use_subcommand -f -a debug -d 'look into the objects of a store'
 complete -c s3cfs -n '__fish_seen_subcommand_from debug' -l help -d 'show this help message and exit'
 complete -c s3cfs -n '__fish_seen_subcommand_from debug' -a dump

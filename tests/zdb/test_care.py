@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from s3cfs.backends.zdb import care
+from s3cfs.backends.zdb.backup import backups
 from s3cfs.backends.zdb.care import Care
 from s3cfs.backends.zdb.repair import Repair
 from s3cfs.errors import ConfigError, Temporary
@@ -160,7 +161,7 @@ def test_a_server_that_stays_away_is_done_without(store: Store):
 
 def test_settings_are_checked(store: Store):
     layer = Care(store.backend.replicas)
-    assert layer.settings() == {"repair-rate": "33554432", "rebuild-after": "900"}
+    assert layer.settings() == {"repair-rate": "33554432", "rebuild-after": "900", "backup-every": "86400"}
     layer.change("repair-rate", "1000000")
     assert layer.settings()["repair-rate"] == "1000000"
     for setting, value in (("repair-rate", "fast"), ("rebuild-after", "-1"), ("rebuild-after", "nan"), ("nothing", "1")):
@@ -190,3 +191,30 @@ def test_too_few_replicas_put_it_off(store: Store, monkeypatch: pytest.MonkeyPat
 
     beside(store, work)
     assert len(calls) >= 2
+
+
+def test_a_backup_of_the_records_is_made_when_it_is_due_and_something_was_put(store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(care, "BACKUP_LOOK_S", 0.01)
+
+    def made() -> list[int]:
+        return [one.time_ns for one in backups(store.backend.cluster)]
+
+    async def work(remote: Remote, layer: Care) -> None:
+        await trio.sleep(0.1)
+        assert made() == [] and layer.status()["last_backup"] is None
+        await remote.put("log/a", b"x")
+        await until(lambda: layer.status()["last_backup"])
+        first = made()
+        assert len(first) == 1 and layer.status()["last_backup"] == first[0] / 1e9
+        layer.change("backup-every", "0.001")
+        await trio.sleep(0.1)
+        assert made() == first                                     # nothing was put since
+        layer.change("backup-every", "0")
+        await remote.put("log/b", b"x")
+        await trio.sleep(0.1)
+        assert made() == first
+        layer.change("backup-every", "0.001")
+        await until(lambda: len(made()) == 2)
+        assert any(one["what"] == "backup" for one in layer.decisions())
+
+    beside(store, work)

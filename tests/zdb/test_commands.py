@@ -145,3 +145,23 @@ def test_reclaim(store: Store, capsys: pytest.CaptureFixture[str]):
     for wrong in (("--server", "z99"), ("--min-garbage", "101"), ("--data-file-size", "much")):
         assert zdb(store, "reclaim", *wrong) in (ExitCode.USAGE, ExitCode.CONFIG)
         assert len(capsys.readouterr().err.splitlines()) < 4
+
+
+def test_backup_and_restore(store: Store, capsys: pytest.CaptureFixture[str]):
+    assert zdb(store, "restore") == 0
+    assert "there is no backup that can be read" in capsys.readouterr().err
+    assert zdb(store, "backup") == 0
+    assert "4 records in 1 objects" in capsys.readouterr().err
+    assert zdb(store, "backup", "--json") == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["slots"] == 4 and len(made["sheets"]) == 1
+    assert zdb(store, "restore", "--scan", "--json") == 0
+    done = json.loads(capsys.readouterr().out)
+    assert done == {"slots": 0, "made": 0, "buried": 0, "broken": 0, "replicas": 0, "backup_ns": made["time_ns"], "unreadable_backups": []}
+    replicas = [int(name.removeprefix("z")) for number, name in store.backend.cluster.roll.names.items()
+                if number in store.backend.cluster.roll.replicas]
+    for number in replicas[:3]:
+        store.servers.kill(number)
+    assert zdb(store, "restore") == ExitCode.STORE_UNREACHABLE
+    err = capsys.readouterr().err
+    assert "--replicas-lost" in err and "Traceback" not in err
