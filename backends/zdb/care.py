@@ -241,7 +241,7 @@ class Care(Layer):
             if every and self._unsaved:
                 try:
                     self._last_backup = await self._in_thread(self._time_of_backup, every)
-                except StoreError as error:
+                except S3cfsError as error:
                     self._decide("backup", f"not made: {error}")
 
     def _time_of_backup(self, every_s: float) -> float:

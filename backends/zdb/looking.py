@@ -185,7 +185,7 @@ def make(setup: Setup, fanout: Fanout, open_links: Open) -> None:
 
 def _refuse_strangers(setup: Setup, looked: Looked, roll: Roll) -> None:
     """There is a store: is it this list's?"""
-    if not _is_sure(looked) and not looked.troubles:
+    if not is_sure(looked) and not looked.troubles:
         ours = next(name for name, face in looked.faces.items() if face.identity is not None)
         raise ConfigError(f"{setup.path}: the server {ours} belongs to a store whose other servers are not in the list")
     for server in setup.everyone:
