@@ -9,6 +9,8 @@
 #                       files as `s3cfs ipfs export` does; in an environment of its own, .kubo-lib    [KUBO=program: the same of that one]
 # make zdb-real ZDB=path   what concerns 0-dbs, with that 0-db (`make release` of its sources) in place of the fake one, 20 of them where need be
 #                       [ARGS="-k name"]
+# make kubo KUBO=path   what s3cfs does with IPFS, on a real Kubo with go-ds-s3 compiled in (docs/ipfs.md)  [MINIO=path ONLY=store,rpc,bucket
+#                       ARGS=--short ROUNDS=3]
 # make pjdfstest PJDFSTEST=folder   the POSIX tests of that name, from their sources, on a real mount (as root)  [ONLY=chmod,rename]
 # make sim      the simulator: N stories from SEED on                           [SEED=1 N=500 JOBS=2]
 # make golden   make the golden stores of the current format (existing ones are never changed)
@@ -31,7 +33,8 @@ KUBO ?=
 AUTHFILE ?=
 OPTIONS ?=
 ROUNDS ?= 5
-.PHONY: setup demo check test bench soak backends kubo-lib zdb-real pjdfstest sim golden install
+MINIO ?=
+.PHONY: setup demo check test bench soak backends kubo kubo-lib zdb-real pjdfstest sim golden install
 
 setup:
 	@sh contrib/setup.sh
@@ -66,6 +69,9 @@ kubo-lib: setup
 zdb-real: setup
 	@test -x "$(ZDB)" || { echo "ZDB=path: a 0-db's program (not $(or $(ZDB),nothing))"; exit 1; }
 	@S3CFS_TEST_ZDB="$(abspath $(ZDB))" $(PY) -m pytest tests/zdb -m "soak or not soak" $(ARGS)
+
+kubo: setup
+	@$(PY) -m tests.against.kubo "$(KUBO)" $(if $(MINIO),--minio "$(MINIO)") $(if $(ONLY),--only "$(ONLY)") --rounds "$(ROUNDS)" $(ARGS)
 
 pjdfstest: setup
 	@PJDFSTEST="$(PJDFSTEST)" ONLY="$(ONLY)" sh contrib/pjdfstest.sh

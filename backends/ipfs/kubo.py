@@ -20,14 +20,14 @@ from s3cfs.backends.base import PROBE_ROUNDS, Backend, Body, Capabilities, Listi
 from s3cfs.backends.ipfs import dag
 from s3cfs.backends.ipfs.cid import DAG_PB, RAW, Cid
 from s3cfs.backends.ipfs.crowd import Crowd
-from s3cfs.backends.ipfs.kubo_blocks import KuboBlocks
+from s3cfs.backends.ipfs.kubo_blocks import KuboBlocks, Unusable
 from s3cfs.backends.ipfs.mfs import Found, Names
 from s3cfs.backends.ipfs.rpc import Address, Rpc, authorization
 from s3cfs.backends.probe import probe
 from s3cfs.backends.progress import moved
 from s3cfs.backends.s3_tls import ca_bundle
 from s3cfs.backends.url import Credentials, Options, StoreUrl
-from s3cfs.errors import ConfigError, Corrupt, Exists, NotFound, Unsupported
+from s3cfs.errors import ConfigError, Exists, NotFound, Unsupported
 
 TIMEOUT_S = 60.0                   # a node that collects garbage lets all changes wait
 OLDEST = (0, 36)                   # of Kubo: files/cp that may replace
@@ -104,17 +104,20 @@ class KuboBackend(Backend):
         end = there if size is None else min(there, offset + size)
         if offset >= end:
             return b""
-        with self._rpc.errors("get", key):
-            return self._blocks.read(cid, there, offset, end)
+        try:
+            with self._rpc.errors("get", key):
+                return self._blocks.read(cid, there, offset, end)
+        except Unusable as error:                  # asking again, for minutes, does not help
+            raise NotFound("get", key, error.cause) from error
 
     def _there(self, operation: str, key: str) -> tuple[Cid, int]:
-        """The root of what has this name, and its size. NotFound, Corrupt."""
+        """The root of what has this name, and its size. NotFound, also when the root cannot be read."""
         with self._rpc.errors(operation, key):
             found = self._names.look(self._path(key))
         if found is None:
             raise NotFound(operation, key, "no such object")
         if found.size is None:
-            raise Corrupt(operation, key, f"{self._rpc.address} cannot read the block {found.cid}")
+            raise NotFound(operation, key, f"{self._rpc.address} cannot read the block {found.cid}")
         return found.cid, found.size
 
     def put(self, key: str, data: Body, only_if_absent: bool = False) -> None:

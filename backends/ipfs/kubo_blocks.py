@@ -1,8 +1,9 @@
 """Blocks and pins of a Kubo node, over its RPC. Every block that is read is verified; the node does that only when told to (HashOnRead)."""
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from s3cfs.backends.ipfs import car, dag
 from s3cfs.backends.ipfs.cid import RAW, Cid, digest_of
@@ -11,7 +12,14 @@ from s3cfs.backends.ipfs.rpc import Refused, Rpc
 from s3cfs.backends.types import Body
 from s3cfs.errors import Corrupt
 
+log = logging.getLogger(__name__)
+
 _UNREADABLE = ("could not find", "not found locally", "protobuf:", "unexpected EOF", "different hash")
+
+
+class Leaf(NamedTuple):
+    cid: Cid
+    size: int                      # bytes
 
 
 def is_unreadable(error: Refused) -> bool:
@@ -19,53 +27,71 @@ def is_unreadable(error: Refused) -> bool:
     return any(words in error.words for words in _UNREADABLE)
 
 
+class Unusable(Corrupt):
+    """A block that the node has not got, or not as it was, when it is asked twice. The text names it."""
+
+
 class KuboBlocks:
-    """Raises what `Rpc` raises, and Corrupt, which names the block."""
+    """Raises what `Rpc` raises, and Unusable."""
 
     def __init__(self, rpc: Rpc, crowd: Crowd) -> None:
         self._rpc, self._crowd = rpc, crowd
 
     def block(self, cid: Cid) -> bytes:
+        for _ in range(2):
+            data = self._raw(cid)
+            if digest_of(data) == cid.digest:
+                return data
+        raise Unusable("", "", f"{self._rpc.address} holds other bytes under the name of block {cid}")
+
+    def _raw(self, cid: Cid) -> bytes:
+        """As the node has it."""
         try:
-            data = self._rpc("block/get", str(cid), offline="true")
+            return self._rpc("block/get", str(cid), offline="true")
         except Refused as error:
             if is_unreadable(error):
-                raise Corrupt("", "", f"{self._rpc.address} lacks the block {cid}") from error
+                raise Unusable("", "", f"{self._rpc.address} lacks the block {cid}") from error
             raise
-        if digest_of(data) != cid.digest:
-            raise Corrupt("", "", f"{self._rpc.address} holds other bytes under the name of block {cid}")
-        return data
 
     def node(self, cid: Cid) -> dag.Node:
         data = self.block(cid)
         try:
             return dag.decode_node(data)
         except ValueError as error:
-            raise Corrupt("", "", f"the block {cid}: {error}") from error
+            raise Unusable("", "", f"the block {cid}: {error}") from error
 
     def read(self, cid: Cid, size: int, offset: int, end: int) -> bytes:
-        """From `offset` to `end` of the file of `size` bytes with that root; 0 <= offset < end <= size."""
+        """From `offset` to `end` of the file of `size` bytes with that root; 0 <= offset < end <= size.
+
+        A leaf with other bytes, as many as it must have, is handed on and logged: what s3cfs stores is sealed in small parts, so less is
+        lost than the whole leaf, and whoever looks at it says exactly what.
+        """
         leaves, at = self._leaves(cid, size, offset, end)
-        parts = self._crowd.each(self.block, leaves)
-        if len(parts) == 1:
-            data = parts[0] if (offset, end) == (at, at + len(parts[0])) else parts[0][offset - at:end - at]
-        else:
-            view = [memoryview(part) for part in parts]
-            view[-1] = view[-1][:len(view[-1]) - (at + sum(map(len, parts)) - end)]
-            view[0] = view[0][offset - at:]
-            data = b"".join(view)
-        if len(data) != end - offset:
-            raise Corrupt("", "", f"the leaves of {cid} are not as long as its node says")
+        parts = self._crowd.each(self._leaf, leaves)
+        last = at + sum(leaf.size for leaf in leaves[:-1])
+        parts[-1] = parts[-1][:end - last]
+        parts[0] = parts[0][offset - at:]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _leaf(self, leaf: Leaf) -> bytes:
+        try:
+            data = self.block(leaf.cid)
+        except Unusable as error:
+            data = self._raw(leaf.cid)
+            if len(data) == leaf.size:
+                log.warning("%s", error.cause)
+        if len(data) != leaf.size:
+            raise Unusable("", "", f"the block {leaf.cid} has {len(data)} bytes, not {leaf.size}")
         return data
 
-    def _leaves(self, cid: Cid, size: int, offset: int, end: int) -> tuple[list[Cid], int]:
+    def _leaves(self, cid: Cid, size: int, offset: int, end: int) -> tuple[list[Leaf], int]:
         """The leaves that hold `offset` to `end`, and where the first of them begins."""
         if cid.codec == RAW:
-            return [cid], 0
+            return [Leaf(cid, size)], 0
         node = self.node(cid)
         if node.type != dag.FILE or node.data or node.filesize != size:
-            raise Corrupt("", "", f"the block {cid} is no node of a file of {size} bytes")
-        found, first, at = list[Cid](), 0, 0
+            raise Unusable("", "", f"the block {cid} is no node of a file of {size} bytes")
+        found, first, at = list[Leaf](), 0, 0
         for link, below in zip(node.links, node.blocksizes, strict=True):
             if at < end and at + below > offset:
                 leaves, begin = self._leaves(link.cid, below, max(0, offset - at), min(below, end - at))

@@ -18,7 +18,7 @@ from s3cfs.backends.ipfs import dag
 from s3cfs.backends.ipfs.cid import RAW, Cid
 from s3cfs.backends.ipfs.crowd import Crowd
 from s3cfs.backends.ipfs.dag import Link
-from s3cfs.backends.ipfs.kubo_blocks import KuboBlocks, is_unreadable
+from s3cfs.backends.ipfs.kubo_blocks import KuboBlocks, Unusable, is_unreadable
 from s3cfs.backends.ipfs.rpc import Refused, Rpc
 from s3cfs.errors import Corrupt
 
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
 
 
 class Names:
-    """Paths begin with '/' and end without. Raises what `Rpc` raises, and Corrupt, which names the block."""
+    """Paths begin with '/' and end without. Raises what `Rpc` and `KuboBlocks` raise."""
 
     def __init__(self, rpc: Rpc, blocks: KuboBlocks, crowd: Crowd) -> None:
         self._rpc, self._blocks, self._crowd = rpc, blocks, crowd
@@ -79,7 +79,7 @@ class Names:
                 return self._known[link.cid]
         try:
             node = self._blocks.node(link.cid)
-        except Corrupt:
+        except Unusable:
             return link.tsize
         size = node.filesize if node.type == dag.FILE else None
         with self._knowing:
@@ -137,7 +137,7 @@ class Names:
                 else:
                     yield from self._folder(link.cid)
         else:
-            raise Corrupt("", "", f"the block {cid} is no folder")
+            raise Unusable("", "", f"the block {cid} is no folder")
 
     def _cid(self, found: dict[str, object]) -> Cid:
         try:

@@ -149,7 +149,8 @@ class Rpc:
         except Refused as error:
             raise self._translate(error, operation, key) from error
         except Corrupt as error:
-            raise Corrupt(operation, key, error.cause) from error
+            error.operation, error.key = operation, key
+            raise
         except (h11.ProtocolError, OSError) as error:
             raise Temporary(operation, key, f"{self.address}: {self._trouble(error)}") from error
 
