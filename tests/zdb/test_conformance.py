@@ -286,6 +286,14 @@ def test_what_it_says_of_a_namespace(start, talk_to):
     assert info(talk, "one")["space_available"] == str(2**64 - 1), "it wraps"
 
 
+def test_a_file_ends_where_the_next_value_would_go_past_its_size(start, talk_to):
+    talk = talk_to(start(datasize=512 << 10))
+    for value, file in ((524288 - 28, "0"), (1, "1"), (524288 - 28 - 19 - 1 - 19, "1"), (1, "2"), (524288 - 66, "3")):
+        talk("SET", "k", bytes(value))
+        talk("DEL", "k")
+        assert info(talk, "default")["data_current_id"] == file
+
+
 def test_limits_and_locks(talk):
     talk("NSNEW", "one")
     talk("SELECT", "one")
