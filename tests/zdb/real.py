@@ -74,10 +74,10 @@ class RealZdb:
             self._process.wait()
             self._process = None
 
-    def stop(self, stopped: bool) -> None:
-        """As silent as a process can be: SIGSTOP, SIGCONT."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP if stopped else signal.SIGCONT)
+    def hang(self, silent: bool) -> None:
+        """As silent as a process can be: SIGSTOP, SIGCONT. What was asked meanwhile it answers afterwards."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP if silent else signal.SIGCONT)
 
     def wipe(self) -> None:
         """The values and keys of all namespaces are gone, while it is down for a moment; the namespaces are there."""

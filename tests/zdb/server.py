@@ -68,6 +68,10 @@ class FakeZdb:
     def silent(self, silent: bool) -> None:
         self.do(self._awake.clear if silent else self._awake.set)
 
+    def hang(self, silent: bool) -> None:
+        """The same as `silent`, by the name that real ones have too (real.py)."""
+        self.silent = silent
+
     async def awake(self) -> None:
         await self._awake.wait()
         if self.delay_s:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from s3cfs.backends.zdb import commands, health
+from s3cfs.backends.zdb.fanout import Fanout, Round
 from s3cfs.backends.zdb.health import Latencies, Node
 from s3cfs.backends.zdb.link import Links
 from s3cfs.backends.zdb.setup import Server
@@ -155,3 +156,26 @@ def test_latencies_are_noted_for_all_servers_together(fake_zdb, clock):
         commands.put(node, b"%d" % number, b"v")
     assert latencies.delay_s(100) < 0.7 and node.health.status.latency_s > 0
     node.close()
+
+
+def test_a_hung_one_costs_a_round_the_delay_and_the_next_one_nothing(zdb_servers, clock):
+    """Fakes, and real ones under `make zdb-real`."""
+    servers = zdb_servers(4)
+    nodes = [Node(Links(servers.server(number), LONG_S, clock=clock)) for number in range(4)]
+    fanout = Fanout()
+    for node in nodes:
+        commands.put(node, b"key", b"value")
+    servers.hang(0)
+    found = fanout.first(3, nodes, lambda node: commands.get(node, b"key"), 0.05)
+    assert set(found.good) == set(nodes[1:]) and not found.bad
+    clock.now += health.SILENT_S + 1
+    found = fanout.first(3, sorted(nodes, key=lambda node: node.rank), lambda node: commands.get(node, b"key"), LONG_S)
+    assert set(found.good) == set(nodes[1:]), "it is asked last"
+    servers.hang(0, False)
+    round_: Round[Node, bytes | None] = fanout.round()
+    round_.start(nodes[0], lambda: commands.get(nodes[0], b"key"))
+    done = round_.next(LONG_S)
+    assert done is not None and done.value == b"value"
+    for node in nodes:
+        node.close()
+    fanout.close()
