@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from s3cfs.backends.base import Backend
@@ -51,7 +51,7 @@ class Collected:
 @dataclass
 class _Burial:
     object: str                    # its name in the bucket
-    digests: list[bytes] = field(default_factory=list)
+    digests: list[bytes]
 
 
 def collect(backend: IpfsBackend, grace_s: float = GRACE_S, *, dry_run: bool = False,
@@ -59,7 +59,7 @@ def collect(backend: IpfsBackend, grace_s: float = GRACE_S, *, dry_run: bool = F
     """One look. `going(what is done, how many)` is called often, and may raise. Damaged: an entry or a burial cannot be used."""
     result = Collected()
     store, folder = backend.datastore.store, backend.datastore.blocks_folder
-    burials = list(_old(store, folder, backend.now() - grace_s, result))
+    burials = list(_old(backend, backend.now() - grace_s, result))
     if not burials:
         return result
     candidates = {digest for burial in burials for digest in burial.digests}
@@ -75,34 +75,43 @@ def collect(backend: IpfsBackend, grace_s: float = GRACE_S, *, dry_run: bool = F
             going("entries", done)
     result.named = everything - len(candidates)
     young = _remove(backend, candidates, grace_s, dry_run, result, going)
-    for burial in burials:
-        if young.isdisjoint(burial.digests):
-            result.burials += 1
-            if not dry_run:
-                store.delete(burial.object)
-        else:
-            result.waiting += 1
+    over = [burial.object for burial in burials if young.isdisjoint(burial.digests)]
+    result.burials, result.waiting = len(over), result.waiting + len(burials) - len(over)
+    batch = max(1, store.capabilities.batch_delete)
+    for at in range(0, 0 if dry_run else len(over), batch):
+        store.delete_many(over[at:at + batch])
     return result
 
 
-def _old(store: Backend, folder: str, until: float, result: Collected) -> Iterator[_Burial]:
-    count = 0
+def _old(backend: IpfsBackend, until: float, result: Collected) -> Iterator[_Burial]:
+    store, folder = backend.datastore.store, backend.datastore.blocks_folder
+    old: list[tuple[str, str]] = []                    # object, name
     for table in names.tables(store, folder):
         gone = names.Table(folder, table).gone
         for info in store.list(gone):
-            name = info.key[len(gone):]
-            at = names.buried_at(name)
-            if at is None:                             # a mark of `_store_now` whose process died
-                continue
-            if at > until or count > CANDIDATES_MAX:
+            at = names.buried_at(name := info.key[len(gone):])
+            if at is not None and at <= until:
+                old.append((info.key, name))
+            elif at is not None:                       # else a mark of `_store_now` whose process died
                 result.waiting += 1
-                continue
-            try:
-                found = names.decode_burial(name, store.get(info.key))
-            except ValueError as error:
-                raise Damaged(f"{info.key}, which says what was deleted, cannot be used: {error}; without it those blocks stay") from None
-            count += len(found)
-            yield _Burial(info.key, found)
+    count = 0
+    for first in range(0, len(old), AT_ONCE):
+        if count > CANDIDATES_MAX:
+            result.waiting += len(old) - first
+            break
+        for burial in backend.datastore.crowd.each(lambda one: _read(store, *one), old[first:first + AT_ONCE]):
+            if burial is not None:
+                count += len(burial.digests)
+                yield burial
+
+
+def _read(store: Backend, key: str, name: str) -> _Burial | None:
+    try:
+        return _Burial(key, names.decode_burial(name, store.get(key)))
+    except NotFound:                                   # another collector was quicker
+        return None
+    except ValueError as error:
+        raise Damaged(f"{key}, which says what was deleted, cannot be used: {error}; without it those blocks stay") from None
 
 
 def _remove(backend: IpfsBackend, candidates: set[bytes], grace_s: float, dry_run: bool, result: Collected,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from s3cfs.backends.base import ObjectInfo
 from s3cfs.backends.ipfs.collector import Collected, Collecting, collect
-from s3cfs.errors import Damaged, Denied, Unsupported
+from s3cfs.errors import Damaged, Denied, NotFound, Unsupported
 from tests.backends.face import a_call, some_doors
 from tests.backends.ipfs.kit import DAY_S, MIB, Bucket, block_names, list_of, opened, some_bytes
 
@@ -117,6 +117,20 @@ def test_what_a_probe_left_is_no_reason_to_stop() -> None:
     assert collect(backend).blocks == 4
 
 
+def test_two_collectors_at_once_and_more_than_fits_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = Bucket()
+    backend = opened(bucket)
+    for number in range(150):
+        backend.put(f"pack/{number}", some_bytes(100, number))
+        backend.delete(f"pack/{number}")
+    bucket.time += 3 * DAY_S
+    bucket.fails["get", ".gone/"] = NotFound("get", "", "the other one was quicker")
+    monkeypatch.setattr("s3cfs.backends.ipfs.collector.CANDIDATES_MAX", 70)
+    found = collect(backend)
+    assert (found.burials, found.blocks, found.waiting) == (127, 127, 22), "by 64 burials"
+    assert collect(backend).blocks == 23 and not bucket.blocks()
+
+
 def test_a_store_without_times_keeps_everything() -> None:
     class Timeless(Bucket):
         def stat(self, key: str) -> ObjectInfo:
@@ -156,7 +170,7 @@ steps = st.lists(st.one_of(
     st.tuples(st.just("foreign"), st.just(0), keys, st.integers(0, 3))), max_size=25)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(steps)
 def test_whatever_is_done_what_is_there_can_be_read(done: list[tuple[str, int, str, int]]) -> None:
     """Two tables and a node that puts the same blocks now and then, of four contents that share some."""

@@ -51,7 +51,7 @@ queries = st.builds(
     offset=st.integers(0, 3), keys_only=st.booleans())
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(operations, queries, st.sampled_from(["", "a", "ab/", "/lead/slash"]))
 def test_it_does_what_a_map_does(done: list[tuple[str, str, bytes]], query: Query, root: str) -> None:
     store = MemoryBackend()

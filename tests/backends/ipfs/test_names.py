@@ -4,7 +4,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3cfs.backends.ipfs.dag import LEAF_BYTES, Tree
@@ -31,6 +31,7 @@ def entry_of(size: int, seed: bytes = b"x") -> Entry:
     return Entry.of(size, [number.to_bytes(31) + seed for number in range(count)])
 
 
+@settings(deadline=None)
 @given(SIZES, st.integers(0), st.integers(1, 255))
 def test_any_byte_that_is_another_is_noticed(size: int, at: int, change: int) -> None:
     entry = entry_of(size)
@@ -41,6 +42,7 @@ def test_any_byte_that_is_another_is_noticed(size: int, at: int, change: int) ->
         Entry.decode(KEY, data)
 
 
+@settings(deadline=None)
 @given(SIZES, st.integers(1, 60))
 def test_one_that_is_cut_or_longer_is_noticed(size: int, by: int) -> None:
     data = entry_of(size).encode(KEY)
