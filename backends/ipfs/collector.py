@@ -5,7 +5,7 @@ A block goes when all of this holds:
 - a burial (names.py) names it that is older than the grace, a day;
 - no entry names it, in any name table of these blocks;
 - the store says that it was put longer ago than the grace: every put puts its blocks anew, so what is being put again is young;
-- it has 64 bytes at least (objects.py buries no smaller one).
+- it has 64 bytes at least and is none of zeros: such a one may well be somebody else's, too.
 
 Ages of blocks are by the store's clock, which a small object shows. An entry that cannot be used may name anything: then nothing goes.
 What is left open is a put of the very same bytes that a deleted object had, between the look at a block's age and its removal.
@@ -22,7 +22,9 @@ from typing import Any
 
 from s3cfs.backends.base import Backend
 from s3cfs.backends.ipfs import names
-from s3cfs.backends.ipfs.objects import IpfsBackend
+from s3cfs.backends.ipfs.cid import digest_of
+from s3cfs.backends.ipfs.dag import LEAF_BYTES
+from s3cfs.backends.ipfs.objects import SMALL_BYTES, IpfsBackend
 from s3cfs.backends.layer import Call, Layer
 from s3cfs.backends.types import Body, Degraded
 from s3cfs.errors import Damaged, NotFound, S3cfsError, StoreError, Unsupported
@@ -33,6 +35,7 @@ GRACE_S = 86400.0
 EVERY_H = 24.0
 CANDIDATES_MAX = 200_000           # digests in memory at once; what was deleted beyond that waits for the next time
 AT_ONCE = 64                       # blocks between whose first look and last removal nothing else is done
+ZEROS = digest_of(bytes(LEAF_BYTES))
 PROBES = "probe/"                  # below it a probe may leave what is no entry (IpfsBackend.probe_create_only)
 
 
@@ -127,6 +130,8 @@ def _remove(backend: IpfsBackend, candidates: set[bytes], grace_s: float, dry_ru
         try:
             info = store.stat(name)
         except NotFound:
+            return None
+        if info.size < SMALL_BYTES or digest == ZEROS:
             return None
         if info.modified is None or info.modified > until:
             young.add(digest)

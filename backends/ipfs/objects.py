@@ -37,11 +37,11 @@ log = logging.getLogger(__name__)
 ENTRIES_KEPT = 10_000
 ENTRIES_AT_ONCE = 128              # of a listing
 BATCH_DELETE = 100
-SMALL_BYTES = 64                   # a block below this may well be somebody else's too, and is never removed
+SMALL_BYTES = 64                   # a block below this may well be somebody else's, too
 
 
 class IpfsBackend(Backend):
-    """See the module's text. `scheme` and `place` make the location: no secret is in them."""
+    """See the module's text. `table`: the name table's name; `location`: for messages; `clock`: Unix time, for burials."""
 
     def __init__(self, datastore: Datastore, table: str, location: str, clock: Callable[[], float] = time.time) -> None:
         self.datastore, self.table = datastore, Table(datastore.blocks_folder, table)

@@ -16,7 +16,7 @@ from tests.backends.face import a_call, some_doors
 from tests.backends.ipfs.kit import DAY_S, MIB, Bucket, block_names, list_of, opened, some_bytes
 
 KEY = "pack/aa/7-aa"
-DATA = some_bytes(2 * MIB + 5)
+DATA = some_bytes(2 * MIB + 500)
 
 
 def test_blocks_of_a_deleted_object_go_after_a_day() -> None:
@@ -77,14 +77,18 @@ def test_ages_are_by_the_stores_clock() -> None:
     assert collect(late).young == 4 and len(bucket.blocks()) == 4
 
 
-def test_small_blocks_are_left_since_they_may_be_anybodys() -> None:
+def test_small_blocks_and_zeros_are_left_since_they_may_be_anybodys() -> None:
     bucket = Bucket()
     backend = opened(bucket)
     for number, data in enumerate((b"", b"one", b"x" * 63, b"x" * 64)):
         backend.put(f"pack/{number}", data)
         backend.delete(f"pack/{number}")
+    backend.put("pack/zeros", bytes(MIB) + b"end")
+    backend.delete("pack/zeros")
     bucket.time += 3 * DAY_S
-    assert collect(backend).blocks == 1 and len(bucket.blocks()) == 3
+    assert collect(backend).blocks == 2, "one of 64 bytes, and the node above the zeros and the end"
+    assert sorted(map(len, (bucket.objects[name] for name in bucket.blocks()))) == [0, 3, 3, 63, MIB]
+    assert collect(backend) == Collected()
 
 
 @pytest.mark.parametrize("which", ["entry", "of another table", "burial"])
@@ -174,7 +178,7 @@ steps = st.lists(st.one_of(
 @given(steps)
 def test_whatever_is_done_what_is_there_can_be_read(done: list[tuple[str, int, str, int]]) -> None:
     """Two tables and a node that puts the same blocks now and then, of four contents that share some."""
-    contents = [some_bytes(size, 1)[:size] for size in (100, 200)] + [bytes(MIB) + some_bytes(size, 2) for size in (300, 400)]
+    contents = [some_bytes(size, 1)[:size] for size in (100, 200)] + [b"x" * MIB + some_bytes(size, 2) for size in (300, 400)]
     bucket = Bucket()
     tables = [opened(bucket), opened(bucket, "second")]
     model: list[dict[str, bytes]] = [{}, {}]
