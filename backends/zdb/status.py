@@ -1,6 +1,7 @@
 """How a store on 0-dbs is, as plain data: for `s3cfs zdb status`, `stat --json`, and for whoever watches it."""
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from s3cfs.backends.zdb.placing import Quorum
 from s3cfs.backends.zdb.words import Condition
 
 POLL_S = 5.0                       # that a server has for its answer
+SILENT = "silent"
 
 
 def ask(cluster: Cluster, members: Iterable[Member]) -> None:
@@ -25,7 +27,7 @@ def told(cluster: Cluster) -> dict[str, Any]:
         member, stranger = members.get(server.name), cluster.strangers.get(server.name)
         about: dict[str, Any] = {"name": server.name, "address": server.address, "domain": server.domain, "drain": server.drain}
         if member is not None and stranger is None:
-            about |= member.node.status() | {"id": f"{member.id:08x}", "replica": member.id in roll.replicas,
+            about |= _node(member) | {"id": f"{member.id:08x}", "replica": member.id in roll.replicas,
                                              "joining": member.id in roll.joining, "may_read": member.may_read, "may_write": _takes(member)}
         else:
             about |= {"id": None, "condition": Condition.STRANGER.value, "words": stranger.words if stranger else "is not admitted yet",
@@ -43,8 +45,17 @@ def told(cluster: Cluster) -> dict[str, Any]:
     }
 
 
+def _node(member: Member) -> dict[str, Any]:
+    """One that owes an answer is known by that, before its silence is an error."""
+    node = member.node
+    if not (node.is_silent and node.health.status.condition is Condition.OK):
+        return node.status()
+    silent_s = node.links.silent_s
+    return node.status() | {"condition": SILENT, "words": f"owes an answer for {silent_s:.0f} s", "since": time.time() - silent_s}
+
+
 def _takes(member: Member) -> bool:
-    return member.node.health.status.condition.may_write
+    return member.node.health.status.condition.may_write and not member.node.is_silent
 
 
 def _degraded(servers: list[Mapping[str, Any]] | list[dict[str, Any]], replicas: int, up: int, quorum: Quorum) -> str | None:

@@ -26,12 +26,14 @@ class Store:
         self.servers, self.path, self._data, self._parity = servers, folder / "zdb.toml", data, parity
         self.opened: list[ZdbBackend] = []
         self.content: dict[str, bytes] = {}
+        self._looker: ZdbBackend | None = None
         self.write_list(only)
         self.backend = self.another()
         self.backend.create()
 
     def write_list(self, only: Iterable[int] | None = None, drain: Iterable[int] = ()) -> None:
         self.servers.write_list(self.path, only, drain=drain, data=self._data, parity=self._parity)
+        self._looker = None
 
     def another(self) -> ZdbBackend:
         """As another process, or another machine, sees it."""
@@ -58,14 +60,21 @@ class Store:
         backend = backend or self.another()
         return all(backend.get(key) == data for key, data in self.content.items())
 
+    @property
+    def looker(self) -> ZdbBackend:
+        """For looks by the tests themselves."""
+        if self._looker is None:
+            self._looker = self.another()
+        return self._looker
+
     def where(self, key: str) -> Where:
-        known = self.another().replicas.read(key)
+        known = self.looker.replicas.read(key)
         assert known is not None
         return known.where
 
     def number(self, server_id: int) -> int:
         """Which of the servers has this id."""
-        name = self.backend.cluster.roll.names.get(server_id) or self.another().cluster.roll.names[server_id]
+        name = self.backend.cluster.roll.names.get(server_id) or self.looker.cluster.roll.names[server_id]
         return int(name.removeprefix("z"))
 
     def shards(self, key: str) -> Iterator[tuple[int, int, list[bytes]]]:

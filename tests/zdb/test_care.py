@@ -11,7 +11,9 @@ import trio
 from s3cfs.backends.zdb import care
 from s3cfs.backends.zdb.backup import backups
 from s3cfs.backends.zdb.care import Care
+from s3cfs.backends.zdb.link import Links
 from s3cfs.backends.zdb.repair import Repair
+from s3cfs.backends.zdb.status import told
 from s3cfs.errors import ConfigError, Temporary
 from s3cfs.remote import Remote
 from tests.remote.kit import remote_to, run
@@ -218,3 +220,20 @@ def test_a_backup_of_the_records_is_made_when_it_is_due_and_something_was_put(st
         assert any(one["what"] == "backup" for one in layer.decisions())
 
     beside(store, work)
+
+
+def test_a_server_that_owes_an_answer_is_called_silent(store: Store):
+    cluster = store.backend.cluster
+    member = next(iter(cluster))
+    assert told(cluster)["degraded"] is None
+    member.node.links.__class__ = _Silent
+    about = next(one for one in told(cluster)["servers"] if one["name"] == member.server.name)
+    assert (about["condition"], about["words"]) == ("silent", "owes an answer for 12 s")
+    assert not about["may_read"] and not about["may_write"]
+    assert f"{member.server.name} silent" in str(told(cluster)["degraded"])
+
+
+class _Silent(Links):
+    @property
+    def silent_s(self) -> float:
+        return 12.0
