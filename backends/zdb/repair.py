@@ -296,8 +296,7 @@ class Repair:
                 targets[index] = member
         others = [index for index in wanted if index not in targets]
         taken = [member for index in look.states if index not in others and (member := self._cluster.member(servers[index])) is not None]
-        barred = {*refused, *servers, *(member.id for member in taken)}
-        candidates = [member for member in self._cluster.writable() if member.id not in barred]
+        candidates = [member for member in self._cluster.writable() if member.id not in {*refused, *servers}]
         chosen = self._cluster.choose(candidates, len(others), taken)
         return {**targets, **dict(zip(others, chosen, strict=False))}
 

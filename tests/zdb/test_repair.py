@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from s3cfs.backends.zdb import shard, writing
+from s3cfs.backends.zdb import commands, shard, writing
 from s3cfs.backends.zdb.survey import Finding
 from s3cfs.errors import Temporary
 from tests.zdb.caring import LARGE, SMALL, Store
@@ -233,6 +234,56 @@ def test_a_delete_beside_a_repair_counts(store: Store):
     backend.cluster.fanout.all = late              # type: ignore[method-assign]
     assert store.mend("pack/large0", backend=backend).left is None
     assert "pack/large0" not in {info.key for info in store.another().list("")} and store.reads_right()
+
+
+def test_an_object_that_goes_while_it_is_looked_at_is_not_lost(store: Store):
+    store.fill(1)
+    backend = store.another()
+    backend.check()
+    read = backend.replicas.read
+
+    def then_deleted(key: str) -> object:
+        found = read(key)
+        if key in store.content:
+            store.backend.delete(key)
+            del store.content[key]
+        return found
+
+    backend.replicas.read = then_deleted           # type: ignore[assignment, method-assign]
+    done = store.mend("pack/large0", backend=backend)
+    assert not done.lost and done.left is None and done.what == "deletion"
+
+
+def test_a_later_placement_counts_before_an_earlier_one(store: Store):
+    store.put("pack/a", LARGE)
+    for away, listed in ((0, [1, 2, 3, 4, 5, 6]), (1, [2, 3, 4, 5, 6, 7])):
+        store.servers.kill(away)
+        store.write_list(listed)
+        store.survey(mend=True)
+    known = store.looker.replicas.read("pack/a")
+    assert known is not None and known.placement is not None and known.placement.revision == 2
+    assert store.whole("pack/a") == len(set(known.where.servers)) == 6
+
+
+def test_a_shard_of_something_else_is_as_good_as_none(store: Store):
+    """Whole in itself, and under the right key of the server."""
+    store.fill(1)
+    [(number, [name])] = [(number, names) for index, number, names in store.shards("pack/large0") if index == 3]
+    member = next(member for member in store.looker.cluster if member.server.name == f"z{number:02}")
+    value = commands.get(member, name)
+    assert value is not None
+    head, payload = shard.decode_value(value)
+    [(_, other)] = shard.encode_values(replace(head, key="pack/large1"), payload)
+    commands.put(member, name, other)
+    assert store.mend("pack/large0").trouble == f"of 6 shards 1 damaged (z{number:02})" and commands.get(member, name) == value
+
+
+def test_what_nobody_acknowledged_is_known_when_it_was_seen(store: Store):
+    cluster = store.backend.cluster
+    written = writing.write(cluster, "pack/a", bytes(LARGE), 1)
+    store.backend.replicas.write("pack/a", LARGE, replace(written.where, unsure=frozenset((1, 4))), 1)
+    store.content["pack/a"] = bytes(LARGE)
+    assert store.mend("pack/a").trouble is None and store.where("pack/a") == written.where and store.reads_right()
 
 
 def test_two_repairs_at_once(store: Store):
