@@ -29,6 +29,7 @@ from s3cfs.backends.zdb.words import Condition, Trouble
 from s3cfs.errors import ConfigError
 
 TIMEOUT_S = 20.0                   # of silence, of one call
+ASK_S = 2.0                        # the same, of a question how a server is
 DEGRADED_KEPT = 10_000             # keys of objects that a repair should look at soon
 
 
@@ -56,12 +57,24 @@ class Member:
 
     @property
     def may_read(self) -> bool:
-        return self.node.may_read
+        """Whether it should be asked before others."""
+        return self.node.health.status.condition.may_read and not self.node.is_silent
 
     @property
     def may_write(self) -> bool:
         """Whether new shards may go there."""
-        return self.node.may_write and not self.server.drain
+        return self.takes_shards and not self.node.is_silent
+
+    @property
+    def takes_shards(self) -> bool:
+        """The same, though it may owe an answer for long just now."""
+        return self.node.health.status.condition.may_write and not self.server.drain
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it failed, and it is time to try it again."""
+        health = self.node.health
+        return health.status.condition is not Condition.OK and health.may_write and not self.node.is_silent
 
     def __repr__(self) -> str:
         return f"Member({self.id:08x}, {self.server})"
@@ -187,9 +200,13 @@ class Cluster:
         return bool(found) and self.learn(max(found, key=lambda roll: roll.rank))
 
     def in_order(self, members: Iterable[Member]) -> list[Member]:
-        """Those that should answer, the quickest first, with some chance in it so that not always the same have the work."""
-        ranks = {member: member.node.rank for member in members}
-        return sorted(ranks, key=lambda member: (ranks[member][0], ranks[member][1] * self.chance.uniform(0.5, 2.0)))
+        """The quickest first, with some chance in it so that not always the same have the work. Those that failed, and those that are later
+        with an answer just now than others are as a rule, come last."""
+        late_s = self.latencies.delay_s(0)
+        ranks = {member: (not member.may_read, member.node.links.silent_s > late_s,
+                          member.node.health.status.latency_s * self.chance.uniform(0.5, 2.0), self.chance.random()) for member in members}
+        self._try_again(ranks)
+        return sorted(ranks, key=lambda member: ranks[member])
 
     def holders(self) -> list[Member]:
         """Servers for shards: those of the list that are no [[meta]] ones."""
@@ -197,7 +214,23 @@ class Cluster:
         return [member for member in self.servers.values() if member.server.name in names]
 
     def writable(self) -> list[Member]:
-        return [member for member in self.holders() if member.may_write]
+        """Those that new shards may go to. A server that owes an answer for long is not among them: but where more than `parity` do, it is
+        the work, and they are."""
+        members = self.holders()
+        self._try_again(members)
+        silent = [member for member in members if member.takes_shards and not member.may_write]
+        return [member for member in members if member.may_write or (len(silent) > self.setup.parity and member in silent)]
+
+    def _try_again(self, members: Iterable[Member]) -> None:
+        """Ask those that failed how they are, when it is time, and let nobody wait for that."""
+        for member in members:
+            if member.is_due:
+                member.node.health.begins()            # so that others leave it alone
+                self.fanout.start(partial(_poll, member))
+
+    def ask_again(self) -> None:
+        """The same at once, and wait for it: there are too few others."""
+        self.fanout.all([member for member in self.holders() if not member.may_write], lambda member: member.node.poll(timeout_s=ASK_S))
 
     def choose(self, members: Sequence[Member], count: int, taken: Iterable[Member] = ()) -> list[Member]:
         """`count` of them, or as many as there are, in random order: domains even, those that have other shards of the object counted."""
@@ -337,6 +370,10 @@ class Cluster:
         for member in self._members.values():
             member.node.close()
         self.fanout.close()
+
+
+def _poll(member: Member) -> None:
+    member.node.poll()
 
 
 def _room(member: Member) -> float | None:

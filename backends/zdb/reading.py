@@ -125,12 +125,12 @@ class _Part:
         self.left = self._order()
 
     def _order(self) -> list[int]:
-        """All shards that can be asked for: those wanted first, but not before others when their server does not answer."""
-        unsure = self.stored.where.unsure
-        ranks = {index: number for number, member in enumerate(self.cluster.in_order(self.members.values()))
-                 for index, own in self.members.items() if own is member}
-        return sorted(self.members, key=lambda index: (not self.members[index].may_read, index in unsure,
-                                                       self.coder.k > 1 and index not in self.missing, ranks[index]))
+        """All shards that can be asked for: those wanted first, but not before others when their server fails, or owes an answer."""
+        unsure, late_s = self.stored.where.unsure, self.cluster.latencies.delay_s(self.bytes)
+        places = {member: place for place, member in enumerate(self.cluster.in_order(self.members.values()))}
+        ranks = {index: (not member.may_read or member.node.links.silent_s > late_s, index in unsure,
+                         self.coder.k > 1 and index not in self.missing, places[member]) for index, member in self.members.items()}
+        return sorted(ranks, key=lambda index: ranks[index])
 
     def run(self) -> None:
         first = self.left[:len(self.missing)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -24,6 +25,7 @@ from s3cfs.errors import StoreError, StoreFull, Temporary
 
 ATTEMPTS = 4
 SILENCE_S = 2.0                    # nothing has moved for so long: what is left is late
+SPARE_S = 0.1                      # no shard is late before that
 TAIL_S = 2.0                       # when enough are acknowledged, the rest has so long, whatever moves
 DROP_S = 1.0                       # of silence: nobody waits longer for shards to be deleted
 
@@ -44,6 +46,7 @@ class _Attempt:
         self.acknowledged: dict[int, Member] = {}
         self.sent: dict[int, Member] = {}              # to whom last, where nobody acknowledged
         self.troubles: dict[Member, Trouble] = {}
+        self.kept: dict[int, Member] | None = None     # when it has ended: whose shards count
 
     def run(self, members: list[Member]) -> bool:
         """Whether enough were acknowledged."""
@@ -65,8 +68,10 @@ class _Attempt:
 
         for index, member in enumerate(chosen):
             send(index, member)
-        delay: float | None = time.monotonic() + self.cluster.latencies.delay_s(max(len(payload) for payload in self.payloads))
+        late_s = self.cluster.latencies.delay_s(max(len(payload) for payload in self.payloads))
+        delay: float | None = time.monotonic() + max(SPARE_S, late_s)
         until: float | None = None
+        twice: list[tuple[int, Member]] = []           # acknowledged, when another had been quicker
         while made.pending and len(self.acknowledged) < len(self.payloads):
             if len(self.acknowledged) >= self.enough and until is None:
                 until = time.monotonic() + TAIL_S
@@ -80,17 +85,34 @@ class _Attempt:
                 continue
             index, member = done.name
             if done.trouble is None:
-                self.acknowledged.setdefault(index, member)
+                if self.acknowledged.setdefault(index, member) is not member:
+                    twice.append((index, member))
             else:
                 self.troubles[member] = done.trouble
                 if index not in self.acknowledged and not any(index == other for other, _ in made.pending):
                     spare(index)
+        done_well = len(self.acknowledged) >= self.enough
+        self.kept = {**self.sent, **self.acknowledged} if done_well else {}
+        while (done := made.next(until=time.monotonic())) is not None:
+            twice.append(done.name)                    # those that end after this remove themselves
         made.abandon()
-        return len(self.acknowledged) >= self.enough
+        for index, member in [*twice, *self.acknowledged.items()]:
+            if self.kept.get(index) is not member:
+                self.cluster.fanout.start(partial(self._remove, index, member))
+        return done_well
 
     def _send(self, index: int, member: Member) -> None:
         for name, value in encode_values(replace(self.head, shard=index), self.payloads[index]):
             commands.put(member, name, value)
+        if self.kept is not None:
+            self._remove(index, member)
+
+    def _remove(self, index: int, member: Member) -> None:
+        """Delete what another server has, or what belongs to no object, after all."""
+        if self.kept is not None and self.kept.get(index) is not member:
+            with suppress(Trouble):                    # a repair finds it
+                for name in names_of(self.head.object_id, index, self.head.shard_bytes):
+                    commands.delete(member, name)
 
     def where(self) -> Where:
         count = len(self.payloads)
@@ -104,9 +126,15 @@ def write(cluster: Cluster, key: str, data: Body, time_ns: int) -> Written:
     wanted = code_for(len(data), cluster.code)
     failed: dict[Member, Trouble] = {}                 # they had their chance
     attempt: _Attempt | None = None
+    has_asked = False
     for _ in range(ATTEMPTS):
         members = [member for member in cluster.writable() if member not in failed]
         code = narrowed(wanted, len(members))
+        if code is None and not has_asked:             # what they were is not what they are
+            has_asked = True
+            cluster.ask_again()
+            members = [member for member in cluster.writable() if member not in failed]
+            code = narrowed(wanted, len(members))
         if code is None:
             break
         if attempt is None or attempt.head.code != code:

@@ -1,0 +1,254 @@
+"""Servers that are slow, silent, full or gone: what a put and a get do then, and how long nobody waits."""
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from s3cfs.backends.registry import open_backend
+from s3cfs.backends.types import Degraded
+from s3cfs.backends.zdb import health, writing
+from s3cfs.backends.zdb.backend import ZdbBackend
+from s3cfs.backends.zdb.record import Record
+from s3cfs.errors import NotFound, StoreFull, Temporary
+from tests.zdb.server import FakeZdb, running
+
+DATA, PARITY = 4, 2
+LARGE = bytes(range(256)) * 400            # 100 KiB: cut in shards
+SMALL = b"small"
+NEVER_S = 15.0                             # nobody waits for a silent server that long: `tcp-timeout` is longer still
+
+
+class Set:
+    """A store on fakes."""
+
+    def __init__(self, folder, count: int, fakes: list[FakeZdb], more: str = "") -> None:
+        self.fakes, self.path = fakes, folder / "zdb.toml"
+        lines = [f"data = {DATA}", f"parity = {PARITY}", more]
+        for number, fake in enumerate(fakes):
+            lines += ["[[servers]]" if number < count else "[[meta]]", f'name = "z{number}"', f'address = "{fake.address}"',
+                      f'domain = "d{number}"']
+        self.path.write_text("\n".join(lines))
+        with closing(self.open()) as backend:
+            backend.create()
+
+    def open(self) -> ZdbBackend:
+        backend = open_backend(f"zdb://{self.path}", {"tcp-timeout": "60"})
+        assert isinstance(backend, ZdbBackend)
+        return backend
+
+    def shards(self) -> dict[FakeZdb, list[bytes]]:
+        return {fake: [key for key in fake.keys("default") if key.startswith(b"d")] for fake in self.fakes}
+
+
+@pytest.fixture
+def six(tmp_path) -> Iterator[Set]:
+    with running(6) as fakes:
+        yield Set(tmp_path, 6, fakes)
+
+
+@pytest.fixture
+def eight(tmp_path) -> Iterator[Set]:
+    with running(8) as fakes:
+        yield Set(tmp_path, 8, fakes)
+
+
+@pytest.fixture
+def six_and_records(tmp_path) -> Iterator[Set]:
+    """The records on four servers of their own."""
+    with running(10) as fakes:
+        yield Set(tmp_path, 6, fakes)
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch):
+    monkeypatch.setattr(health, "SILENT_S", 0.3)
+    monkeypatch.setattr(writing, "SILENCE_S", 0.2)
+    monkeypatch.setattr(writing, "TAIL_S", 0.2)
+
+
+def within(seconds: float, call):
+    """Its answer, which has to come before anybody could have given up on a server."""
+    began = time.monotonic()
+    answer = call()
+    assert time.monotonic() - began < seconds
+    return answer
+
+
+def test_each_server_has_one_shard_and_each_object_is_whole(six):
+    with closing(six.open()) as backend:
+        assert backend.put("a/large", LARGE) is None and backend.put("a/small", SMALL) is None
+        assert sorted(len(keys) for keys in six.shards().values()) == [1, 1, 1, 2, 2, 2], "six shards, and three copies"
+        assert backend.get("a/large") == LARGE and backend.get("a/small") == SMALL
+
+
+@pytest.mark.parametrize("data", [LARGE, SMALL])
+def test_a_silent_server_costs_no_read_its_patience(six, data):
+    with closing(six.open()) as backend:
+        backend.put("a/1", data)
+        for fake in six.fakes[::2]:
+            fake.silent = True
+            assert within(NEVER_S, lambda: backend.get("a/1")) == data
+            fake.silent = False
+
+
+def test_a_silent_server_costs_one_write_a_short_wait_and_is_left_out_then(six):
+    six.path.write_text(f"acknowledgements = 5\n{six.path.read_text()}")
+    with closing(six.open()) as backend:
+        assert backend.put("a/0", LARGE) is None
+        six.fakes[2].silent = True
+        answer = within(NEVER_S, lambda: backend.put("a/1", LARGE))
+        assert answer == Degraded("1 of 6 shards are missing")
+        assert dict(backend.cluster.degraded) == {"a/1": "1 of 6 shards are missing"}
+        assert within(NEVER_S, lambda: backend.get("a/1")) == LARGE
+        member = next(member for member in backend.cluster if member.server.name == "z2")
+        assert backend.cluster.member(member.id) is member
+        until = time.monotonic() + NEVER_S
+        while member.may_write and time.monotonic() < until:
+            time.sleep(0.01)                           # until its silence is longer than that of a busy one
+        answer = within(0.15 * NEVER_S, lambda: backend.put("a/2", LARGE))
+        assert answer == Degraded("it is cut 3 + 2 and not 4 + 2, for want of servers")
+        six.fakes[2].silent = False
+        for fake in (six.fakes[0], six.fakes[5]):
+            fake.kill()
+        for key in ("a/0", "a/1", "a/2"):
+            assert within(NEVER_S, lambda key=key: backend.get(key)) == LARGE
+
+
+def test_a_spare_takes_what_another_does_not(eight):
+    with closing(eight.open()) as backend:
+        for fake in eight.fakes[:2]:
+            fake.refuse("Cannot write data right now", "SET", 100)
+        for number in range(5):
+            assert backend.put(f"a/{number}", LARGE) is None, "there are six others"
+            assert backend.get(f"a/{number}") == LARGE
+        assert [len(keys) for keys in list(eight.shards().values())[:2]] == [0, 0]
+
+
+def test_a_late_shard_goes_to_a_spare(eight):
+    with closing(eight.open()) as backend:
+        for fake in eight.fakes[:2]:
+            fake.silent = True
+        for number in range(4):
+            assert within(NEVER_S, lambda number=number: backend.put(f"a/{number}", LARGE)) is None
+            assert within(NEVER_S, lambda number=number: backend.get(f"a/{number}")) == LARGE
+        for fake in eight.fakes[:2]:
+            fake.silent = False
+        until = time.monotonic() + NEVER_S
+        while sum(map(len, eight.shards().values())) > 4 * 6 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert sum(map(len, eight.shards().values())) == 4 * 6, "what came late after all is removed"
+
+
+@pytest.mark.parametrize("words", ["Cannot write data right now", "No space left on this namespace"])
+def test_full_servers(six_and_records, words):
+    six = six_and_records
+    with closing(six.open()) as backend:
+        backend.put("a/0", LARGE)
+        for fake in six.fakes[:3]:
+            fake.refuse(words, "SET", 1000)
+        answer = backend.put("a/1", LARGE)
+        assert isinstance(answer, Degraded) and "cut 1 + 2" in answer.reason
+        for fake in six.fakes[3:6]:
+            fake.refuse(words, "SET", 1000)
+        with pytest.raises(StoreFull, match="0 of 6 servers take new objects, and it takes 3 at least"):
+            backend.put("a/2", LARGE)
+        assert backend.get("a/0") == LARGE and backend.get("a/1") == LARGE, "full servers are read as ever"
+
+
+def test_fewer_servers_make_narrower_codes_and_too_few_an_error(six_and_records):
+    six = six_and_records
+    with closing(six.open()) as backend:
+        for left, code in ((5, "3 + 2"), (4, "2 + 2"), (3, "1 + 2")):
+            six.fakes[left].kill()
+            answer = backend.put(f"a/{left}", LARGE)
+            assert isinstance(answer, Degraded) and f"cut {code}" in answer.reason
+            assert backend.get(f"a/{left}") == LARGE
+        assert backend.put("a/small", SMALL) is None, "three copies are three copies"
+        six.fakes[2].kill()
+        with pytest.raises(Temporary, match="2 of 6 servers take new objects, and it takes 3 at least"):
+            backend.put("a/2", LARGE)
+        for fake in six.fakes[2:6]:
+            fake.start()
+        answer = backend.put("a/2", LARGE)
+        assert answer is None or "cut 3 + 2" in answer.reason, "they are asked again at once"
+        assert backend.get("a/2") == LARGE
+
+
+def test_records_of_four_are_read_while_two_are_down_and_written_while_one_is(six_and_records):
+    records = six_and_records.fakes[6:]
+    with closing(six_and_records.open()) as backend:
+        for down in (0, 1):
+            backend.put("a/0", b"%d" % down)
+            assert {info.key for info in backend.list("")} == {"a/0"}
+            records[down].kill()
+            assert backend.get("a/0") == b"%d" % down
+        with pytest.raises(Temporary, match="2 replicas of the records answer, and it takes 3"):
+            backend.put("a/0", b"2")
+        assert {info.key for info in backend.list("")} == {"a/0"}
+        records[2].kill()
+        with pytest.raises(Temporary, match="1 replicas of the records answer, and it takes 2"):
+            backend.get("a/0")
+
+
+def test_an_acknowledgement_of_all_can_be_asked_for(tmp_path):
+    with running(6) as fakes:
+        made = Set(tmp_path, 6, fakes, "acknowledgements = 6")
+        with closing(made.open()) as backend:
+            backend.put("a/0", LARGE)
+            fakes[1].silent = True
+            answer = within(NEVER_S, lambda: backend.put("a/1", LARGE))
+            assert isinstance(answer, Degraded) and "cut 3 + 2" in answer.reason, "put anew, without the one that is silent"
+
+
+def test_a_busy_set_is_no_broken_one(six):
+    """All are silent for longer than usual: then it is the work, and nobody is left out."""
+    with closing(six.open()) as backend:
+        backend.put("a/0", LARGE)
+        members = backend.cluster.holders()
+        for member in members:
+            member.node.links._signs[0] = time.monotonic() - 10
+        assert not any(member.may_write for member in members) and backend.cluster.writable() == members
+        for member in members[1:]:
+            del member.node.links._signs[0]
+        assert backend.cluster.writable() == members[1:]
+
+
+@pytest.mark.parametrize("look", ["list", "get"])
+def test_what_no_quorum_took_is_there_or_not_but_does_not_come_and_go(six, look):
+    """A record that one or two of five replicas have: the first to look decides, for all that come later."""
+    def sees(backend: ZdbBackend) -> bool:
+        if look == "list":
+            return "b/1" in {info.key for info in backend.list("b/")}
+        try:
+            return backend.get("b/1") == SMALL
+        except NotFound:
+            return False
+
+    with closing(six.open()) as backend:
+        backend.put("a/0", LARGE)
+        replicas = {member.server.address for member in backend.cluster.replicas()}
+        holding = [fake for fake in six.fakes if fake.address in replicas]
+        written = writing.write(backend.cluster, "b/1", SMALL, 1)
+        record = Record("b/1", 1, False, len(SMALL), written.where)
+        value = record.encode(backend.cluster.signer)
+        holding[0].do(lambda: holding[0].default.put(record.name, value))
+        holding[1].kill()                              # three of the four that are left are asked
+    seen = []
+    for _ in range(8):
+        with closing(six.open()) as machine:
+            seen.append(sees(machine))
+    assert any(seen) and seen == sorted(seen), "not there, or there from then on"
+
+
+def test_a_key_is_overwritten_a_hundred_times(six):
+    with closing(six.open()) as backend, closing(six.open()) as other:
+        for number in range(100):
+            backend.put("a/0", b"%d" % number)
+        assert other.get("a/0") == backend.get("a/0") == b"99"
+        until = time.monotonic() + NEVER_S
+        while sum(map(len, six.shards().values())) > 3 and time.monotonic() < until:
+            time.sleep(0.01)                           # nobody waits long for what was there before to be removed
+        assert sum(map(len, six.shards().values())) == 3
