@@ -78,6 +78,7 @@ def overview() -> str:
         "  storjs3://HOST/BUCKET[/PREFIX]      Storj, through its S3 gateway\n"
         "  s3://REGION/BUCKET[/PREFIX]         AWS\n"
         "  ipfs+s3://HOST[:PORT]/BUCKET[/ROOT] blocks for an IPFS node that reads the same bucket\n"
+        "  ipfs+rpc://HOST[:PORT]/PREFIX       a running Kubo\n"
         "  zdb:///FILE.toml[/PREFIX]           many 0-dbs, which the file names\n"
         "  local:///FOLDER                     a folder\n\n"
         "`s3cfs help COMMAND` or `s3cfs COMMAND --help` says more.\n")

@@ -14,7 +14,7 @@ from s3cfs.backends.ipfs import dag
 from s3cfs.backends.ipfs.cid import Cid, block_key
 from s3cfs.backends.registry import open_backend
 from s3cfs.errors import Denied, Exists, NotFound
-from tests.against.kubo_node import KuboNode
+from tests.against.kubo_node import TOKEN, KuboNode
 from tests.backends.suite import some_bytes
 
 MIB = 1 << 20
@@ -154,6 +154,29 @@ def test_without_the_token_it_says_no(node):
                 other.check()
             with pytest.raises(Denied):
                 other.put("pack/aa/1", some_bytes(5 * MIB))
+
+
+def test_what_the_documents_allow_is_enough_and_no_less(node, tmp_path):
+    other = KuboNode(node.program, tmp_path / "other")
+    other.init()
+    paths = ["/api/v0/files", "/api/v0/block", "/api/v0/dag/import", "/api/v0/pin"]
+    for left_out in (None, *paths):
+        other.token = TOKEN
+        allowed = [path for path in paths if path != left_out]
+        other.config(API__Authorizations={"one": {"AuthSecret": "basic:user:secret", "AllowedPaths": allowed},
+                                          "two": {"AuthSecret": f"bearer:{TOKEN}", "AllowedPaths": ["/api/v0"]}})
+        with other.daemon(), closing(open_backend(f"ipfs+rpc://127.0.0.1:{other.port}/x", login="user", password="secret")) as mine:
+            def all_of_it(mine: Backend = mine) -> None:
+                mine.check()
+                mine.put("pack/aa/1", some_bytes(3 * MIB))
+                mine.put("pack/aa/1", some_bytes(3 * MIB))
+                assert mine.get("pack/aa/1") == some_bytes(3 * MIB) and len(list(mine.list(""))) == 1
+                mine.delete("pack/aa/1")
+            if left_out is None:
+                all_of_it()
+            else:
+                with pytest.raises(Denied):
+                    all_of_it()
 
 
 def test_what_is_exported_is_pinned(node, backend):
