@@ -27,7 +27,7 @@ from s3cfs.backends.ipfs.car import Archive
 from s3cfs.backends.ipfs.cid import DAG_PB, RAW, Cid, digest_of
 
 DENIED = "Kubo RPC Access Denied: Please provide a valid authorization token as defined in the API.Authorizations configuration."
-LATE, BROKEN, CLOSED, STATUS = "late", "broken", "closed", "status"
+LATE, BROKEN, CLOSED, STATUS, OTHER = "late", "broken", "closed", "status", "other"
 
 
 class CommandError(Exception):
@@ -37,7 +37,8 @@ class CommandError(Exception):
 @dataclass(frozen=True, slots=True)
 class Fault:
     """For one call of `command`. LATE: the answer comes, then `words` in the trailer. BROKEN: half of it, then the connection ends.
-    CLOSED: the connection ends instead of an answer, though the command was carried out (`first`: it was not). STATUS: this one instead."""
+    CLOSED: the connection ends instead of an answer, though the command was carried out (`first`: it was not). STATUS: this one instead.
+    OTHER: the answer is `words`."""
 
     command: str
     kind: str
@@ -334,6 +335,8 @@ class Handler(BaseHTTPRequestHandler):
             return None
         if fault and fault.kind == LATE:
             answer.late = fault.words
+        if fault and fault.kind == OTHER:
+            answer.body = fault.words.encode()
         return self._chunks(200, answer, broken=bool(fault and fault.kind == BROKEN))
 
     def _file(self) -> bytes | None:

@@ -11,8 +11,8 @@ from s3cfs.backends.base import Backend
 from s3cfs.backends.ipfs import dag
 from s3cfs.backends.ipfs.cid import Cid
 from s3cfs.backends.registry import open_backend
-from s3cfs.errors import ConfigError, Denied, Exists, NotFound, StoreFull, Temporary, Unsupported
-from tests.backends.ipfs.kubo import BROKEN, CLOSED, LATE, STATUS, Fault, KuboServer, Node
+from s3cfs.errors import ConfigError, Corrupt, Denied, Exists, NotFound, StoreFull, Temporary, Unsupported
+from tests.backends.ipfs.kubo import BROKEN, CLOSED, LATE, OTHER, STATUS, Fault, KuboServer, Node
 from tests.backends.suite import BackendSuite, some_bytes
 
 MIB = 1 << 20
@@ -268,6 +268,17 @@ def test_a_dead_connection_is_no_error_of_a_reader(node, backend):
     backend.put("log/0", b"x")
     node.faults.append(Fault("block/get", CLOSED, first=True))
     assert backend.get("log/0") == b"x"
+
+
+@pytest.mark.parametrize(("command", "answer", "words"), [
+    ("dag/import", '{"Stats":{"BlockCount":2}}', "took"), ("dag/import", "", "took"), ("pin/add", '{"Pins":["bafyother"]}', "pinned"),
+    ("pin/add", "<html>", "something else than JSON"), ("pin/add", "", "0 objects instead of one")])
+def test_an_answer_that_does_not_fit_is_no_success(node, backend, command, answer, words):
+    node.faults.append(Fault(command, OTHER, answer))
+    with pytest.raises(Corrupt, match=words) as caught:
+        backend.put("log/0", b"x")
+    assert (caught.value.operation, caught.value.key) == ("put", "log/0")
+    assert files(node, backend) == {}
 
 
 @pytest.mark.parametrize(("words", "expected"), [("write x: no space left on device", StoreFull), ("context deadline exceeded", Temporary)])
