@@ -94,12 +94,15 @@ def scan(links: Caller, cursor: bytes | None = None, *, timeout_s: float | None 
     A page says little of where the data ends: only None does. Deleted keys are not in it. There is no way backwards: RSCAN ends early, or
     fails, when there are several files (v2.0.7, seen).
     """
-    try:
-        answer = links.call(b"SCAN", *([] if cursor is None else [cursor]), timeout_s=timeout_s)
-    except Trouble as trouble:
-        if trouble.words.startswith("No more data"):
-            return None
-        raise
+    for _ in range(1 if cursor is None else 2):        # its two milliseconds may be over before it has looked, and then it says the same
+        try:
+            answer = links.call(b"SCAN", *([] if cursor is None else [cursor]), timeout_s=timeout_s)
+            break
+        except Trouble as trouble:
+            if not trouble.words.startswith("No more data"):
+                raise
+    else:
+        return None
     match answer:
         case [bytes(following), list(items)]:
             return Page(following, [_entry(links, item) for item in items])

@@ -312,3 +312,18 @@ def test_a_scan_goes_on_where_it_was_and_finds_what_changed_since(links):
     page = commands.scan(links, cursor)
     assert page is not None and [(entry.key, entry.size) for entry in page.entries] == [(b"k3", 5)]
     assert commands.scan(links, page.cursor) is None
+
+
+def test_an_end_of_a_scan_is_believed_the_second_time(fake_zdb, links):
+    """A server whose turn comes late says "No more data" in the middle."""
+    for number in range(3):
+        commands.put(links, b"k%d" % number, b"v")
+    fake_zdb.page_keys = 2
+    page = commands.scan(links)
+    assert page is not None
+    fake_zdb.refuse("No more data", "SCAN")
+    page = commands.scan(links, page.cursor)
+    assert page is not None and [entry.key for entry in page.entries] == [b"k2"]
+    assert commands.scan(links, page.cursor) is None
+    fake_zdb.refuse("No more data", "SCAN")
+    assert commands.scan(links) is None, "an empty one has no such moment"
