@@ -40,6 +40,7 @@ LIST_S = 2.0
 BACKUP_LOOK_S = 600.0              # between two looks whether one is due
 AGAIN_S = 60.0                     # an object that could not be made whole is tried again, though nothing has changed
 DECISIONS = 200
+MEMORY_BYTES = 32 * MIB            # of objects that are built anew
 SETTINGS = {
     "repair-rate": 32.0 * MIB,     # bytes a second, 0: as fast as it goes
     "rebuild-after": 900.0,        # seconds, 0: never
@@ -68,7 +69,8 @@ class Care(Layer):
         self._repair_wanted = ""                       # why; "": none is
         self._repair: Mapping[str, Any] = {}           # how far the one that runs is
         self._last_repair = ""                         # what came of the one before
-        self._rebuilt_without: frozenset[int] = frozenset()        # the servers that were away when all was repaired
+        self._away_since: dict[int, float] = {}        # servers that cannot be read, by clock.monotonic()
+        self._rebuilt_without: frozenset[int] = frozenset()        # those of them that were away when all was repaired
         self._writes = False
         self._unsaved = False                          # something was put since the last backup
         self._last_backup: float | None = None         # seconds since 1970
@@ -130,12 +132,14 @@ class Care(Layer):
         if well - self._well or self._known > known:
             self._wake()
         self._well = well
-        after, now = self._settings["rebuild-after"], self.doors.clock.time_ns() / 1e9
-        away = {member.id: member for member in members if not member.node.health.status.condition.may_read}
-        long = {number for number, member in away.items() if now - member.node.health.status.since > after}
-        self._rebuilt_without &= away.keys()           # one that was back and goes again counts anew
+        after, now = self._settings["rebuild-after"], self.doors.clock.monotonic()
+        away = {member.id for member in members if not member.node.health.status.condition.may_read}
+        self._away_since = {number: self._away_since.get(number, now) for number in away}
+        self._rebuilt_without &= away                  # one that was back and goes again counts anew
+        long = {number for number, since in self._away_since.items() if now - since > after}
         if after and long - self._rebuilt_without and not self._repair:
-            self._want_repair(f"away for longer than {after:g} s: {', '.join(sorted(away[number].server.name for number in long))}")
+            names = sorted(self._cluster.roll.names[number] for number in long)
+            self._want_repair(f"away for longer than {after:g} s: {', '.join(names)}")
 
     # ------------------------------------------------------------ the list
 
@@ -182,10 +186,11 @@ class Care(Layer):
                 await changed.wait()
 
     def _complete_some(self) -> None:
-        repair = Repair(self._replicas, deep=True, replace_away=False, spend=Rate(self._rate, self._stop).take)
-        for key in self._cluster.degraded_keys():
+        rate = Rate(self._rate, self._stop)
+        for key, why in self._cluster.degraded_keys().items():
             if self._stop.is_set():
                 return
+            repair = Repair(self._replicas, deep="damaged" in why, replace_away=False, spend=rate.take)
             try:
                 done = repair.mend(key)
             except StoreError as error:
@@ -227,8 +232,8 @@ class Care(Layer):
             self._repair = {"why": why, "done": event["done"], "total": event["total"]}
 
         progress({"done": 0, "total": None})
-        done = Survey(self._replicas, mend=True, deep=False, hands=1, rate=Rate(self._rate, self._stop), progress=progress,
-                      stop=self._stop).run()
+        done = Survey(self._replicas, mend=True, deep=False, hands=1, rate=Rate(self._rate, self._stop), memory_bytes=MEMORY_BYTES,
+                      progress=progress, stop=self._stop).run()
         self._rebuilt_without = away
         return done
 
@@ -265,18 +270,17 @@ class Care(Layer):
     # ------------------------------------------------------------ what people see and change
 
     def status(self) -> Mapping[str, Any]:
+        own = {"waiting": len(self._cluster.degraded), "completed": self._completed, "list_error": self._list_error or None,
+               "repair": self._repair or None, "last_repair": self._last_repair or None, "last_backup": self._last_backup}
         if not self._cluster.is_open:
-            return {"summary": "no server has been looked at yet"}
+            return {**own, "summary": "no server has been looked at yet"}
         found = told(self._cluster)
-        waiting, servers, records = len(self._cluster.degraded), found["servers"], found["records"]
-        worst = found.pop("degraded") or (f"{waiting:,} objects have fewer shards than they should" if waiting else "") or (
+        servers, records = found["servers"], found["records"]
+        worst = found.pop("degraded") or (f"{own['waiting']:,} objects have fewer shards than they should" if own["waiting"] else "") or (
             f"the list of servers is not taken over: {self._list_error}" if self._list_error else "")
         well = f"{len(servers)} servers are well, {records['up']} of {records['replicas']} replicas of the records answer"
         repair = f"; repairing, {self._repair['done']:,} of {self._repair['total'] or '?'} objects" if self._repair else ""
-        return {**found, "summary": (worst or well) + repair, "waiting": waiting, "completed": self._completed,
-                "list_error": self._list_error or None, "repair": self._repair or None, "last_repair": self._last_repair or None,
-                "last_backup": self._last_backup,
-                **({"degraded": worst} if worst else {})}
+        return {**found, **own, "summary": (worst or well) + repair, **({"degraded": worst} if worst else {})}
 
     def settings(self) -> Mapping[str, str]:
         return {name: f"{value:.10g}" for name, value in self._settings.items()}

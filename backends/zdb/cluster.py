@@ -240,10 +240,10 @@ class Cluster:
         candidates = [Candidate(member.id, member.domain, rooms[member.id] or most) for member in members]
         return [by_id[number] for number in spread(candidates, count, self.chance, {member.id: member.domain for member in taken})]
 
-    def degraded_keys(self) -> list[str]:
-        """What was noted, the oldest first."""
+    def degraded_keys(self) -> dict[str, str]:
+        """What was noted, and why, the oldest first."""
         with self._lock:
-            return list(self.degraded)
+            return dict(self.degraded)
 
     def forget_degraded(self, key: str) -> None:
         """It is whole."""

@@ -219,10 +219,9 @@ class Survey:
                 tally.replicas = agree.end_change(self._cluster)
             except Trouble as trouble:
                 raise trouble.as_error("repair", "") from trouble
-        if self._alive is not None and not self._away and not self._unfilled:
+        if self._alive is not None and not self._away and not self._unfilled and (self._deep or not self._mend):
             self._progress({"done": 0, "total": None, "unit": "objects", "text": "looking for what belongs to nothing"})
-            removes = self._mend and self._deep
-            tally.orphans, tally.orphan_bytes = orphans.sweep(self._replicas, self._alive, remove=removes, stop=self._stop)
+            tally.orphans, tally.orphan_bytes = orphans.sweep(self._replicas, self._alive, remove=self._mend, stop=self._stop)
         self._notes.remove()
         tally.moved_bytes += self._rate.total
 

@@ -12,7 +12,7 @@ from s3cfs.cli.progress import Progress
 from s3cfs.cli.run import one_line, resumable, say
 from s3cfs.cli.verify import parallel
 from s3cfs.config import Settings, format_duration, format_size, load, parse_size
-from s3cfs.errors import ExitCode, UsageError
+from s3cfs.errors import ExitCode, Temporary, UsageError
 
 EPILOG = """\
 examples:
@@ -80,6 +80,8 @@ def _status(args: argparse.Namespace) -> int:
         if "zdb" not in layers:
             raise UsageError(f"{args.place} is not on a set of 0-dbs")
         told = layers["zdb"]["status"]
+        if "servers" not in told:
+            raise Temporary("status", "", str(told["summary"]))
     if args.json:
         print(json.dumps(told))
     else:

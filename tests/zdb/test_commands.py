@@ -50,6 +50,10 @@ def test_status_of_a_mount_is_what_its_layer_says(below: Below, store: Store, ca
     below.answer = {"layers": {"zdb": {"settings": {}, "status": dict(Care(store.backend.replicas).status()), "decisions": []}}}
     assert cli.main(["zdb", "status", "/m"]) == 0
     assert below.asked[-1][:3] == ("/m.sock", "layers", {"names": ["zdb"], "changes": {}}) and "z03" in capsys.readouterr().out
+    unopened = dict(Care(store.another().replicas).status())
+    below.answer = {"layers": {"zdb": {"settings": {}, "status": unopened, "decisions": []}}}
+    assert cli.main(["zdb", "status", "/m"]) == ExitCode.STORE_UNREACHABLE
+    assert capsys.readouterr().err == "s3cfs: status: no server has been looked at yet\n"
     below.answer = {"layers": {}}
     assert cli.main(["zdb", "status", "/m"]) == ExitCode.USAGE and "not on a set of 0-dbs" in capsys.readouterr().err
 

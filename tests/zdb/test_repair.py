@@ -162,7 +162,7 @@ def test_shards_that_no_record_names_go_after_a_day(store: Store, monkeypatch: p
     assert {number: set(store.servers.keys(number)) for number in range(6)} == keys
     monkeypatch.setattr("s3cfs.backends.zdb.orphans.GRACE_S", -10)
     assert store.survey(mend=False).orphans == 6 and store.survey(mend=False).exit_code == 0
-    assert store.survey(mend=True, deep=False).orphans == 6
+    assert store.survey(mend=True, deep=False).orphans == 0    # a quick one does not look
     done = store.survey(mend=True)
     assert done.orphans == 6 and done.orphan_bytes > LARGE and store.survey(mend=True).orphans == 0
     assert store.reads_right() and store.survey(mend=False).exit_code == 0
