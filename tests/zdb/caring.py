@@ -35,10 +35,10 @@ class Store:
         self.servers.write_list(self.path, only, drain=drain, data=self._data, parity=self._parity)
         self._looker = None
 
-    def another(self) -> ZdbBackend:
+    def another(self, timeout_s: float = TIMEOUT_S) -> ZdbBackend:
         """As another process, or another machine, sees it."""
         setup = lists.read(str(self.path))
-        self.opened.append(ZdbBackend(Cluster(setup, timeout_s=TIMEOUT_S, chance=random.Random(len(self.opened)))))
+        self.opened.append(ZdbBackend(Cluster(setup, timeout_s=timeout_s, chance=random.Random(len(self.opened)))))
         return self.opened[-1]
 
     def close(self) -> None:

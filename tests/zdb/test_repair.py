@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from s3cfs.backends.zdb import commands, shard, writing
+from s3cfs.backends.zdb.repair import Repair
 from s3cfs.backends.zdb.survey import Finding
 from s3cfs.errors import Temporary
 from tests.zdb.caring import LARGE, SMALL, Store
@@ -80,6 +81,23 @@ def test_a_server_that_does_not_answer_is_waited_for_or_replaced(store: Store):
     store.another().cluster.admit()
     done = store.mend("pack/large0")
     assert (done.left, done.shards) == (None, 1) and 6 in {number for _, number, _ in store.shards("pack/large0")}
+
+
+def test_a_server_that_hangs_is_waited_for_as_long_as_a_call_may_be_silent(store: Store):
+    store.fill(1)
+    store.write_list(range(7))
+    backend = store.another(timeout_s=0.3)
+    backend.check()
+    backend.cluster.admit()
+    assert len(list(backend.cluster)) == 7 and Repair(backend.replicas, deep=True, replace_away=True).mend("pack/large0").trouble is None
+    [hanging] = [number for index, number, _ in store.shards("pack/large0") if index == 2]
+    store.servers.hang(hanging, True)
+    try:
+        done = Repair(backend.replicas, deep=True, replace_away=True).mend("pack/large0")
+    finally:
+        store.servers.hang(hanging, False)
+    assert done.trouble == f"of 6 shards 1 on a server that does not answer (z{hanging:02})" and (done.left, done.shards) == (None, 1)
+    assert store.whole("pack/large0") == 6 and hanging not in {number for _, number, _ in store.shards("pack/large0")}
 
 
 def test_servers_that_drain_are_emptied_and_nothing_new_goes_there(store: Store):
