@@ -27,7 +27,7 @@ from s3cfs.backends.probe import probe
 from s3cfs.backends.progress import moved
 from s3cfs.backends.s3_tls import ca_bundle
 from s3cfs.backends.url import Credentials, Options, StoreUrl
-from s3cfs.errors import ConfigError, Exists, NotFound, Unsupported
+from s3cfs.errors import ConfigError, Exists, NotFound, Temporary, Unsupported
 
 TIMEOUT_S = 60.0                   # a node that collects garbage lets all changes wait
 OLDEST = (0, 36)                   # of Kubo: files/cp that may replace
@@ -133,20 +133,31 @@ class KuboBackend(Backend):
         with self._rpc.errors("put", key):
             self._blocks.add(_with_cids(tree, blocks))
             self._blocks.pin(tree.cid, path[1:])
-            if self._names.give(path, tree.cid):
+            there = self._give_name(key, tree.cid)
+            if there is None:
                 return
-            there = self._names.look(path)
-            if there is not None and there.cid == tree.cid and not only_if_absent:
+            if there.cid == tree.cid and not only_if_absent:
                 self._mend(blocks)
                 return
-            if there is None or only_if_absent:
-                if there is None or there.cid != tree.cid:
+            if only_if_absent:
+                if there.cid != tree.cid:
                     self._blocks.unpin(tree.cid, path[1:])
-                if there is not None:
-                    raise Exists("put", key, "the key is taken")
-                raise Unsupported("put", key, "a key cannot be an object and a folder of others in an IPFS node")
-            self._names.give(path, tree.cid, instead=True)
+                raise Exists("put", key, "the key is taken")
+            if not self._names.give(path, tree.cid, instead=True):
+                raise Temporary("put", key, "somebody else gave the name to something at the same time")
             self._blocks.unpin(there.cid, path[1:])
+
+    def _give_name(self, key: str, root: Cid) -> Found | None:
+        """What has it already; None: it is given."""
+        path = self._path(key)
+        for _ in range(2):                         # who had it may be gone before we look
+            if self._names.give(path, root):
+                return None
+            there = self._names.look(path)
+            if there is not None:
+                return there
+        self._blocks.unpin(root, path[1:])
+        raise Unsupported("put", key, "a key cannot be an object and a folder of others in an IPFS node")
 
     def _mend(self, blocks: Iterable[dag.Block]) -> None:
         """What was put again with the same bytes may be damaged: of an archive a node leaves out what it believes to have. Corrupt where

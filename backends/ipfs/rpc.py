@@ -118,6 +118,9 @@ class Rpc:
                 lost()
                 link = self._new_link()
                 answer = link.exchange(request, body)
+        except Refused:
+            self._keep(link)
+            raise
         except BaseException:
             link.close()
             raise
@@ -223,7 +226,7 @@ class _Link:
                     self._send(h11.Data(data=view[at:at + PIECE_BYTES]))     # type: ignore[arg-type]  # passed through as it is
                     moved()
             self._send(h11.EndOfMessage())
-        except OSError:                                # who refuses does not read all of it, and may have said why
+        except ConnectionError:                        # who refuses does not read all of it, and may have said why
             with contextlib.suppress(OSError, h11.ProtocolError):
                 self._answer()
             raise
@@ -257,7 +260,7 @@ class _Link:
                 break
         if status != 200 or late:
             said = _words(status, b"".join(body))
-            raise Refused(status, f"{late}: {said}" if late else said)
+            raise Refused(status, f"{late}: {said}" if late and said.startswith('"') else late or said)
         return b"".join(body)
 
     def may_go_on(self) -> bool:

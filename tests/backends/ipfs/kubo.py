@@ -308,6 +308,10 @@ class Handler(BaseHTTPRequestHandler):
     wbufsize = -1
     server: KuboServer
 
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections += 1
+
     def do_GET(self) -> None:
         self._plain(405, "405 - Method Not Allowed")
 
@@ -401,6 +405,7 @@ class KuboServer(socketserver.ThreadingTCPServer):
     def __init__(self, authorizations: dict[str, list[str]] | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.node, self.lock, self.faults = Node(), threading.Lock(), list[Fault]()
+        self.connections = 0
         self.asked: list[tuple[str, str]] = []                         # command and query, in their order
         self._authorizations = {_header(secret): paths for secret, paths in (authorizations or {}).items()}
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

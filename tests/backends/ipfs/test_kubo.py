@@ -151,8 +151,9 @@ def test_other_bytes_take_the_place_and_the_old_ones_lose_their_pin(node, backen
 def test_a_key_is_an_object_or_a_folder(backend):
     backend.put("log/1", b"x")
     for key in ("log/1/2", "log"):
-        with pytest.raises(Unsupported, match="a folder of others"):
+        with pytest.raises(Unsupported, match="a folder of others") as caught:
             backend.put(key, b"y")
+        assert caught.value.key == key
 
 
 def test_prefixes_do_not_see_one_another(node, backend):
@@ -262,6 +263,24 @@ def test_a_name_is_given_once_though_its_answer_was_lost(node, backend):
     with pytest.raises(Exists):
         backend.put("log/1", b"data", only_if_absent=True)
     backend.put("log/1", b"data")
+
+
+def test_one_connection_serves_one_caller_whatever_is_answered(node, backend):
+    before = node.connections
+    for _ in range(3):
+        with pytest.raises(NotFound):
+            backend.get("log/0")
+        backend.put("log/1", b"x")
+        assert backend.get("log/1") == b"x"
+    assert node.connections == before + 1
+
+
+def test_words_of_a_late_error_hold_no_data(node, backend):
+    backend.put("log/0", b"\x00secret\xff" * 100)
+    node.faults.append(Fault("block/get", LATE, "disk I/O error"))
+    with pytest.raises(Temporary) as caught:
+        backend.get("log/0")
+    assert caught.value.cause.endswith("disk I/O error")
 
 
 def test_a_dead_connection_is_no_error_of_a_reader(node, backend):
