@@ -79,8 +79,8 @@ class ZdbBackend(Backend):
 
     def check(self) -> None:
         self.cluster.opened()
-        for trouble in self.cluster.strangers.values():
-            log.warning("%s", trouble)
+        for said in self.cluster.mistakes():
+            log.warning("%s", said)
         self.replicas.read(self._prefix + "super/0")
 
     # ------------------------------------------------------------ objects

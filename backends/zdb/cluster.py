@@ -20,7 +20,7 @@ from s3cfs.backends.zdb.fanout import Fanout
 from s3cfs.backends.zdb.health import Latencies, Node
 from s3cfs.backends.zdb.link import CONNECTIONS, Answer, Caller, Connect, Links
 from s3cfs.backends.zdb.members import IDENTITY, ROLL, Identity, Roll, fresh_ids
-from s3cfs.backends.zdb.placing import Candidate, spread
+from s3cfs.backends.zdb.placing import Candidate, most_in_one_domain, spread
 from s3cfs.backends.zdb.record import Signer
 from s3cfs.backends.zdb.resp import Argument
 from s3cfs.backends.zdb.setup import Server, Setup
@@ -127,15 +127,34 @@ class Cluster:
             return looking.is_sure(looked)
 
     def _judge(self, looked: looking.Looked) -> None:
-        """Note which servers of the list are not what they should be."""
+        """Note which servers of the list are not what they should be: members in their health, others as strangers."""
         assert self._roll is not None
         for server in self.setup.everyone:
-            face = looked.faces.get(server.name)
+            face, trouble = looked.faces.get(server.name), looked.troubles.get(server.name)
             try:
                 if face is not None and looking.judged(server, face, self._roll) is None:
-                    self.strangers[server.name] = Trouble(Condition.STRANGER, "is new and not admitted yet", str(server))
-            except Trouble as trouble:
+                    trouble = Trouble(Condition.STRANGER, "is new and not admitted yet", str(server))
+            except Trouble as met:
+                trouble = met
+            number = self._roll.id_of(server.name)
+            if trouble is not None and number is not None:
+                self._members[number].node.health.failed(trouble)
+            elif trouble is not None:
                 self.strangers[server.name] = trouble
+
+    def mistakes(self) -> list[str]:
+        """What is wrong and will not pass by itself, a line each: for who looks at the log of a mount."""
+        said = [str(trouble) for trouble in self.strangers.values()]
+        for member in self:
+            status = member.node.health.status
+            if not (status.condition.passes or status.condition.may_read):
+                said.append(f"{member.server}: {status.words}")
+        staying = {member.id: member.domain for member in self.holders() if not member.is_draining}
+        shards = sum(self.code)
+        most = most_in_one_domain(spread([Candidate(*item) for item in staying.items()], shards, self.chance), staying)
+        if len(set(staying.values())) > 1 and most > self.code.m:
+            said.append(f"{most} of the {shards} shards of an object lie in one domain: if that fails, more than {self.code.m} are gone")
+        return said
 
     def _open(self, server: Server) -> Links:
         return Links(server, self._timeout_s, 1, connect=self._connect)

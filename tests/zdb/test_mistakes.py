@@ -9,7 +9,6 @@ from s3cfs import cli
 from s3cfs.backends.base import Backend
 from s3cfs.backends.registry import open_backend
 from s3cfs.backends.zdb.backend import ZdbBackend
-from s3cfs.backends.zdb.words import Trouble
 from s3cfs.errors import BucketMissing, ConfigError, Corrupt, Denied, ExitCode, NotFound, S3cfsError, StoreError, Temporary
 from tests.zdb.server import FakeZdb, running
 from tests.zdb.several import NAMESPACE, PASSWORD, Servers
@@ -50,9 +49,10 @@ class Place:
         assert "\n" not in text and PASSWORD not in text
         return text
 
-    def strangers(self, backend: Backend) -> dict[str, Trouble]:
+    def mistakes(self, backend: Backend) -> str:
         assert isinstance(backend, ZdbBackend)
-        return backend.cluster.strangers
+        backend.cluster.opened()
+        return "\n".join(backend.cluster.mistakes())
 
     def create(self) -> None:
         with closing(self.open()) as backend:
@@ -126,7 +126,7 @@ def test_servers_of_another_store(place, tmp_path):
         with closing(other.open()) as backend:
             assert backend.get("super/0") == b"x", "two of three are enough, and the third is not asked"
             backend.check()
-            assert "belongs to another store" in str(other.strangers(backend)["z00"])
+            assert "z00" in (said := other.mistakes(backend)) and "belongs to another store" in said and said.count("\n") == 0
 
 
 def test_a_server_of_another_store_is_taken_for_no_store_to_join(place, tmp_path):
@@ -149,8 +149,7 @@ def test_a_server_that_lost_its_disk_is_not_one_that_knows_of_nothing(place):
             assert backend.get("super/0") == b"x"
         with closing(place.open()) as second:
             assert second.get("super/0") == b"x"
-            assert "is empty, and was a server of this store" in str(place.strangers(second)["z00"])
-            assert "new name" in str(place.strangers(second)["z00"])
+            assert "z00" in (said := place.mistakes(second)) and "is empty, and was a server of this store" in said and "new name" in said
         assert "is empty, and was a server" in place.said(ConfigError, make)
         assert place.servers.keys(0) == [], "nobody made it a new one silently"
 
@@ -164,6 +163,15 @@ def test_under_a_new_name_it_is_a_new_server(place):
         backend.create()
         assert sorted(place.servers.keys(0)) == [b"s3cfs:roll", b"s3cfs:server"]
         assert {member.server.name for member in backend.cluster} == {"z00-new", "z01", "z02", "z03", "z04"}
+
+
+def test_domains_with_too_many_shards_are_named(place):
+    place.create()
+    with closing(place.open()) as backend:
+        assert place.mistakes(backend) == "", "one domain only: nothing else can be had"
+    place.write(change=lambda text: text.replace("drain", 'domain = "a"\ndrain', 4))
+    with closing(place.open()) as backend:
+        assert "2 of the 3 shards of an object lie in one domain" in place.mistakes(backend)
 
 
 def test_two_names_for_one_namespace(place):
