@@ -301,28 +301,29 @@ class Repair:
         return {**targets, **dict(zip(others, chosen, strict=False))}
 
     def _payloads(self, found: Known, look: Look, wanted: Sequence[int]) -> Mapping[int, Body] | None:
-        """The bytes of the shards wanted: as they were read, or from k others. None: there are too few (then `look` says so)."""
-        coder = Coder(*look.code)
-        if not self._deep and wanted:
-            self._read_some(found, look, wanted)
-        have = look.payloads
-        if len(have) < coder.k:
-            return None
+        """The bytes of the shards wanted: as they are, or built from k others. None: there are too few (then `look` says so)."""
+        coder, have = Coder(*look.code), look.payloads
+        if not self._deep:
+            readable = look.of(State.FINE, State.DRAINS)
+            self._read_some(found, look, [index for index in wanted if index in readable], len(wanted))      # what only has to move
+            if not have.keys() >= set(wanted):
+                self._read_some(found, look, readable, coder.k - len(have))
         build = [index for index in wanted if index not in have]
+        if build and len(have) < coder.k:
+            return None
         return {**have, **(coder.rebuild(have, build, coder.shard_bytes(found.record.size)) if build else {})}
 
-    def _read_some(self, found: Known, look: Look, wanted: Sequence[int]) -> None:
-        """After a look that read nothing: as many shards as it takes, those first that only have to move."""
-        order = sorted(look.of(State.FINE, State.DRAINS), key=lambda index: (index not in wanted, index))
-        order = [index for index in order if index not in look.payloads]
-        while order and len(look.payloads) < look.where.data:
-            take = order[:look.where.data - len(look.payloads)]
-            del order[:len(take)]
+    def _read_some(self, found: Known, look: Look, indices: Sequence[int], count: int) -> None:
+        """`count` of these shards, or as many of them as can be read, after a look that read nothing."""
+        order = [index for index in indices if index not in look.payloads]
+        while order and count > 0:
+            take, order = order[:count], order[count:]
             members = {index: member for index in take if (member := self._cluster.member(look.where.servers[index])) is not None}
             outcome = self._cluster.fanout.all(members, partial(self._fetch, found, members))
             for index in take:
                 if index in outcome.good:
                     _note(self._cluster, look, index, outcome.good[index], self._spend)
+                    count -= index in look.payloads
                 else:
                     look.states[index] = State.AWAY
 

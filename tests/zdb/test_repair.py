@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from s3cfs.backends.zdb import commands, shard, writing
-from s3cfs.backends.zdb.repair import Repair
+from s3cfs.backends.zdb.backend import ZdbBackend
+from s3cfs.backends.zdb.repair import Mended, Repair
 from s3cfs.backends.zdb.survey import Finding
 from s3cfs.errors import Temporary
 from tests.zdb.caring import LARGE, SMALL, Store
@@ -112,6 +113,30 @@ def test_servers_that_drain_are_emptied_and_nothing_new_goes_there(store: Store)
         store.servers.kill(number)
     store.write_list(range(2, 8))
     assert store.reads_right() and store.survey(mend=False).exit_code == 0
+
+
+def test_what_only_has_to_move_is_all_that_is_read(store: Store):
+    """By a quick repair; and where that is rotten, it is built from others after all."""
+    store.fill(1)
+    moving = next(number for index, number, _ in store.shards("pack/large0") if index == 3)
+    store.write_list(range(8), drain=[moving])
+    read: list[int] = []
+
+    def drained(backend: ZdbBackend) -> Mended:
+        backend.check()
+        backend.cluster.admit()
+        return Repair(backend.replicas, deep=False, replace_away=True, spend=read.append).mend("pack/large0")
+
+    store.flip("pack/large0", 3)
+    done = drained(store.another())
+    assert (done.left, done.shards, store.whole("pack/large0")) == (None, 1, 6)
+    assert sum(map(bool, read)) == 5               # four, and the one that was written
+    store.write_list(range(8), drain=[])
+    again = next(number for index, number, _ in store.shards("pack/large0") if index == 4)
+    store.write_list(range(8), drain=[again])
+    read.clear()
+    assert drained(store.another()).shards == 1 and sum(map(bool, read)) == 2 and store.reads_right()
+    assert store.mend("pack/large0").trouble is None
 
 
 def test_an_object_of_a_narrower_code_gets_the_one_of_the_list(store: Store):
