@@ -13,6 +13,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.zdb.space import DATA_HEADER
 DATASIZE = 4 << 20
 RECORD = struct.Struct("<BIIIBI")      # of a data file: key's length, value's length, previous, CRC, flags, time; then key and value
 DELETED = 1
+STARTER = ThreadPoolExecutor(1, "starts 0-dbs")        # "dies with its parent" means the thread that started it
 
 
 class RealZdb:
@@ -43,8 +45,8 @@ class RealZdb:
         for attempt in range(START_ATTEMPTS):
             port = self.port or free_port()
             with (self._folder / "log").open("ab") as log:
-                self._process = subprocess.Popen([*self._command, "--port", str(port)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                                 preexec_fn=self._in_child)
+                self._process = STARTER.submit(subprocess.Popen, [*self._command, "--port", str(port)], stdin=subprocess.DEVNULL,
+                                               stdout=log, stderr=log, preexec_fn=self._in_child).result()
             if self._answers(port):
                 self.port = port
                 return
