@@ -16,7 +16,8 @@ from .sources import MIB, mixed_file, oddities, shifted, standard_library
 
 pytestmark = pytest.mark.mount
 LARGE = bool(os.environ.get("S3CFS_TEST_LARGE"))
-LARGE_BYTES = 1024 * MIB if LARGE else 64 * MIB
+LARGE_BYTES = 1024 * MIB if LARGE else 48 * MIB
+LIBRARY_FILES = None if LARGE else 1000
 STORED_FOR_A_SECOND_TREE = 0.01
 STORED_FOR_A_SHIFTED_FILE = 0.03
 SMALL_FILES, SMALL_FILE_BYTES, SMALL_FILES_PUTS = 5_000, 4096, 60
@@ -25,7 +26,7 @@ SMALL_FILES, SMALL_FILE_BYTES, SMALL_FILES_PUTS = 5_000, 4096, 60
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     root = tmp_path_factory.mktemp("source")
-    standard_library(root / "library")
+    standard_library(root / "library", LIBRARY_FILES)
     oddities(root / "oddities")
     os.chdir("/")
     mixed_file(root / "large", LARGE_BYTES, 1)
@@ -98,7 +99,7 @@ def test_sequence_of_names_is_unharmed_by_many_entries(local_fs):
     mount = local_fs.mount()
     big = mount / "big"
     big.mkdir()
-    names = {f"entry {number:06d}" for number in range(10_000)}
+    names = {f"entry {number:06d}" for number in range(6_000)}
     for name in names:
         (big / name).touch()
     assert set(os.listdir(big)) == names
