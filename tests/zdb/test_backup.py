@@ -1,19 +1,20 @@
 """The records outlive every replica of them: by a backup on all servers, and by what shards say of themselves."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from s3cfs.backends.zdb import backup, commands, restore
 from s3cfs.backends.zdb.backup import NAME, back_up, backups
-from s3cfs.backends.zdb.record import PLACEMENT, RECORD, TOMBSTONE
+from s3cfs.backends.zdb.record import PLACEMENT, RECORD, TOMBSTONE, Placement, Where
 from s3cfs.backends.zdb.restore import Restored
 from s3cfs.backends.zdb.setup import read as read_list
 from s3cfs.backends.zdb.shard import names_of
 from s3cfs.backends.zdb.words import Condition, Trouble
-from s3cfs.errors import ConfigError, NotFound, StoreError, Temporary
+from s3cfs.errors import ConfigError, Corrupt, NotFound, StoreError, Temporary
 from tests.zdb.caring import LARGE, SMALL, Store
 from tests.zdb.several import ADMIN, NAMESPACE, PASSWORD, Servers
 
@@ -23,7 +24,7 @@ DATA_SERVERS, OLD, NEW = range(7), range(7, 10), range(10, 13)
 class Kept(Store):
     """The records lie on three servers of their own; three more wait."""
 
-    meta = OLD
+    meta: Sequence[int] = OLD
 
     def write_list(self, only=None, drain=()) -> None:
         more = []
@@ -44,7 +45,12 @@ class Kept(Store):
         return back_up(self.another().cluster, lambda *said: None, lambda: self.time_ns)
 
     def restore(self, **options) -> Restored:
+        self._looker = None
         return restore.restore(self.another().cluster, lambda *said: None, **options)
+
+    def shard_elsewhere(self, where: Where) -> int:
+        """The id of a server that answers and has none of it."""
+        return next(member.id for member in self.another().cluster.holders() if member.id not in where.servers)
 
     def keys(self) -> set[str]:
         return {info.key for info in self.another().list("")}
@@ -150,6 +156,90 @@ def test_an_older_one_serves_where_the_newest_cannot_be_read(store: Kept, monkey
     done = store.restore(replicas_lost=True, scan=False)
     assert done.backup == older and len(done.why_not) == 1 and "shards" in done.why_not[0] and done.made == 0
     assert store.reads_right()
+
+
+def test_a_backup_without_its_end_is_none(store: Kept, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(backup, "SHEET_BYTES", 300)
+    store.fill(4)
+    made = store.back_up()
+    cluster = store.another().cluster
+    assert len(list(backup.slots(cluster, made.sheets))) == made.slots == 8
+    for sheets in (made.sheets[:-1], made.sheets[1:], (*made.sheets, made.sheets[-1]), made.sheets[::-1], ()):
+        with pytest.raises(Corrupt):
+            list(backup.slots(cluster, sheets))
+
+
+def test_a_replica_that_is_left_is_asked_first(store: Kept):
+    store.fill(1)
+    store.back_up()
+    store.put("log/after", SMALL)
+    store.backend.delete("log/small0")
+    del store.content["log/small0"]
+    for number in OLD[1:]:
+        store.servers.kill(number)
+    store.meta = [OLD[0], *NEW]
+    store.write_list()
+    done = store.restore(replicas_lost=True, scan=False)
+    assert (done.replicas, done.made, done.buried) == (3, 0, 0)
+    assert store.keys() == store.content.keys() and store.reads_right()
+
+
+def test_damaged_records_and_older_placements_are_replaced(store: Kept):
+    store.fill(1)
+    store.back_up()
+    name, value = next((name, value) for name, value in slots_of(store, OLD[1]).items() if name.startswith(RECORD + b"log/"))
+    store.servers.flip(OLD[1], name)
+    member = next(member for member in store.backend.cluster if member.server.name == f"z{OLD[1]:02}")
+    where = store.where("pack/large0")
+    placements = [Placement("pack/large0", where.object_id, revision, where) for revision in (1, 2, 3)]
+    older, middle, newer = ((one.name, one.encode(store.backend.cluster.signer)) for one in placements)
+    commands.put(member, *middle)
+    assert store.restore().slots >= 1 and slots_of(store, OLD[1])[name] == value
+    signer = store.backend.cluster.signer
+    assert [restore._fill(member, [slot], signer) for slot in (older, middle, newer, middle)] == [0, 0, 1, 0]
+    assert slots_of(store, OLD[1])[newer[0]] == newer[1]
+
+
+def test_shards_that_were_left_behind_bring_nothing_back(store: Kept):
+    keys = [f"log/small{number}" for number in range(8)]
+    for key in keys:
+        store.put(key, SMALL)
+    members = {int(member.server.name[1:]): member for member in store.backend.cluster}
+    values = {(number, name): commands.get(members[number], name)
+              for key in keys for _, number, names in store.shards(key) for name in names}
+    for key in keys:
+        store.put(key, SMALL, 2)
+
+    def left_behind() -> None:
+        for (number, name), value in values.items():
+            assert value is not None
+            commands.put(members[number], name, value)
+
+    left_behind()
+    assert store.restore(scan=True).made == 0 and store.reads_right()
+    store.backend.delete("log/small0")
+    del store.content["log/small0"]
+    left_behind()
+    assert store.restore(scan=True).made == 0 and store.keys() == store.content.keys()
+    for (number, name), value in values.items():       # and with nothing to go by but the shards: the newest of each
+        if value is not None and b"log/small0" in value:
+            commands.delete(members[number], name)
+    store.lose_the_records()
+    assert store.restore(replicas_lost=True).made >= 7 and store.keys() == store.content.keys() and store.reads_right()
+
+
+def test_nothing_is_taken_for_deleted_while_its_servers_may_be_away(store: Kept):
+    store.fill(1)
+    store.back_up()
+    where = store.where("log/small0")
+    for _, number, _ in store.shards("log/small0"):
+        store.servers.kill(number)
+    store.lose_the_records()
+    done = store.restore(replicas_lost=True)
+    assert done.buried == 0
+    found = restore._Shards(list(store.another().cluster), lambda *said: None)
+    assert not found.is_gone(where) and found.missing(where) == 3
+    assert found.is_gone(replace(where, servers=(*where.servers[:2], store.shard_elsewhere(where))))
 
 
 def test_two_backups_are_kept_and_the_shards_of_others_removed(store: Kept):

@@ -122,6 +122,13 @@ def test_a_client_finds_the_one_in_force_when_it_connects(server: Server):
         links.close()
 
 
+def test_the_highest_with_an_identity_counts():
+    selected: list[str] = []
+    names = ["ns-g7", "ns-g2", "ns", "ns-g5"]
+    assert generations.enter("ns", lambda: names, selected.append, lambda: selected[-1] != "ns-g7") == "ns-g5"
+    assert selected == ["ns-g7", "ns-g5"]
+
+
 def test_it_asks_again_when_the_answers_change_in_between():
     there = [["ns", "ns-g1"], ["ns-g2"]]
     selected: list[str] = []
@@ -191,9 +198,26 @@ def test_a_lock_keeps_writers_out_while_the_rest_is_copied(server: Server, monke
         assert commands.get(links, b"k3") == alive[b"k3"]
         original(move)
 
-    monkeypatch.setattr(reclaim._Move, "_strike", strike)
-    run(server)
-    assert seen == [Condition.READ_ONLY] * 2
+    def last_moment(caller: Links, key: bytes, value: bytes) -> None:
+        if key == IDENTITY:
+            with pytest.raises(Trouble) as caught:
+                commands.get(links, b"k3")
+            seen.append(caught.value.condition)
+        put(caller, key, value)
+
+    def meanwhile(move: reclaim._Move) -> bytes | None:
+        cursor = followed(move)
+        put(links, b"meanwhile", b"x")
+        alive[b"meanwhile"] = b"x"
+        return cursor
+
+    put, followed = commands.put, reclaim._Move._followed
+    with monkeypatch.context() as patch:
+        patch.setattr(reclaim._Move, "_strike", strike)
+        patch.setattr(reclaim._Move, "_followed", meanwhile)
+        patch.setattr(commands, "put", last_moment)
+        run(server)
+    assert seen == [Condition.READ_ONLY] * 2 + [Condition.FROZEN]
     commands.put(links, b"x", b"x")                               # the same links, without a hitch
     assert all_of(server) == {**alive, b"x": b"x"}
     links.close()
@@ -203,11 +227,12 @@ class Killed(BaseException):
     pass
 
 
-def test_wherever_it_is_killed_nothing_is_lost_and_the_next_run_ends_it(server: Server, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("first", [0, pytest.param(1, marks=pytest.mark.soak)])
+def test_wherever_it_is_killed_nothing_is_lost_and_the_next_run_ends_it(server: Server, monkeypatch: pytest.MonkeyPatch, first: int):
     monkeypatch.setattr(reclaim, "MARK_EVERY_S", 1e9)
     alive = fill(server, 4, of=2)
     original = Links.call
-    for last in range(10_000):
+    for last in range(first, 10_000, 2):
         calls = iter(range(last))
 
         def call(links: Links, *arguments, calls=calls, **options):
@@ -238,18 +263,22 @@ def test_wherever_it_is_killed_nothing_is_lost_and_the_next_run_ends_it(server: 
 def test_a_restart_that_takes_the_lock_away_is_noticed(fake: FakeZdb, monkeypatch: pytest.MonkeyPatch):
     server = server_of(fake)
     alive, strike, put = fill(server), reclaim._Move._strike, commands.put
-    for moment in ("before the freeze", "after it"):
+    for moment in ("before the freeze", "after it", "unlocked"):
         alive[b"late"] = moment.encode()
 
         def restarted() -> None:
-            fake.kill()
-            fake.start()
+            if alive[b"late"] == b"unlocked":
+                with contextlib.closing(Links(server, as_admin=True)) as admin:
+                    commands.set_namespace(admin, NAMESPACE, "lock", "0")
+            else:
+                fake.kill()
+                fake.start()
             with contextlib.closing(Links(server)) as links:
                 put(links, b"late", alive[b"late"])
 
         def striking(move: reclaim._Move) -> None:
             strike(move)
-            if alive[b"late"] == b"before the freeze":
+            if alive[b"late"] != b"after it":
                 restarted()
 
         def putting(links: Links, key: bytes, value: bytes) -> None:
