@@ -136,8 +136,9 @@ class Rpc:
 
     def lines(self, command: str, *arguments: str, **more: Any) -> list[dict[str, Any]]:
         """The objects of the answer, one a line."""
+        answer = self(command, *arguments, **more)     # outside: errors of TLS are ValueErrors, too
         try:
-            found = [json.loads(line) for line in self(command, *arguments, **more).splitlines() if line.strip()]
+            found = [json.loads(line) for line in answer.splitlines() if line.strip()]
         except ValueError:
             found = [None]
         if not all(isinstance(item, dict) for item in found):
@@ -201,7 +202,7 @@ class Rpc:
         if error.status in (401, 403):
             return Denied(operation, key, f"{words} (backend-login is the user, or bearer where backend-password is a token; the node's "
                                           f"API.Authorizations must allow /api/v0)")
-        if error.status in (404, 405):
+        if error.status in (404, 405, 501):
             return Unsupported(operation, key, f"{words}: this is no Kubo's RPC, or an old one")
         if "no space left" in error.words or "quota exceeded" in error.words:
             return StoreFull(operation, key, words)

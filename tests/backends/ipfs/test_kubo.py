@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import secrets
+import ssl
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -12,8 +13,10 @@ from s3cfs.backends.ipfs import dag
 from s3cfs.backends.ipfs.cid import Cid
 from s3cfs.backends.registry import open_backend
 from s3cfs.errors import ConfigError, Corrupt, Denied, Exists, NotFound, StoreFull, Temporary, Unsupported
-from tests.backends.ipfs.kubo import BROKEN, CLOSED, LATE, OTHER, STATUS, Fault, KuboServer, Node
+from tests.backends.ipfs.kubo import BROKEN, CLOSED, LATE, OTHER, STATUS, Fault, KuboServer
+from tests.backends.ipfs.kubo_state import Node
 from tests.backends.suite import BackendSuite, some_bytes
+from tests.servers import self_signed
 
 MIB = 1 << 20
 
@@ -333,13 +336,28 @@ def test_logins_and_allowed_paths(secret):
                     other.put("log/0", some_bytes(5 * MIB))
 
 
+def test_https(tmp_path):
+    certificate, key = self_signed(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+    with KuboServer(tls=tls) as node:
+        with closing(open_backend(node.url("x"), {"ssl": "", "ssl-ca-path": str(certificate)})) as mine:
+            mine.check()
+            mine.put("log/0", some_bytes(3 * MIB))
+            assert mine.get("log/0", MIB - 1, 2) == some_bytes(3 * MIB)[MIB - 1:MIB + 1]
+            assert node.connections == 2, "the second is of the two leaves that were asked for at once"
+        with closing(open_backend(node.url("x"), {"ssl": ""})) as other, pytest.raises(Temporary, match="certificate"):
+            other.check()
+
+
 def test_check_names_what_is_no_kubo_and_what_is_too_old(node, backend, monkeypatch):
     monkeypatch.setattr(node.node, "version", "0.35.1")
     with pytest.raises(Unsupported, match=r"is Kubo 0\.35\.1: 0\.36 or newer"):
         backend.check()
-    node.faults.append(Fault("version", STATUS, "404 page not found", 404))
-    with pytest.raises(Unsupported, match="no Kubo's RPC"):
-        backend.check()
+    for status in (404, 405, 501):
+        node.faults.append(Fault("version", STATUS, "no such page", status))
+        with pytest.raises(Unsupported, match="no Kubo's RPC"):
+            backend.check()
     with closing(open_backend("ipfs+rpc://127.0.0.1:1/x/")) as nobody, pytest.raises(Temporary, match=r"127\.0\.0\.1:1"):
         nobody.check()
 
