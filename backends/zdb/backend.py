@@ -135,7 +135,7 @@ class ZdbBackend(Backend):
             time_ns = time.time_ns()
             written = writing.write(self.cluster, name, data, time_ns)
             before = self.replicas.write(name, memoryview(data).nbytes, written.where, time_ns)
-            self._drop(before)
+            self._drop(before, written.where.object_id)
             if not written.weak:
                 return None
             self.cluster.note_degraded(name, written.weak)
@@ -171,11 +171,13 @@ class ZdbBackend(Backend):
             for key in islice(left, 1):
                 made.start(key, partial(self.delete, key))
 
-    def _drop(self, known: Known | None) -> None:
-        """The shards of what is no more: all there ever were."""
+    def _drop(self, known: Known | None, but: bytes = b"") -> None:
+        """The shards of what is no more: all there ever were. `but`: the object that was put; a restore may have found it before its
+        record was written."""
         if known is not None and known.is_there:
             for where in {known.record.where: None, known.where: None}:
-                writing.drop(self.cluster, where, known.record.size)
+                if where.object_id != but:
+                    writing.drop(self.cluster, where, known.record.size)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         skip = len(self._prefix)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from s3cfs.backends.zdb import backup, commands, restore
+from s3cfs.backends.zdb import backup, commands, restore, writing
 from s3cfs.backends.zdb.backup import NAME, back_up, backups
 from s3cfs.backends.zdb.record import PLACEMENT, RECORD, TOMBSTONE, Placement, Where
 from s3cfs.backends.zdb.restore import Restored
@@ -226,6 +226,22 @@ def test_shards_that_were_left_behind_bring_nothing_back(store: Kept):
             commands.delete(members[number], name)
     store.lose_the_records()
     assert store.restore(replicas_lost=True).made >= 7 and store.keys() == store.content.keys() and store.reads_right()
+
+
+def test_a_restore_that_finds_a_put_under_way_does_it_no_harm(store: Kept, monkeypatch: pytest.MonkeyPatch):
+    original = writing.write
+
+    def write(*arguments) -> writing.Written:
+        written = original(*arguments)
+        assert store.restore(scan=True).made == 1
+        return written
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "write", write)
+        store.put("pack/a", LARGE)
+    assert store.reads_right() and store.whole("pack/a") == 6
+    store.backend.delete("pack/a")
+    assert store.keys() == set()
 
 
 def test_nothing_is_taken_for_deleted_while_its_servers_may_be_away(store: Kept):
