@@ -6,17 +6,25 @@ then on a write needs majorities of both sets), all that the old ones know is pu
 """
 from __future__ import annotations
 
+import secrets
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from s3cfs.backends.progress import moved
 from s3cfs.backends.zdb import commands, looking
 from s3cfs.backends.zdb.cluster import Cluster, Member
+from s3cfs.backends.zdb.members import ROLL
 from s3cfs.backends.zdb.placing import Quorum, replicas_for
 from s3cfs.backends.zdb.record import PLACEMENT, Placement, Record, Said, Signer, parse_name, understood
 from s3cfs.backends.zdb.replicas import names_of
 from s3cfs.backends.zdb.words import Trouble
 from s3cfs.errors import Temporary
+
+LEASE = b"s3cfs:repair"            # in a 0-db: who changes the roll
+LEASE_S = 60
+RENEW_S = 15.0
+SETTLES_S = 1.0                    # a SET that was sent before is there, or its sender has been stopped
 
 
 def keys_of(cluster: Cluster) -> dict[str, int]:
@@ -123,25 +131,74 @@ def next_replicas(cluster: Cluster, *, replace_away: bool) -> tuple[int, ...]:
     return (*chosen, *spare[:max(0, enough - len(chosen))])
 
 
-def begin_change(cluster: Cluster, *, replace_away: bool) -> bool:
-    """The first step, if there is anything to change. Whether there are replicas to be filled that were none before. Trouble."""
+def wants_change(cluster: Cluster, *, replace_away: bool) -> bool:
+    """Whether servers are to be admitted, or the replicas to be others than they are."""
+    roll = cluster.roll
+    is_new = any(roll.id_of(server.name) is None for server in cluster.setup.everyone)
+    return is_new or bool(roll.coming) or set(next_replicas(cluster, replace_away=replace_away)) != set(roll.replicas)
+
+
+def begin_change(cluster: Cluster, *, replace_away: bool) -> None:
+    """The first step. Whoever calls it has the lease. Trouble."""
     chosen = next_replicas(cluster, replace_away=replace_away)
-    if set(chosen) == set(cluster.roll.replicas):
-        if cluster.roll.coming:
-            cluster.write_roll(coming=())
-        return False
-    if set(chosen) == set(cluster.roll.coming):
-        return False
-    cluster.write_roll(coming=chosen)
-    return True
+    coming = () if set(chosen) == set(cluster.roll.replicas) else chosen
+    if set(coming) != set(cluster.roll.coming):
+        cluster.write_roll(coming=coming)
 
 
-def end_change(cluster: Cluster) -> int:
-    """The last step: how many replicas are new. All keys have been filled in before, without one failure. Trouble."""
+def end_change(cluster: Cluster, epoch: int) -> int:
+    """The last step: how many replicas are new. All keys have been filled in before, without one failure, since the roll has this epoch;
+    if it has another one by now, nothing is done. Whoever calls it has the lease. Trouble."""
     joined = len(cluster.roll.joining)
-    if cluster.roll.coming:
-        cluster.write_roll(replicas=cluster.roll.coming, coming=())
+    if not cluster.roll.coming or not is_in_force(cluster, epoch):
+        return 0
+    cluster.write_roll(replicas=cluster.roll.coming, coming=())
     return joined
+
+
+def is_in_force(cluster: Cluster, epoch: int) -> bool:
+    """Whether the newest roll is of this epoch: the servers are asked."""
+    cluster.heed(cluster.fanout.all(cluster.voters(), lambda member: commands.get(member, ROLL)).good.values())
+    return cluster.roll.epoch == epoch
+
+
+class Lease:
+    """Who may write rolls. A 0-db has no compare-and-set; so whoever wants it writes his mark on all who vote, and has it if a moment later
+    it is still there on a majority. One that has not changed for a minute, by the servers' own clocks, is a dead man's."""
+
+    def __init__(self, cluster: Cluster, stop: threading.Event) -> None:
+        self._cluster, self._stop, self._mark = cluster, stop, secrets.token_hex(8).encode()
+        self._count = 0
+
+    def take(self) -> bool:
+        """False: somebody else has it."""
+        outcome = self._cluster.fanout.all(self._cluster.voters(), self._held_by_another)
+        if any(outcome.good.values()):
+            return False
+        self.renew()
+        self._stop.wait(SETTLES_S)
+        return self.is_mine()
+
+    def _held_by_another(self, member: Member) -> bool:
+        value, age = commands.get(member, LEASE), commands.age(member, LEASE)
+        return value is not None and not value.startswith(self._mark) and (age is None or age < LEASE_S)
+
+    def renew(self) -> None:
+        self._count += 1
+        value = b"%s %d" % (self._mark, self._count)       # another one each time: else the server would not note the time
+        self._cluster.fanout.all(self._cluster.voters(), lambda member: commands.put(member, LEASE, value))
+
+    def is_mine(self) -> bool:
+        values = self._cluster.fanout.all(self._cluster.voters(), lambda member: commands.get(member, LEASE)).good
+        having = {member.id for member, value in values.items() if value is not None and value.startswith(self._mark)}
+        return all(2 * sum(number in having for number in voters) > len(voters) for voters in self._cluster.roll.voters)
+
+    def give_back(self) -> None:
+        def drop(member: Member) -> None:
+            if (commands.get(member, LEASE) or b"").startswith(self._mark):
+                commands.delete(member, LEASE)
+
+        self._cluster.fanout.all(self._cluster.voters(), drop)
 
 
 def _too_few(count: int, needed: int, troubles: Iterable[Trouble]) -> Temporary:

@@ -147,6 +147,12 @@ def now(links: Caller, *, timeout_s: float | None = None) -> int:
     return _strange(links, "TIME", answer)
 
 
+def age(links: Caller, key: bytes, *, timeout_s: float | None = None) -> int | None:
+    """Seconds since its value last changed, by the server's own clock; None: no such key."""
+    changed = _number(links, "KEYTIME", key, timeout_s)
+    return None if changed is None else max(0, now(links, timeout_s=timeout_s) - changed)
+
+
 def namespaces(links: Caller, *, timeout_s: float | None = None) -> list[str]:
     answer = links.call(b"NSLIST", timeout_s=timeout_s)
     if not isinstance(answer, list):

@@ -170,6 +170,7 @@ class Survey:
         self._repair = Repair(replicas, deep=deep, replace_away=replace_away, spend=self._rate.take, room=Room(memory_bytes).of)
         self._what = f"{'repair' if mend else 'check'} {'deep' if deep else 'quick'}"
         self._lock = threading.Lock()
+        self._epoch = 0                            # of the roll, since which all keys are filled in
         self._unfilled = False                     # a replica that joins could not be given all
         self._versions: dict[str, int] = {}        # the highest of each key
         self._away: dict[str, str] = {}            # names of replicas that did not answer, and why
@@ -178,9 +179,16 @@ class Survey:
 
     def run(self) -> Tally:
         """Raises what keeps it from going on (too few replicas answer, say); it may be run again, and goes on where it was."""
+        lease = self._begin_change() if self._mend else None
+        self._what = f"{self._what} {self._cluster.roll.epoch}"    # what new replicas lack is to be filled in from the first key on
+        try:
+            return self._run(lease)
+        finally:
+            if lease is not None:
+                lease.give_back()
+
+    def _run(self, lease: agree.Lease | None) -> Tally:
         after, tally = self._notes.load(self._what)
-        if self._mend and self._change_replicas():
-            after, tally = "", Tally()             # what is new is to have the records of all keys
         if after:
             self._alive = None
         self._versions = agree.keys_of(self._cluster)
@@ -188,13 +196,17 @@ class Survey:
         left = [key for key in keys if key > after]
         tally.before = len(keys) - len(left)
         crew = _Crew(self._one_batch, [left[at:at + BATCH] for at in range(0, len(left), BATCH)], self._hands, self._stop, tally)
-        saved = time.monotonic()
+        saved = renewed = time.monotonic()
         try:
             while crew.wait(TELL_S):
+                now = time.monotonic()
                 self._tell(tally.before + crew.done, len(keys))
-                if time.monotonic() - saved > SAVE_S:
-                    saved = time.monotonic()
+                if now - saved > SAVE_S:
+                    saved = now
                     self._save(crew)
+                if lease is not None and now - renewed > agree.RENEW_S:
+                    renewed = now
+                    lease.renew()
         except BaseException:
             self._stop.set()
             crew.join()
@@ -203,35 +215,39 @@ class Survey:
         if crew.errors or self._stop.is_set():
             self._save(crew)
             raise crew.errors[0] if crew.errors else Interrupted("interrupted")
-        self._end(tally)
+        self._end(tally, lease)
         return tally
 
     def _save(self, crew: _Crew) -> None:
         if crew.after:
             self._notes.save(self._what, crew.after, crew.tally)
 
-    def _end(self, tally: Tally) -> None:
+    def _end(self, tally: Tally, lease: agree.Lease | None) -> None:
         for name, words in sorted(self._away.items()):
             self._report(Finding(name, "records", f"this replica of the records does not answer: {words}", False))
         tally.replicas_away = len(self._away)
-        if self._mend and not self._unfilled:
-            try:
-                tally.replicas = agree.end_change(self._cluster)
-            except Trouble as trouble:
-                raise trouble.as_error("repair", "") from trouble
+        if lease is not None and not self._unfilled and lease.is_mine():
+            with _as_errors():
+                tally.replicas = agree.end_change(self._cluster, self._epoch)
         if self._alive is not None and not self._away and not self._unfilled and (self._deep or not self._mend):
             self._progress({"done": 0, "total": None, "unit": "objects", "text": "looking for what belongs to nothing"})
             tally.orphans, tally.orphan_bytes = orphans.sweep(self._replicas, self._alive, remove=self._mend, stop=self._stop)
         self._notes.remove()
         tally.moved_bytes += self._rate.total
 
-    def _change_replicas(self) -> bool:
-        """Whether some are new, as of now."""
-        try:
+    def _begin_change(self) -> agree.Lease | None:
+        """Admit new servers, and say who the replicas shall be. None: there is nothing to change, or another repair is at it."""
+        if not agree.wants_change(self._cluster, replace_away=self._replace_away):
+            return None
+        lease = agree.Lease(self._cluster, self._stop)
+        with _as_errors():
+            if not lease.take():
+                return None
+            agree.is_in_force(self._cluster, 0)            # go by the newest
             self._cluster.admit()
-            return agree.begin_change(self._cluster, replace_away=self._replace_away)
-        except Trouble as trouble:
-            raise trouble.as_error("repair", "") from trouble
+            agree.begin_change(self._cluster, replace_away=self._replace_away)
+        self._epoch = self._cluster.roll.epoch
+        return lease
 
     # ------------------------------------------------------------ objects
 
@@ -292,6 +308,14 @@ class Survey:
 
     def _tell(self, done: int, total: int) -> None:
         self._progress({"done": done, "total": total, "unit": "objects", "text": "repairing" if self._mend else "checking"})
+
+
+@contextlib.contextmanager
+def _as_errors() -> Iterator[None]:
+    try:
+        yield
+    except Trouble as trouble:
+        raise trouble.as_error("repair", "") from trouble
 
 
 class _Stopped(Exception):

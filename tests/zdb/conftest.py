@@ -18,6 +18,12 @@ def zdb_servers(tmp_path) -> Iterator[Callable[[int], Servers]]:
         yield lambda count: stack.enter_context(several(count, next(folders)))
 
 
+@pytest.fixture(autouse=True)
+def settled_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repair that is to change the replicas waits no second for others who want to, too."""
+    monkeypatch.setattr("s3cfs.backends.zdb.agree.SETTLES_S", 0.02)
+
+
 @pytest.fixture
 def fake_zdb() -> Iterator[FakeZdb]:
     """One fake with its switches, without an administrator's password, and nothing but its default namespace."""

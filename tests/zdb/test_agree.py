@@ -1,12 +1,14 @@
 """Whether the replicas of the records agree, and how they come to: filled, mended, and changed while somebody writes."""
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from s3cfs.backends.zdb import agree
+from s3cfs.backends.zdb.cluster import Cluster
 from s3cfs.backends.zdb.record import parse_name
 from s3cfs.backends.zdb.survey import Finding
 from s3cfs.errors import ExitCode, Temporary
@@ -121,7 +123,7 @@ def test_a_change_that_was_interrupted_goes_on(store: Store, monkeypatch: pytest
     store.servers.kill(0)
     store.write_list(range(1, 7))
     with monkeypatch.context() as context:
-        context.setattr(agree, "end_change", lambda cluster: 0)
+        context.setattr(agree, "end_change", lambda cluster, epoch: 0)
         store.survey(mend=True)
     assert store.another().cluster.roll.coming
     store.put("log/between", SMALL)
@@ -138,6 +140,55 @@ def test_who_cannot_be_filled_becomes_no_replica(store: Store, monkeypatch: pyte
     monkeypatch.setattr(agree, "mend", lambda cluster, one: {**kept(cluster, one), **dict.fromkeys(cluster.voters(), None)})
     assert store.survey(mend=True).replicas == 0
     assert store.another().cluster.roll.coming
+
+
+def test_one_repair_at_a_time_changes_the_replicas(store: Store, monkeypatch: pytest.MonkeyPatch):
+    store.fill(1)
+    store.servers.kill(0)
+    store.write_list(range(1, 7))
+    other = agree.Lease(store.looker.cluster, threading.Event())
+    assert other.take() and other.is_mine()
+    done = store.survey(mend=True)
+    assert done.replicas == 0 and not store.another().cluster.roll.coming and store.another().cluster.roll.epoch == 1
+    assert not agree.Lease(store.another().cluster, threading.Event()).take() and other.is_mine()
+    with monkeypatch.context() as context:
+        context.setattr(agree, "LEASE_S", -1)      # its holder has died
+        assert store.survey(mend=True).replicas == 1 and not other.is_mine()
+    lease = agree.Lease(store.another().cluster, threading.Event())
+    assert lease.take()                            # it was given back
+    lease.give_back()
+    other.give_back()                              # what is not his stays, and is no error
+
+
+def test_of_two_who_want_the_lease_one_has_it(store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(agree.Lease, "_held_by_another", lambda lease, member: False)      # they looked at the same moment
+    monkeypatch.setattr(agree, "SETTLES_S", 0.3)
+    leases = [agree.Lease(store.another().cluster, threading.Event()) for _ in range(4)]
+    has: list[bool] = []
+    threads = [threading.Thread(target=lambda lease=lease: has.append(lease.take())) for lease in leases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert has.count(True) <= 1 and sum(lease.is_mine() for lease in leases) <= 1
+
+
+def test_replicas_are_not_changed_when_the_roll_was_meanwhile(store: Store, monkeypatch: pytest.MonkeyPatch):
+    """Somebody else's change: what was filled in was for another one."""
+    store.fill(1)
+    store.servers.kill(0)
+    store.write_list(range(1, 7))
+    end = agree.end_change
+
+    def late(cluster: Cluster, epoch: int) -> int:
+        store.another().cluster.write_roll(coming=cluster.roll.coming)
+        return end(cluster, epoch)
+
+    with monkeypatch.context() as context:
+        context.setattr(agree, "end_change", late)
+        assert store.survey(mend=True).replicas == 0
+    assert store.another().cluster.roll.coming and store.reads_right()
+    assert store.survey(mend=True).replicas == 1
 
 
 def test_there_are_never_fewer_replicas_than_there_were(store: Store):
