@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 from s3cfs.backends.types import ObjectInfo
@@ -65,6 +66,7 @@ class Index:
         self._lock = threading.Lock()
         self._root = _Folder()
         self._cursors: dict[int, tuple[str, bytes | None]] = {}        # by replica
+        self._doubtful: dict[str, Name] = {}           # what some replicas have, and no read has found or settled so far
 
     def objects(self, prefix: str) -> list[ObjectInfo]:
         """All objects below `prefix`, which is "" or ends in '/'. Temporary: too few replicas answer."""
@@ -100,11 +102,12 @@ class Index:
         for name in votes:
             if name.key not in newest or newest[name.key][1:] < name[1:]:
                 newest[name.key] = name
-        doubtful = [key for key, name in newest.items() if votes[name] < len(scanned)]
         for key, name in newest.items():
             if votes[name] == len(scanned):
                 self._set(key, Entry(name.version, name.is_tombstone))
-        self._look_at(doubtful)
+            else:
+                self._doubtful[key] = name
+        self._look_at(list(self._doubtful))
 
     def _is_news(self, name: Name) -> bool:
         entry = self._entry(name.key)
@@ -144,27 +147,25 @@ class Index:
         return done
 
     def _look_at(self, keys: list[str]) -> None:
-        """A quorum read of each."""
+        """A quorum read of each. What was seen on one replica and is not found then is looked at again next time: it may be being put."""
         made: Round[str, Entry | None] = self._cluster.fanout.round()
-        left: Iterator[str] = iter(keys)
+        left = iter(keys)
 
         def one(key: str) -> Entry | None:
             known = self._replicas.read(key)
             return None if known is None else Entry(known.record.version, known.record.is_tombstone, known.record.size)
 
-        def start() -> None:
-            for key in left:
-                made.start(key, partial(one, key))
-                return
-
-        for _ in range(AT_ONCE):
-            start()
+        for key in islice(left, AT_ONCE):
+            made.start(key, partial(one, key))
         while (done := made.next()) is not None:
             if done.trouble is not None:
                 raise done.trouble.as_error("list", done.name)
             if done.value is not None:
                 self._set(done.name, done.value)
-            start()
+                if done.name in self._doubtful and done.value.rank >= self._doubtful[done.name][1:]:
+                    del self._doubtful[done.name]
+            for key in islice(left, 1):
+                made.start(key, partial(one, key))
 
     # ------------------------------------------------------------ sizes
 
@@ -175,22 +176,25 @@ class Index:
             if cached is not None and cached.record.version == entry.version:
                 found[key] = self._set(key, entry._replace(size=cached.record.size))
                 del wanted[key]
-        for member in self._cluster.replicas():
-            if not wanted:
-                return
-            keys = list(wanted)
-            with suppress(Trouble):
-                for at in range(0, len(keys), SIZES_AT_ONCE):
-                    for key, size in self._sizes_on(member, {key: wanted[key] for key in keys[at:at + SIZES_AT_ONCE]}).items():
-                        found[key] = self._set(key, wanted.pop(key)._replace(size=size))
+        for at in range(0, len(wanted), SIZES_AT_ONCE):
+            some = dict(islice(wanted.items(), at, at + SIZES_AT_ONCE))
+            for key, size in self._sizes_of(some).items():
+                found[key] = self._set(key, some[key]._replace(size=size))
+        wanted = {key: entry for key, entry in wanted.items() if found[key].size is None}
         self._look_at(list(wanted))
         for key in wanted:
             found[key] = self._entry(key) or found[key]
 
-    def _sizes_on(self, member: Member, wanted: dict[str, Entry]) -> dict[str, int]:
-        names = [name_of(key, entry.version) for key, entry in wanted.items()]
+    def _sizes_of(self, wanted: dict[str, Entry]) -> dict[str, int]:
+        """By the first replica that has them all; where none has, by all of them together."""
+        names = {key: name_of(key, entry.version) for key, entry in wanted.items()}
+        outcome = self._cluster.fanout.first(1, self._cluster.replicas(), lambda member: self._sizes_on(member, names),
+                                             self._cluster.latencies.delay_s(1 << 16), lambda sizes: len(sizes) == len(wanted))
+        return {key: size for sizes in (*outcome.good.values(), *outcome.poor.values()) for key, size in sizes.items()}
+
+    def _sizes_on(self, member: Member, names: dict[str, bytes]) -> dict[str, int]:
         sizes = {}
-        for key, name, value in zip(wanted, names, commands.get_many(member, names), strict=True):
+        for (key, name), value in zip(names.items(), commands.get_many(member, [*names.values()]), strict=True):
             with suppress(ValueError):                 # damaged: another replica has it
                 if value is not None:
                     sizes[key] = decode_record(name, value, self._cluster.signer).size

@@ -21,6 +21,8 @@ from s3cfs.backends.zdb.shard import PART_BYTES, Piece, decode_value, name_of, p
 from s3cfs.backends.zdb.words import Condition, Trouble
 from s3cfs.errors import Corrupt, StoreError, Temporary
 
+FIND_S = 2.0                       # of silence: nobody looks for shards on a server longer than that
+
 
 @dataclass(eq=False)
 class Shortage(Exception):
@@ -96,17 +98,22 @@ def get_value(member: Member, stored: Stored, index: int, part: int) -> Body | N
 def find(cluster: Cluster, stored: Stored) -> Where:
     """Where the shards are by what the servers themselves say: their keys do not depend on who has them."""
     names = [name_of(stored.where.object_id, index) for index in range(stored.where.data + stored.where.parity)]
-
-    def one(member: Member) -> list[bool]:
-        return [commands.exists(member, name) for name in names]
-
-    outcome = cluster.fanout.first(len(cluster.servers), list(cluster), one, 0.0)
-    servers = list(stored.where.servers)
-    for index in range(len(names)):
-        having = [member.id for member, there in outcome.good.items() if there[index]]
-        if having and servers[index] not in having:
+    made: Round[Member, list[bool]] = cluster.fanout.round()
+    for member in cluster:
+        made.start(member, partial(_which, member, names))
+    servers, found = list(stored.where.servers), dict[int, list[int]]()
+    while (done := made.next(FIND_S)) is not None:
+        for index, is_there in enumerate(done.value or ()):
+            if is_there:
+                found.setdefault(index, []).append(done.name.id)
+    for index, having in found.items():
+        if servers[index] not in having:
             servers[index] = having[0]
     return replace(stored.where, servers=tuple(servers))
+
+
+def _which(member: Member, names: list[bytes]) -> list[bool]:
+    return [commands.exists(member, name) for name in names]
 
 
 class _Part:

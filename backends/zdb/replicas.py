@@ -26,7 +26,7 @@ from s3cfs.backends.zdb.cluster import Cluster, Member
 from s3cfs.backends.zdb.fanout import Round
 from s3cfs.backends.zdb.members import ROLL, Roll
 from s3cfs.backends.zdb.placing import Quorum
-from s3cfs.backends.zdb.record import Placement, Record, Said, Where, name_of, placement_name, understood
+from s3cfs.backends.zdb.record import NOWHERE, OBJECT_ID_BYTES, Placement, Record, Said, Where, name_of, placement_name, understood
 from s3cfs.backends.zdb.words import Condition, Trouble
 from s3cfs.errors import StoreError, StoreFull, Temporary
 
@@ -150,11 +150,13 @@ class Replicas:
             return before
 
     def bury(self, key: str, time_ns: int) -> Known | None:
-        """The object is deleted. What was there before; None or a tombstone: nothing was, and nothing was written."""
+        """The object is deleted. What was there before; None or a tombstone: nothing was. Then nothing is written, unless a put of ours
+        failed: what it may have left on some replica is not to come back."""
         with self.turn(key):
             before = self.read(key)
-            if before is not None and before.is_there:
-                self._write(before, replace(before.record, is_tombstone=True, time_ns=time_ns, writer=self.cluster.writer))
+            last = before.record if before else Record(key, 0, True, 0, Where(bytes(OBJECT_ID_BYTES), 1, 0, (NOWHERE,)))
+            if not last.is_tombstone or self._tried.get(key, 0) > last.version:
+                self._write(before, replace(last, is_tombstone=True, time_ns=time_ns, writer=self.cluster.writer))
             return before
 
     def _write(self, before: Known | None, record: Record) -> None:
