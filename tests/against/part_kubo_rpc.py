@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from s3cfs.backends.base import Backend
 from s3cfs.backends.ipfs import dag
 from s3cfs.backends.ipfs.cid import Cid, block_key
 from s3cfs.backends.registry import open_backend
-from s3cfs.errors import Denied, Exists, NotFound
+from s3cfs.errors import Denied, Exists, NotFound, Temporary
 from tests.against.kubo_node import TOKEN, KuboNode
 from tests.backends.suite import some_bytes
 
@@ -83,6 +85,34 @@ def test_a_collection_takes_what_was_deleted_and_nothing_else(node, backend):
     assert {block_key(digest) for digest in digests} <= {block_key(Cid.parse(cid).digest) for cid in gone}
     assert backend.get("pack/aa/1") == objects["pack/aa/1"] and backend.get("pack/aa/3") == objects["pack/aa/3"]
     assert node.rpc("cat", str(roots["pack/aa/2"].cid), offline="true") == objects["pack/aa/2"]
+
+
+def test_collections_that_never_end_take_nothing_of_what_is_being_put(node, backend):
+    """A put that loses blocks before they are pinned is told so, and made again by whoever asked for it."""
+    ended, objects, again = threading.Event(), {f"pack/{n % 5}/{n}": some_bytes(MIB + 7 + n, n) for n in range(60)}, []
+
+    def put(key: str) -> None:
+        while True:
+            try:
+                backend.put(key, objects[key])
+                return
+            except Temporary:
+                again.append(key)
+
+    def collecting() -> int:
+        rounds = 0
+        while not ended.is_set():
+            node.collect()
+            rounds += 1
+        return rounds
+
+    with ThreadPoolExecutor(9) as pool:
+        collections = pool.submit(collecting)
+        list(pool.map(put, objects))
+        ended.set()
+        assert collections.result() > 3
+    print(f"{collections.result()} collections, {len(again)} puts made again")
+    assert {info.key: backend.get(info.key) for info in backend.list("")} == objects
 
 
 def test_a_folder_so_large_that_the_node_shards_it_is_listed(node, backend):
