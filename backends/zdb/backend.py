@@ -138,7 +138,7 @@ class ZdbBackend(Backend):
             self._drop(before, written.where.object_id)
             if not written.weak:
                 return None
-            self.cluster.note_degraded(name, written.weak)
+            self.cluster.degraded.note(name, written.weak)
             return Degraded(written.weak)
 
     def stat(self, key: str) -> ObjectInfo:

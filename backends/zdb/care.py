@@ -187,7 +187,7 @@ class Care(Layer):
 
     def _complete_some(self) -> None:
         rate = Rate(self._rate, self._stop)
-        for key, why in self._cluster.degraded_keys().items():
+        for key, why in self._cluster.degraded.all().items():
             if self._stop.is_set():
                 return
             repair = Repair(self._replicas, deep="damaged" in why, replace_away=False, spend=rate.take)
@@ -197,7 +197,7 @@ class Care(Layer):
                 log.debug("%s is not whole yet: %s", key, error)
                 return                                 # too few replicas: later
             if done.left is None:
-                self._cluster.forget_degraded(key)
+                self._cluster.degraded.forget(key)
                 self._completed += 1
 
     @property

@@ -9,13 +9,13 @@ import random
 import secrets
 import socket
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from s3cfs.backends.zdb import commands, looking
+from s3cfs.backends.zdb.degraded import Degraded
 from s3cfs.backends.zdb.fanout import Fanout
 from s3cfs.backends.zdb.health import Latencies, Node
 from s3cfs.backends.zdb.link import CONNECTIONS, Answer, Caller, Connect, Links
@@ -30,7 +30,6 @@ from s3cfs.errors import ConfigError
 
 TIMEOUT_S = 20.0                   # of silence, of one call
 ASK_S = 2.0                        # the same, of a question how a server is
-DEGRADED_KEPT = 10_000             # keys of objects that a repair should look at soon
 
 
 class Member:
@@ -89,7 +88,7 @@ class Cluster:
         self.chance = chance or random.SystemRandom()
         self.fanout, self.latencies = Fanout(), Latencies()
         self.writer = secrets.randbits(63)
-        self.degraded: OrderedDict[str, str] = OrderedDict()           # key -> why, the oldest first
+        self.degraded = Degraded()
         self.strangers: dict[str, Trouble] = {}                        # names of the list that are no members, and why
         self._lock = threading.RLock()
         self._roll: Roll | None = None
@@ -258,23 +257,6 @@ class Cluster:
         most = max((room for room in rooms.values() if room is not None), default=1.0)
         candidates = [Candidate(member.id, member.domain, rooms[member.id] or most) for member in members]
         return [by_id[number] for number in spread(candidates, count, self.chance, {member.id: member.domain for member in taken})]
-
-    def degraded_keys(self) -> dict[str, str]:
-        """What was noted, and why, the oldest first."""
-        with self._lock:
-            return dict(self.degraded)
-
-    def forget_degraded(self, key: str) -> None:
-        """It is whole."""
-        with self._lock:
-            self.degraded.pop(key, None)
-
-    def note_degraded(self, key: str, why: str) -> None:
-        """For the repair: this object is not as it should be."""
-        with self._lock:
-            self.degraded[key] = why
-            if len(self.degraded) > DEGRADED_KEPT:
-                self.degraded.popitem(last=False)
 
     # ------------------------------------------------------------ changes
 

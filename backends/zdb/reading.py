@@ -182,7 +182,7 @@ class _Part:
             self.shortage.troubles.append(trouble)
 
     def _weak(self, index: int, what: str) -> None:
-        self.cluster.note_degraded(self.stored.key, f"shard {index} on {self.members[index].server} {what}")
+        self.cluster.degraded.note(self.stored.key, f"shard {index} on {self.members[index].server} {what}")
 
     def _came(self, index: int, payload: Body) -> None:
         if self.coder.k == 1:                          # every shard is the object

@@ -107,7 +107,7 @@ class Replicas:
             if len(outcome.good) < needed:
                 raise too_few("get", key, len(outcome.good), needed, outcome.bad.values())
             for member in outcome.poor:
-                self.cluster.note_degraded(key, f"its record on {member.server} is damaged")
+                self.cluster.degraded.note(key, f"its record on {member.server} is damaged")
             return {member: said for member, (said, _) in (outcome.good | outcome.poor).items()}
 
     def _asked(self, member: Member, key: str, versions: range) -> tuple[Said, bytes | None]:
