@@ -19,7 +19,7 @@ from s3cfs.backends.zdb.degraded import Degraded
 from s3cfs.backends.zdb.fanout import Fanout
 from s3cfs.backends.zdb.health import Latencies, Node
 from s3cfs.backends.zdb.link import CONNECTIONS, Answer, Caller, Connect, Links
-from s3cfs.backends.zdb.members import IDENTITY, ROLL, Identity, Roll, fresh_ids
+from s3cfs.backends.zdb.members import IDENTITY, ROLL, Identity, Roll
 from s3cfs.backends.zdb.placing import Candidate, most_in_one_domain, spread
 from s3cfs.backends.zdb.record import Signer
 from s3cfs.backends.zdb.resp import Argument
@@ -313,29 +313,11 @@ class Cluster:
 
     def welcome(self) -> dict[int, str]:
         """The first half of it: ids and names of those that have an identity and do not stand in the roll yet."""
-        roll = self.opened()
-        new = [server for server in self.setup.everyone if roll.id_of(server.name) is None]
-        if not new:
-            return {}
-        looked = looking.look(Setup(self.setup.path, tuple(new), secret=self.setup.secret), self.fanout, self._open, at_all=True)
-        self.strangers.update(looked.troubles)
-        ids: dict[str, int] = {}
-        for server in new:
-            if (face := looked.faces.get(server.name)) is None:
-                continue
-            try:
-                found = looking.judged(server, face, roll)
-                taken = [*roll.names, *ids.values()]
-                ids[server.name] = found or fresh_ids([server.name], roll.store_id, taken, secrets.token_bytes(8))[server.name]
-                if found is None:
-                    links = self._open(server)
-                    commands.put(links, IDENTITY, Identity(roll.store_id, ids[server.name], server.name).encode(self.setup.secret))
-                    links.close()
-                self.strangers.pop(server.name, None)
-            except Trouble as trouble:
-                ids.pop(server.name, None)
-                self.strangers[server.name] = trouble
-        return {number: name for name, number in ids.items()}
+        found, troubles = looking.welcome(self.setup, self.opened(), self.fanout, self._open)
+        for name in found.values():
+            self.strangers.pop(name, None)
+        self.strangers.update(troubles)
+        return found
 
     def write_roll(self, *, names: Mapping[int, str] | None = None, replicas: Iterable[int] | None = None,
                    coming: Iterable[int] | None = None, without_old: bool = False) -> Roll:

@@ -196,6 +196,30 @@ def _refuse_strangers(setup: Setup, looked: Looked, roll: Roll) -> None:
                 raise ConfigError(f"{setup.path}: {trouble}") from None
 
 
+def welcome(setup: Setup, roll: Roll, fanout: Fanout, open_links: Open) -> tuple[dict[int, str], dict[str, Trouble]]:
+    """Give servers of the list that are new and empty an identity. Ids and names of those that have one and do not stand in the roll; by
+    name, what is wrong with others that do not stand there."""
+    new = tuple(server for server in setup.everyone if roll.id_of(server.name) is None)
+    if not new:
+        return {}, {}
+    looked = look(Setup(setup.path, new, secret=setup.secret), fanout, open_links, at_all=True)
+    found, troubles = dict[int, str](), dict(looked.troubles)
+    for server in new:
+        if (face := looked.faces.get(server.name)) is None:
+            continue
+        try:
+            number = judged(server, face, roll)
+            if number is None:
+                number = fresh_ids([server.name], roll.store_id, [*roll.names, *found], secrets.token_bytes(8))[server.name]
+                links = open_links(server)
+                commands.put(links, IDENTITY, Identity(roll.store_id, number, server.name).encode(setup.secret))
+                links.close()
+            found[number] = server.name
+        except Trouble as trouble:
+            troubles[server.name] = trouble
+    return found, troubles
+
+
 def choose_replicas(setup: Setup, ids: Mapping[str, int], keep: Sequence[int] = ()) -> tuple[int, ...]:
     """Which servers hold the records: those of [[meta]], or as many as make a majority outlive `parity`, in as many domains. `keep`:
     those that are and stay."""
