@@ -135,7 +135,11 @@ def sure(setup: Setup, looked: Looked) -> Roll:
 
 def _all_in_all(setup: Setup, looked: Looked) -> Exception:
     count = len(setup.everyone)
-    trouble = looked.first_trouble() if looked.troubles else Trouble(Condition.STRANGER, "they are not those that have the records")
+    if not looked.troubles:
+        said = (f"the servers of {setup.path} are not those that have the records: is one missing in it? (If these are lost for good: "
+                "s3cfs zdb restore)")
+        return Trouble(Condition.STRANGER, said).as_error("open", "")
+    trouble = looked.first_trouble()
     said = f"{len(looked.troubles)} of {count} servers of {setup.path} cannot be used, too few are left; {trouble}"
     return Trouble(trouble.condition, said).as_error("open", "")
 
