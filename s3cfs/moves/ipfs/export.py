@@ -71,7 +71,7 @@ def export(path: str, target: Settings | None, options: ExportOptions, report: R
         if options.car is not None:
             sinks.append(stack.enter_context(archive(_apart(options.car, path), Cid(options.form.version, DAG_PB, bytes(32)))))
         if target is not None:
-            sinks.append(stack.enter_context(_opened(target, os.path.basename(os.path.abspath(path)))))
+            sinks.append(stack.enter_context(_opened(target, _title(path))))
         return _Export(Both(*sinks) if sinks else Nowhere(), options, report, progress).run(path)
 
 
@@ -90,6 +90,12 @@ def _opened(target: Settings, name: str) -> Iterator[Store]:
             store.close()
     finally:
         backend.close()
+
+
+def _title(path: str) -> str:
+    """For people, whatever bytes the name is made of."""
+    name = os.fsencode(os.path.basename(os.path.abspath(path))).decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else " " for c in name) or "root"
 
 
 def _apart(archive_path: str, path: str) -> str:

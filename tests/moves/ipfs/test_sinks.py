@@ -19,7 +19,8 @@ from s3cfs.moves.ipfs import export as module
 from s3cfs.moves.ipfs import sinks
 from s3cfs.moves.ipfs.export import ExportOptions, export
 from s3cfs.moves.ipfs.sinks import Store
-from tests.backends.ipfs.trees import SMALL, Blocks, on_disk, read
+from tests.backends.ipfs.kubo import CLOSED, Fault, KuboServer
+from tests.backends.ipfs.trees import ODD, SMALL, Blocks, on_disk, read
 
 
 class Datastore(MemoryBackend):
@@ -174,3 +175,16 @@ def test_a_tree_goes_into_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                     lambda event: None)
     ((root, name),) = datastore.roots
     assert str(root) == result.cid and name == "photos" and read(root, datastore.blocks) == SMALL and (tmp_path / "x.car").exists()
+
+
+def test_a_tree_goes_into_a_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that closes connections now and then; pinned in the end, under a name that is text."""
+    monkeypatch.setattr(sinks, "FIRST_WAIT_S", 0.0)
+    top = on_disk(ODD, tmp_path / "odd\udcff\n")
+    with KuboServer() as server:
+        server.faults += [Fault("block/put", CLOSED), Fault("pin/add", CLOSED), Fault("block/put", CLOSED, first=True)]
+        result = export(str(top), Settings(server.url("x"), "", backend_options={"no-ssl": ""}), ExportOptions(), lambda path, text: None,
+                        lambda event: None)
+        assert server.node.pins == {result.cid: "s3cfs-export/odd\ufffd "} and not server.faults
+        blocks = Blocks(server.node.blocks)
+    assert read(Cid.parse(result.cid), blocks) == ODD
