@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,22 +15,22 @@ from dataclasses import dataclass, field
 
 from s3cfs.app.store import open_store
 from s3cfs.backends.ipfs.cid import DAG_PB, Cid
-from s3cfs.backends.ipfs.dag import Builder, Form, Root
-from s3cfs.backends.ipfs.directory import symlink
+from s3cfs.backends.ipfs.dag import Form, Root
 from s3cfs.backends.ipfs.exports import Exports
 from s3cfs.backends.wrapper import Wrapper
 from s3cfs.config import Settings
 from s3cfs.errors import ConfigError, ExitCode, Interrupted, SystemFailure, Unsupported
-from s3cfs.limits import MIB
+from s3cfs.moves.ipfs.reading import Reading
 from s3cfs.moves.ipfs.sinks import Both, Nowhere, Sink, Store, archive
-from s3cfs.moves.ipfs.tree import Kind, Step, Walk, kind_of, reading
+from s3cfs.moves.ipfs.tree import Kind, Step, Walk, look
 from s3cfs.moves.places import OnProgress
 
 ADD = Form(links_max=174)          # Kubo's default number of links; LINKS_MAX is that of its profile unixfs-v1-2025
 READERS = 4                        # files that are read at once
 AHEAD = 16                         # steps of the walk that are under way
-AGAIN = 2                          # times that a file is read once more when it changed meanwhile,
-AGAIN_BYTES = 64 * MIB             # if it is no larger
+VANISHED = (Kind.FILE, Kind.SYMLINK, Kind.GONE)       # where one of these comes to nothing; another kind never comes to anything
+NOTHING = "IPFS has nothing for that"
+
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
@@ -109,26 +108,21 @@ def _apart(archive_path: str, path: str) -> str:
 class _Export:
     def __init__(self, sink: Sink, options: ExportOptions, report: Report, progress: OnProgress) -> None:
         self._sink, self._options, self._report, self._progress = sink, options, report, progress
+        self._reading = Reading(options.form, sink.put, self._moved)
         self._over, self._lock = threading.Event(), threading.Lock()
-        self._read_bytes = 0
-        self._total: int | None = None                 # how much a tree holds is known when all of it was read
+        self._done = 0
+        self._total: int | None = None                 # bytes; how much a tree holds is known when all of it was read
         self.result = ExportResult()
 
     def run(self, path: str) -> ExportResult:
-        kind, root = kind_of(path), None
-        if kind is Kind.GONE:
+        kind, size = look(path)
+        if kind is not Kind.FOLDER:
+            self._total = size
+        root = self._tree(path) if kind is Kind.FOLDER else self._one(kind, path)
+        if root is None and kind in VANISHED:
             raise SystemFailure(f"{path}: there is no such file")
-        if kind is Kind.FOLDER:
-            root = self._tree(path)
-        elif kind is Kind.FILE:
-            self._total = os.lstat(path).st_size
-            root = self._file(path)
-        elif kind is Kind.SYMLINK:
-            root = self._symlink(path)
-        else:
-            raise Unsupported("export", path, f"it is a {kind.value}, and IPFS has nothing for that")
         if root is None:
-            raise SystemFailure(f"{path}: it vanished")
+            raise Unsupported("export", path, f"it is a {kind.value}: {NOTHING}")
         self._sink.finish(root.cid)
         result = self.result
         result.cid, result.bytes, result.block_bytes = str(root.cid), root.size, root.tsize
@@ -142,7 +136,7 @@ class _Export:
                 for step in walk:
                     if len(under_way) == AHEAD:
                         self._settle(*under_way.popleft())
-                    under_way.append((step, readers.submit(self._look, step)))
+                    under_way.append((step, readers.submit(self._one, step.kind, step.path)))
                 while under_way:
                     root = self._settle(*under_way.popleft())
             except BaseException:
@@ -154,110 +148,48 @@ class _Export:
         assert root is not None                        # the last step is the top
         return root
 
-    def _look(self, step: Step) -> Root | None:
-        """In a thread of its own. None: there is nothing."""
-        if step.kind is Kind.FILE:
-            return self._file(step.path)
-        return self._symlink(step.path) if step.kind is Kind.SYMLINK else None
-
-    def _settle(self, step: Step, looked: Future[Root | None]) -> Root | None:
-        root, folder = looked.result(), step.folder
-        if step.kind is Kind.FOLDER:
-            try:
-                root = folder.made.finish(self._options.form, self._sink.put)
-            except ValueError as error:
-                raise Unsupported("export", step.path, error) from None
-            self.result.folders += 1
-            if folder.above is not None:
-                folder.above.made.add(step.name, root)
-        elif root is not None:
-            folder.made.add(step.name, root)
-        elif step.kind in (Kind.FILE, Kind.SYMLINK, Kind.GONE):
-            self.result.gone.append(step.path)
-            self._report(step.path, "vanished meanwhile, and is left out")
-        else:
-            self.result.special.append(step.path)
-            self._report(step.path, f"a {step.kind.value}: IPFS has nothing for that, it is left out")
-        return root
-
-    def _symlink(self, path: str) -> Root | None:
-        try:
-            with reading(path):
-                target = os.readlink(path)
-        except FileNotFoundError:
+    def _one(self, kind: Kind, path: str) -> Root | None:
+        """Anything but a folder. None: it is not, or not any more, what IPFS has something for."""
+        found = None
+        if kind is Kind.SYMLINK:
+            found = self._reading.symlink(path)
+        elif kind is Kind.FILE:
+            found = self._reading.file(path)
+        if found is None:
             return None
+        root, same = found
         with self._lock:
-            self.result.symlinks += 1
-        return symlink(target, self._options.form, self._sink.put)
-
-    def _file(self, path: str) -> Root | None:
-        """None: it is none any more."""
-        for left in reversed(range(AGAIN + 1)):
-            found = self._read(path)
-            if found is None:
-                return None
-            root, whole = found
-            if whole or root.size > AGAIN_BYTES:
-                break
-            if left:
-                self._tell(-root.size)
-        with self._lock:
-            self.result.files += 1
-            if not whole:
+            self.result.files += kind is Kind.FILE
+            self.result.symlinks += kind is Kind.SYMLINK
+            if not same:
                 self.result.changed.append(path)
                 self._report(path, "changed while it was read: what is exported may be of no one moment")
         return root
 
-    def _read(self, path: str) -> tuple[Root, bool] | None:
-        """As much as there was at the beginning; and whether it was the same file, unchanged, all the time."""
-        form, builder = self._options.form, Builder(self._options.form)
-        try:
-            with reading(path):
-                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
-        except FileNotFoundError:
-            return None
-        try:
-            before = os.fstat(fd)
-            if not stat.S_ISREG(before.st_mode):
-                return None
-            for at in range(0, before.st_size or 1, form.leaf_bytes):
-                wanted = min(form.leaf_bytes, before.st_size - at)
-                with reading(path):
-                    data = _pread(fd, wanted, at)
-                if data or not at:
-                    self._leaf(builder, data)
-                if len(data) < wanted:
-                    break
-            blocks, root = builder.finish()
-            for block in blocks:
-                self._sink.put(Cid(form.version, DAG_PB, block.digest), block.data)
-            return root, root.size == before.st_size and _state(os.fstat(fd)) == _state(before)
-        finally:
-            os.close(fd)
+    def _settle(self, step: Step, looked: Future[Root | None]) -> Root | None:
+        root, into = looked.result(), step.folder if step.kind is not Kind.FOLDER else step.folder.above
+        if step.kind is Kind.FOLDER:
+            try:
+                root = step.folder.made.finish(self._options.form, self._sink.put)
+            except ValueError as error:
+                raise Unsupported("export", step.path, error) from None
+            self.result.folders += 1
+        if root is None:
+            self._left_out(step)
+        elif into is not None:
+            into.made.add(step.name, root)
+        return root
 
-    def _leaf(self, builder: Builder, data: bytes) -> None:
-        form = self._options.form
-        block, leaf = form.leaf(data)
-        self._sink.put(leaf.cid, block.data)
-        for node in builder.add(leaf):
-            self._sink.put(Cid(form.version, DAG_PB, node.digest), node.data)
-        self._tell(len(data))
+    def _left_out(self, step: Step) -> None:
+        vanished = step.kind in VANISHED
+        with self._lock:
+            (self.result.gone if vanished else self.result.special).append(step.path)
+            self._report(step.path, "vanished meanwhile, and is left out" if vanished else f"a {step.kind.value}, left out: {NOTHING}")
+
+    def _moved(self, size: int) -> None:
+        """In any thread."""
         if self._over.is_set():
             raise Interrupted("the export was given up")
-
-    def _tell(self, size: int) -> None:
         with self._lock:
-            self._read_bytes += size
-            self._progress({"done": self._read_bytes, "total": self._total, "unit": "bytes", "text": "exporting"})
-
-
-def _pread(fd: int, size: int, at: int) -> bytes:
-    """Fewer bytes only where the file ends."""
-    data = os.pread(fd, size, at)
-    while len(data) < size and (more := os.pread(fd, size - len(data), at + len(data))):
-        data += more
-    return data
-
-
-def _state(found: os.stat_result) -> tuple[int, int, int]:
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+            self._done += size
+            self._progress({"done": self._done, "total": self._total, "unit": "bytes", "text": "exporting"})

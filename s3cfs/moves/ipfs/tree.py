@@ -58,7 +58,7 @@ class Walk:
             folder, names = stack[-1]
             for name in names:
                 path = os.path.join(folder.path, name)
-                kind = kind_of(path)
+                kind, _ = look(path)
                 if kind is not Kind.FOLDER:
                     yield Step(kind, name, folder)
                     continue
@@ -74,7 +74,7 @@ class Walk:
                 yield Step(Kind.FOLDER, folder.name, folder)
 
     def _names(self, path: str) -> list[str]:
-        with reading(path):
+        with refusing(path):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 names = os.listdir(fd)
@@ -88,22 +88,23 @@ class Walk:
         return names
 
 
-def kind_of(path: str) -> Kind:
+def look(path: str) -> tuple[Kind, int]:
+    """What it is, and its size in bytes."""
     try:
-        with reading(path):
-            mode = os.lstat(path).st_mode
+        with refusing(path):
+            found = os.lstat(path)
     except FileNotFoundError:
-        return Kind.GONE
+        return Kind.GONE, 0
     for is_one, kind in ((stat.S_ISREG, Kind.FILE), (stat.S_ISDIR, Kind.FOLDER), (stat.S_ISLNK, Kind.SYMLINK), (stat.S_ISFIFO, Kind.FIFO),
                          (stat.S_ISSOCK, Kind.SOCKET)):
-        if is_one(mode):
-            return kind
-    return Kind.DEVICE
+        if is_one(found.st_mode):
+            return kind, found.st_size
+    return Kind.DEVICE, 0
 
 
 @contextlib.contextmanager
-def reading(path: str) -> Iterator[None]:
-    """SystemFailure that names the file, where the system refuses it; FileNotFoundError stays what it is."""
+def refusing(path: str) -> Iterator[None]:
+    """Where the system refuses something: SystemFailure, which names the file. FileNotFoundError stays what it is."""
     try:
         yield
     except FileNotFoundError:

@@ -20,8 +20,7 @@ from s3cfs.backends.ipfs.dag import Form
 from s3cfs.cli import seam
 from s3cfs.errors import ConfigError, ExitCode, NotAMount, SystemFailure, Unsupported
 from s3cfs.fuse import mounttable
-from s3cfs.moves.ipfs import export as module
-from s3cfs.moves.ipfs import tree
+from s3cfs.moves.ipfs import reading, tree
 from s3cfs.moves.ipfs.export import ExportOptions, ExportResult, export
 from tests.backends.ipfs.trees import NEW, ODD, OLD, SMALL, A, Blocks, Tree, added, on_disk, read
 
@@ -106,8 +105,8 @@ def test_what_ipfs_has_nothing_for(tmp_path: Path):
         one.bind(str(top / "socket"))
         found = Exported(top)
     assert found.result.cid == SMALL_CID and found.result.exit_code == ExitCode.UNSUPPORTED
-    assert found.lines == [f"{top}/a/fifo: a fifo: IPFS has nothing for that, it is left out",
-                           f"{top}/socket: a socket: IPFS has nothing for that, it is left out"]
+    assert found.lines == [f"{top}/a/fifo: a fifo, left out: IPFS has nothing for that",
+                           f"{top}/socket: a socket, left out: IPFS has nothing for that"]
     for path in (top / "a" / "fifo", "/dev/null"):
         with pytest.raises(Unsupported, match="IPFS has nothing for that"):
             Exported(path)
@@ -156,7 +155,7 @@ def test_a_file_that_changes_all_the_time(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_file_that_is_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A large one is read once only."""
     path = on_disk(PATTERN[:3 << 20], tmp_path / "file")
-    monkeypatch.setattr(module, "AGAIN_BYTES", 1 << 20)
+    monkeypatch.setattr(reading, "AGAIN_BYTES", 1 << 20)
     reads = changing(monkeypatch, path, 100, lambda: os.truncate(path, 2 << 20))
     found = Exported(path, car=str(tmp_path / "x.car"))
     assert found.result.changed == [str(path)] and reads == [1] and found.result.bytes == 2 << 20
@@ -166,20 +165,20 @@ def test_a_file_that_is_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_what_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     top = on_disk({**SMALL, "file": b"1", "folder": {"x": b"2"}, "symlink": "x", "early": b"3"}, tmp_path / "top")
-    real = tree.kind_of
+    real = tree.look
 
-    def kind_of(path: str) -> tree.Kind:
+    def look(path: str) -> tuple[tree.Kind, int]:
         name = os.path.basename(path)
         if name == "early":
             os.unlink(path)
-        kind = real(path)
+        seen = real(path)
         if name in ("file", "symlink"):
             os.unlink(path)
         elif name == "folder":
             os.rename(path, tmp_path / "elsewhere")
-        return kind
+        return seen
 
-    monkeypatch.setattr(tree, "kind_of", kind_of)
+    monkeypatch.setattr(tree, "look", look)
     found = Exported(top)
     assert found.result.cid == SMALL_CID and found.result.exit_code == ExitCode.OBJECT_MISSING
     assert found.result.gone == [f"{top}/{name}" for name in ("early", "file", "folder", "symlink")]
