@@ -250,7 +250,7 @@ def serving(path: str) -> MountInfo:
 
     def innermost(whole: str) -> str:
         points = [entry.mountpoint for entry in mounttable.entries()]
-        return max((point for point in points if os.path.commonpath((point, whole)) == point), key=len, default="/")
+        return max((point for point in points if os.path.commonpath((point, whole)) == point), default="/")
 
     try:
         return served(innermost(os.path.abspath(path)))

@@ -110,6 +110,7 @@ class _Export:
         self._sink, self._options, self._report, self._progress = sink, options, report, progress
         self._reading = Reading(options.form, sink.put, self._moved)
         self._over, self._lock = threading.Event(), threading.Lock()
+        self._error: BaseException | None = None       # the first
         self._done = 0
         self._total: int | None = None                 # bytes; how much a tree holds is known when all of it was read
         self.result = ExportResult()
@@ -136,17 +137,29 @@ class _Export:
                 for step in walk:
                     if len(under_way) == AHEAD:
                         self._settle(*under_way.popleft())
-                    under_way.append((step, readers.submit(self._one, step.kind, step.path)))
+                    under_way.append((step, readers.submit(self._in_a_thread, step)))
                 while under_way:
                     root = self._settle(*under_way.popleft())
-            except BaseException:
-                self._over.set()
-                self._sink.abandon()
-                readers.shutdown(cancel_futures=True)
-                raise
+            except BaseException as error:
+                readers.shutdown(wait=False, cancel_futures=True)
+                raise self._gave_up(error) from None
         self.result.hidden = walk.hidden
         assert root is not None                        # the last step is the top
         return root
+
+    def _in_a_thread(self, step: Step) -> Root | None:
+        try:
+            return self._one(step.kind, step.path)
+        except BaseException as error:
+            raise self._gave_up(error) from None
+
+    def _gave_up(self, error: BaseException) -> BaseException:
+        """All who are at work end at their next leaf. The error that came first."""
+        with self._lock:
+            self._error = self._error or error
+        self._over.set()
+        self._sink.abandon()
+        return self._error
 
     def _one(self, kind: Kind, path: str) -> Root | None:
         """Anything but a folder. None: it is not, or not any more, what IPFS has something for."""

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -104,10 +105,10 @@ def look(path: str) -> tuple[Kind, int]:
 
 @contextlib.contextmanager
 def refusing(path: str) -> Iterator[None]:
-    """Where the system refuses something: SystemFailure, which names the file. FileNotFoundError stays what it is."""
+    """Where the system refuses something: SystemFailure, which names the file. FileNotFoundError: it is not there, or something else is."""
     try:
         yield
-    except FileNotFoundError:
-        raise
     except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL):
+            raise FileNotFoundError from None
         raise SystemFailure(f"{path}: {error.strerror}") from None

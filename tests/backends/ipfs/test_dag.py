@@ -127,8 +127,9 @@ def test_names_of_blocks():
     assert str(Cid.parse("zdj7WnbLc7pEsotDHHfRn3jGLQdd9zCwxopDeufJ8jcCYVrgG")) == LARGE
 
 
-@pytest.mark.parametrize("text", ["", "b", "Qm", HELLO.upper(), HELLO[:-1], HELLO[:-1] + "1", HELLO + "aa", HELLO[1:], "k" + HELLO[1:],
-                                  "Qm" + "0" * 44, "z" + "QmRTQG4S3iQeRsETpDSN5QJBD8uZDSGSan4nMcDS6duJ5U", "baaaa", "bafkr4i" + HELLO[7:]])
+@pytest.mark.parametrize("text", [
+    "", "b", "Qm", HELLO.upper(), HELLO[:-1], HELLO[:-1] + "1", HELLO + "aa", HELLO[1:], "b" + HELLO[1:].upper(), "k" + HELLO[1:],
+    "Qm" + "0" * 44, "zQmRTQG4S3iQeRsETpDSN5QJBD8uZDSGSan4nMcDS6duJ5U", "baaaa", "bafkr4i" + HELLO[7:]])
 def test_what_is_no_cid(text: str):
     with pytest.raises(ValueError):
         Cid.parse(text)
@@ -199,8 +200,9 @@ def test_nodes_of_others():
     packed = b"\x0a\x09\x08\x02\x18\x0b\x22\x01\x0b\x38\x01"
     assert decode_node(packed + link) == Node(FILE, (Link("", Cid.parse(HELLO), 11),), filesize=11, blocksizes=(11,))
     assert decode_node(b"\x0a\x06\x08\x02\x12\x02hi") == Node(FILE, data=b"hi", filesize=2)
-    for bad in (b"", b"\x0a\x00", link, packed, b"\x0a\x02\x08\x09", b"\x0a\x02\x08\x02\x0a\x02\x08\x02", b"\x1a\x00",
-                b"\x0d\x00\x00\x00\x00", b"\x12\x02\x12\x00\x0a\x02\x08\x01", b"\x0a\x06\x08\x02\x18\x03\x18\x03"):
+    twice = b"\x12\x2c" + link[2:] + b"\x18\x0b"
+    for bad in (b"", b"\x0a\x00", link, twice + b"\x0a\x02\x08\x01", packed, b"\x0a\x02\x08\x09", b"\x0a\x02\x08\x02\x0a\x02\x08\x02",
+                b"\x1a\x00", b"\x0d\x00\x00\x00\x00", b"\x12\x02\x12\x00\x0a\x02\x08\x01", b"\x0a\x06\x08\x02\x18\x03\x18\x03"):
         with pytest.raises(ValueError):
             decode_node(bad)
 
@@ -220,6 +222,11 @@ def test_archives():
         bad[at] ^= 1
         with pytest.raises(ValueError):
             list(Archive(BytesIO(bytes(bad)).read))
+    more = data[:13] + b"\x00" + data[13:]
+    longer = bytes([data[0] + 3]) + data[1:50] + b"\x01\x02\x03" + data[50:]
+    for bad_header in (more, longer):
+        with pytest.raises(ValueError):
+            Archive(BytesIO(bad_header).read)
     two = Archive(BytesIO(header([tree.cid, Cid.parse(HELLO)])).read)
     assert two.roots == (tree.cid, Cid.parse(HELLO)) and list(two) == []
     with pytest.raises(ValueError, match="no block"):

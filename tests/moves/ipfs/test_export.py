@@ -25,6 +25,7 @@ from s3cfs.moves.ipfs.export import ExportOptions, ExportResult, export
 from tests.backends.ipfs.trees import NEW, ODD, OLD, SMALL, A, Blocks, Tree, added, on_disk, read
 
 PATTERN = bytes(i % 251 for i in range(251)) * 250_000
+WIDE: Tree = {f"d{i}": {f"f{j}": b"%d %d" % (i, j) for j in range(12)} for i in range(5)}
 SMALL_CID = "bafybeiaubli2fdvij2skdq6xilyps63qtzeklfyfk64cnevleclum4xn5a"
 
 
@@ -74,13 +75,20 @@ def test_files(size: int, cid: str, tmp_path: Path):
     ({}, NEW, "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354"),
     ("nowhere", NEW, "bafybeicfkztyetdy3wus3qxlv2snjunm7kxxfoyexh2tdvdxwlyzobajoy"),
     (ODD, NEW, "bafybeibtvx6ifpyqres463npl6dqvclffaolidziyncjdpmrcsjqh55meq"),
-], ids=["small", "small-old", "empty", "symlink", "odd"])
+    (WIDE, NEW, "bafybeifddhpjykejoltoaz56ezar2c7edwstjfb6vzx72v2rv7xvgcambm"),
+], ids=["small", "small-old", "empty", "symlink", "odd", "wide"])
 def test_trees(tree: Tree, form: Form, cid: str, tmp_path: Path):
     path = on_disk(tree, tmp_path / "top")
     one = Exported(path, form=form, car=str(tmp_path / "x.car"))
     root, blocks = blocks_in(tmp_path / "x.car")
     assert one.result.cid == str(root) == cid and read(root, blocks) == tree and one.result.exit_code == ExitCode.OK
     assert sorted(os.listdir(tmp_path)) == ["top", "x.car"]
+
+
+def test_what_is_the_same_is_in_an_archive_once(tmp_path: Path):
+    Exported(on_disk({"a": PATTERN[:1000], "b": PATTERN[:1000]}, tmp_path / "top"), car=str(tmp_path / "x.car"))
+    with (tmp_path / "x.car").open("rb") as file:
+        assert len(list(Archive(file.read))) == 2
 
 
 def test_what_is_counted(tmp_path: Path):
@@ -163,6 +171,38 @@ def test_a_file_that_is_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert read(root, blocks) == PATTERN[:2 << 20]
 
 
+@pytest.mark.parametrize("most", [1000, 0])
+def test_short_answers_of_the_system(most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Are gone on from; but where there are no more bytes than that, the file is not what its size says."""
+    real = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, size, at: real(fd, min(size, most), at))
+    found = Exported(on_disk(PATTERN[:2_500_000], tmp_path / "file"))
+    assert found.result.exit_code == (ExitCode.OK if most else ExitCode.DAMAGED)
+    assert found.result.cid == ("bafybeih7ahcm3l4fztng26so42m3uy3evbq4hfrubw2z4j7hbrq2xyxixe" if most else
+                                "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku")
+
+
+def test_what_becomes_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """After it was looked at: it is left out, and nothing that it leads to is read."""
+    top = on_disk({**SMALL, "file": b"1", "fifo": b"2", "folder": {"x": b"3"}, "symlink": "x"}, tmp_path / "top")
+    on_disk({"secret": b"4"}, tmp_path / "secret")
+    real = tree.look
+
+    def look(path: str) -> tuple[tree.Kind, int]:
+        seen, name = real(path), os.path.basename(path)
+        if name in ("file", "fifo", "folder", "symlink"):
+            os.rename(path, tmp_path / name)
+            if name == "fifo":
+                os.mkfifo(path)
+            else:
+                on_disk({"file": "../secret/secret", "folder": "../secret"}.get(name, b"now a file"), Path(path))
+        return seen
+
+    monkeypatch.setattr(tree, "look", look)
+    found = Exported(top)
+    assert found.result.cid == SMALL_CID and found.result.gone == [f"{top}/{name}" for name in ("fifo", "file", "folder", "symlink")]
+
+
 def test_what_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     top = on_disk({**SMALL, "file": b"1", "folder": {"x": b"2"}, "symlink": "x", "early": b"3"}, tmp_path / "top")
     real = tree.look
@@ -214,9 +254,30 @@ def test_interrupted(tmp_path: Path):
     assert set(threading.enumerate()) == threads and os.listdir(tmp_path) == ["top"]
 
 
+def test_trouble_ends_all_readers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also that of a file which is not the next one to be settled; and it is what is told."""
+    top = on_disk({"a": PATTERN[:1 << 20], "b": b"", "c": PATTERN[:1 << 20]}, tmp_path / "top")
+    real, inode, reads, broken = os.pread, (top / "c").stat().st_ino, [0], threading.Event()
+
+    def pread(fd: int, size: int, at: int) -> bytes:
+        if os.fstat(fd).st_ino == inode:
+            broken.set()
+            raise OSError(5, "Input/output error")
+        assert broken.wait(10)
+        reads[0] += 1
+        return real(fd, size, at)
+
+    monkeypatch.setattr(os, "pread", pread)
+    with pytest.raises(SystemFailure, match=f"{top}/c: Input/output error"):
+        Exported(top, form=Form(leaf_bytes=64))
+    assert reads[0] < 10_000
+
+
 def test_an_archive_lies_elsewhere(tmp_path: Path):
     top = on_disk(SMALL, tmp_path / "top")
     on_disk("top", tmp_path / "link")
+    with pytest.raises(ConfigError, match="another place"):
+        Exported(top / "a" / "x", car=str(top / "a" / "x"))
     for path in (top / "x.car", top / "a" / "x.car", tmp_path / "link" / "x.car"):
         with pytest.raises(ConfigError, match="another place"):
             Exported(top, car=str(path))
@@ -246,6 +307,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert out == f"{SMALL_CID}\n" and err == "1 file, 4 folders, 2 symlinks, 3 B; 1 hidden name left out (--hidden)\n"
     assert cli.main(["ipfs", "export", "-nq", "--cid-version=0", "--chunker=size-262144", top]) == 0
     assert capsys.readouterr() == ("Qme8AXAUVwT7BtwgMCg1Y21KHGNAKa5okZ2rxkoJrow5G2\n", "")
+    assert cli.main(["ipfs", "export", "-nq", "--no-raw-leaves", top]) == 0
+    assert capsys.readouterr().out == "bafybeicut2ldcmzgqtuwd7teks72wmcbg2fumdjk2uxwc4wnilzs24n2oi\n"
     os.mkfifo(f"{top}/fifo")
     assert cli.main(["ipfs", "export", "--json", "--car", str(tmp_path / "x.car"), top]) == 31
     tsize = added(SMALL, NEW, Blocks()).tsize

@@ -1,24 +1,28 @@
 """Blocks on their way into a store: at once, again where the store hesitates, bounded, the root last."""
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from s3cfs.backends.ipfs.cid import Cid, digest_of
+from s3cfs.backends.ipfs.dag import Form
 from s3cfs.backends.ipfs.exports import Exports
 from s3cfs.backends.memory import MemoryBackend
 from s3cfs.backends.types import Body
 from s3cfs.backends.wrapper import Wrapper
 from s3cfs.config import Settings
-from s3cfs.errors import Denied, Interrupted, StoreError, Temporary, Throttled
+from s3cfs.errors import Denied, Interrupted, StoreError, SystemFailure, Temporary, Throttled
 from s3cfs.moves.ipfs import export as module
 from s3cfs.moves.ipfs import sinks
 from s3cfs.moves.ipfs.export import ExportOptions, export
-from s3cfs.moves.ipfs.sinks import Store
+from s3cfs.moves.ipfs.sinks import Archive, Store
 from tests.backends.ipfs.kubo import CLOSED, Fault, KuboServer
 from tests.backends.ipfs.trees import ODD, SMALL, Blocks, on_disk, read
 
@@ -188,3 +192,41 @@ def test_a_tree_goes_into_a_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert server.node.pins == {result.cid: "s3cfs-export/odd\ufffd "} and not server.faults
         blocks = Blocks(server.node.blocks)
     assert read(Cid.parse(result.cid), blocks) == ODD
+
+
+def test_an_end_while_the_store_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for another try, nor for room."""
+    top = on_disk({"a": bytes(range(100)), "b": b"x"}, tmp_path / "top")
+    real, broken, full = os.pread, (top / "b").stat().st_ino, threading.Event()
+
+    def pread(fd: int, size: int, at: int) -> bytes:
+        if os.fstat(fd).st_ino == broken:
+            assert full.wait(10)
+            raise OSError(5, "Input/output error")
+        return real(fd, size, at)
+
+    def progress(event: Mapping[str, Any]) -> None:
+        if event["done"] == 2 * at_once:
+            full.set()
+
+    datastore = Datastore(times(1000, Temporary("put", "x", "no route")))
+    at_once = datastore.capabilities.parallel_writes
+    for name in ("FIRST_WAIT_S", "LONGEST_WAIT_S", "PATIENCE_S"):
+        monkeypatch.setattr(sinks, name, 600.0)
+    monkeypatch.setattr(os, "pread", pread)
+    monkeypatch.setattr(module, "open_store", lambda settings: datastore)
+    with pytest.raises(SystemFailure, match="top/b: Input/output error"):
+        export(str(top), Settings("ipfs+s3://x", ""), ExportOptions(Form(leaf_bytes=1)), lambda path, text: None, progress)
+    assert datastore.puts == 0 and datastore.roots == []
+
+
+def test_sections_of_an_archive_are_whole() -> None:
+    """However many write at once."""
+    class File(BytesIO):
+        def write(self, data: Any) -> int:
+            assert not sections or sections[0]._lock.locked()
+            return super().write(data)
+
+    sections: list[Archive] = []
+    sections.append(Archive(File(), block(1)[0]))
+    sections[0].put(*block(1))
