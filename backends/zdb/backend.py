@@ -5,7 +5,7 @@
     record     what is known of an object                    replicas   the same on a majority
     placing    which servers an object goes to               index      listings
     writing, reading                                         shards of objects
-    repair     one object made whole                         survey     all of them, one after the other
+    repair     one object made whole (state: how it is)      survey     all of them, one after the other
     agree      what the replicas say, and who they are       care       the layer that does so while a mount runs
 """
 from __future__ import annotations
@@ -29,8 +29,8 @@ from s3cfs.backends.zdb.fanout import Round
 from s3cfs.backends.zdb.index import Index
 from s3cfs.backends.zdb.reading import Shortage, Stored
 from s3cfs.backends.zdb.record import KEY_MAX_BYTES
-from s3cfs.backends.zdb.repair import looked
 from s3cfs.backends.zdb.replicas import Known, Replicas
+from s3cfs.backends.zdb.state import looked
 from s3cfs.backends.zdb.words import Trouble
 from s3cfs.errors import ConfigError, NotFound, StoreError, Unsupported
 

@@ -1,4 +1,4 @@
-"""One object: how its shards are, and making it whole again.
+"""One object made whole again.
 
 A repair reads the shards (nobody else notices rot: a 0-db gives flipped bits back as good ones), builds those anew that are missing,
 damaged, or on servers that drain or are gone, and says in a *placement* where they are now. It never touches the record, which is the
@@ -7,48 +7,32 @@ Shards have the same bytes under the same key wherever they are, so two repairs 
 
 INVARIANT Z5: no pass takes away a shard of a live object that a placement named within the last hour (GRACE_S). What a repair leaves
 behind, since it moved a shard or coded the object anew, goes in a later pass: no repair takes away what another, beside it, relies on.
+And no placement is written by one that has looked longer ago than STALE_S (a machine that slept), since it may say what is long past.
 """
 from __future__ import annotations
 
 import contextlib
-import enum
 import secrets
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from s3cfs.backends.types import Body
 from s3cfs.backends.zdb import commands
-from s3cfs.backends.zdb.cluster import Cluster, Member
+from s3cfs.backends.zdb.cluster import Member
 from s3cfs.backends.zdb.coder import Coder
 from s3cfs.backends.zdb.record import NOWHERE, Placement, Where
 from s3cfs.backends.zdb.replicas import Known, Replicas
-from s3cfs.backends.zdb.shard import OBJECT_ID_BYTES, Code, Head, code_for, cut, decode_value, encode_values, names_of
+from s3cfs.backends.zdb.shard import OBJECT_ID_BYTES, Code, Head, code_for, cut, encode_values, names_of
+from s3cfs.backends.zdb.state import Look, Spend, State, head_of, is_there, looked, note, read_shard
 from s3cfs.backends.zdb.words import Trouble
+from s3cfs.errors import Temporary
 
 GRACE_S = 3600.0
+STALE_S = 600.0
 ROUNDS = 4                         # for an object that changes while it is looked at
-
-Spend = Callable[[int], None]
-
-
-class State(enum.Enum):
-    """Of one shard. The value is for people, of several of them."""
-
-    FINE = "well"
-    MISSING = "missing"
-    DAMAGED = "damaged"
-    AWAY = "on a server that does not answer"
-    GONE = "on a server that is gone"
-    DRAINS = "on a server that drains"             # it is well, and has to move
-
-
-def _head(found: Known, index: int, where: Where | None = None) -> Head:
-    """Of a shard, of what the placement says if nothing else is said."""
-    record, where = found.record, where or found.where
-    return Head(where.object_id, Code(where.data, where.parity), record.size, record.time_ns, record.key, index)
-
 
 def _stored_bytes(found: Known) -> int:
     """Of all shards, about."""
@@ -58,106 +42,6 @@ def _stored_bytes(found: Known) -> int:
 def _is_over(found: Known) -> bool:
     """A deletion of which nothing is left to do."""
     return not found.is_there and found.placement is not None and not any(found.placement.where.servers)
-
-
-@dataclass(slots=True)
-class Look:
-    """What there is of an object. `payloads`: of shards that were read and are whole."""
-
-    where: Where
-    states: dict[int, State] = field(default_factory=dict)
-    payloads: dict[int, Body] = field(default_factory=dict)
-
-    @property
-    def code(self) -> Code:
-        return Code(self.where.data, self.where.parity)
-
-    def of(self, *states: State) -> list[int]:
-        return sorted(index for index, state in self.states.items() if state in states)
-
-    @property
-    def can_be_read(self) -> bool:
-        return len(self.of(State.FINE, State.DRAINS)) >= self.where.data
-
-    @property
-    def is_lost(self) -> bool:
-        """It could not be read either if every server answered."""
-        return len(self.of(State.FINE, State.DRAINS, State.AWAY)) < self.where.data
-
-    def trouble(self, cluster: Cluster) -> str | None:
-        """One line; None: nothing is wrong."""
-        parts = []
-        for state in (State.MISSING, State.DAMAGED, State.AWAY, State.GONE):
-            if indices := self.of(state):
-                servers = sorted({cluster.roll.names.get(self.where.servers[index], "") for index in indices} - {""})
-                parts.append(f"{len(indices)} {state.value}" + (f" ({', '.join(servers)})" if servers else ""))
-        if not parts:
-            return None
-        return f"of {len(self.where.servers)} shards {', '.join(parts)}" + ("" if self.can_be_read else f"; {self.where.data} are needed")
-
-
-_DAMAGED: Body = b"damaged"        # stands for a payload that is not what it was
-
-
-def looked(cluster: Cluster, found: Known, *, deep: bool, spend: Spend = lambda size: None) -> Look:
-    """At every shard. `deep`: read them, else only ask whether they are there. `spend` is told of bytes that were read."""
-    look = Look(found.where)
-    members: dict[int, Member] = {}
-    for index, number in enumerate(look.where.servers):
-        member = cluster.member(number)
-        if member is None:
-            look.states[index] = State.MISSING if number == NOWHERE else State.GONE
-        elif not member.node.health.may_read:              # one that is only slow is waited for
-            look.states[index] = State.AWAY
-        else:
-            members[index] = member
-    work = _read if deep else _present
-    outcome = cluster.fanout.all(members, lambda index: work(members[index], _head(found, index)))
-    for index, trouble in outcome.bad.items():
-        look.states[index] = State.DAMAGED if trouble.condition.may_read else State.AWAY
-    for index, payload in outcome.good.items():
-        _note(cluster, look, index, payload, spend)
-    if not deep:
-        look.payloads.clear()
-    return look
-
-
-def _note(cluster: Cluster, look: Look, index: int, payload: Body | None, spend: Spend) -> None:
-    """What was read (or not) of a shard."""
-    if payload is None or payload is _DAMAGED:
-        look.states[index] = State.MISSING if payload is None else State.DAMAGED
-        return
-    member = cluster.member(look.where.servers[index])
-    look.states[index] = State.DRAINS if member is not None and member.is_draining else State.FINE
-    look.payloads[index] = payload
-    spend(len(payload))
-
-
-def _read(member: Member, head: Head) -> Body | None:
-    """The payload of a shard; None: a part of it, or all, is missing. _DAMAGED."""
-    parts: list[Body] = []
-    for name in names_of(head.object_id, head.shard, head.shard_bytes):
-        value = commands.get(member, name)
-        if value is None:
-            return None
-        try:
-            said, payload = decode_value(value, name)
-        except ValueError:
-            return _DAMAGED
-        if (said.code, said.size, said.key) != (head.code, head.size, head.key):
-            return _DAMAGED
-        parts.append(payload)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _present(member: Member, head: Head) -> Body | None:
-    """b"": every part of it is there, by the server's index."""
-    return b"" if _is_there(member, head, all) else None
-
-
-def _is_there(member: Member, head: Head, judge: Callable[[Iterator[bool]], bool] = any) -> bool:
-    """Whether any part of the shard is, or all are."""
-    return judge(commands.exists(member, name) for name in names_of(head.object_id, head.shard, head.shard_bytes))
 
 
 def _write(member: Member, head: Head, payload: Body) -> None:
@@ -198,6 +82,7 @@ class Repair:
         """`replace_away`: shards on servers that do not answer are built anew elsewhere; else they are waited for."""
         self._replicas, self._cluster = replicas, replicas.cluster
         self._deep, self._spend, self._room, self._time_ns = deep, spend, room, time_ns
+        self._thread = threading.local()
         self._absent = (State.MISSING, State.DAMAGED, State.GONE, State.DRAINS, *((State.AWAY,) if replace_away else ()))
 
     def seen(self, key: str) -> Mended:
@@ -209,7 +94,7 @@ class Repair:
         return self._done(key, self._mended)
 
     def _done(self, key: str, work: Callable[[Known], Mended]) -> Mended:
-        found, done, shards = self._replicas.read(key), Mended("nothing"), 0
+        found, done, shards = self._read(key), Mended("nothing"), 0
         for _ in range(ROUNDS):
             if found is None or _is_over(found):
                 break
@@ -217,15 +102,19 @@ class Repair:
             shards += done.shards
             if done.left is None:
                 break
-            before, found = found, self._replicas.read(key)
+            before, found = found, self._read(key)
             if found is not None and (found.record, found.where) == (before.record, before.where):
                 break                                      # else it was put anew, deleted, or mended by somebody while we looked
         return replace(done, shards=shards)
 
+    def _read(self, key: str) -> Known | None:
+        self._thread.looked_ns = self._time_ns()
+        return self._replicas.read(key)
+
     def _seen(self, found: Known) -> Mended:
         if found.record.is_tombstone:
             calls = self._remains(found)
-            outcome = self._cluster.fanout.all(calls, lambda call: _is_there(call[0], _head(found, call[2], call[1])))
+            outcome = self._cluster.fanout.all(calls, lambda call: is_there(call[0], head_of(found, call[2], call[1])))
             names = sorted({member.server.name for (member, _, _), there in outcome.good.items() if there})
             left = f"shards are left on {', '.join(names)}" if names else None
             return Mended("deletion", trouble=left, left=left)
@@ -284,7 +173,7 @@ class Repair:
 
     @staticmethod
     def _send(found: Known, targets: Mapping[int, Member], payloads: Mapping[int, Body], index: int) -> None:
-        _write(targets[index], _head(found, index), payloads[index])
+        _write(targets[index], head_of(found, index), payloads[index])
 
     def _targets(self, look: Look, servers: Sequence[int], wanted: Sequence[int], refused: Collection[int]) -> dict[int, Member]:
         """Where shards go: to the server that ought to have it, if that takes it; else to one that has no other shard of the object."""
@@ -322,14 +211,14 @@ class Repair:
             outcome = self._cluster.fanout.all(members, partial(self._fetch, found, members))
             for index in take:
                 if index in outcome.good:
-                    _note(self._cluster, look, index, outcome.good[index], self._spend)
+                    note(self._cluster, look, index, outcome.good[index], self._spend)
                     count -= index in look.payloads
                 else:
                     look.states[index] = State.AWAY
 
     @staticmethod
     def _fetch(found: Known, members: Mapping[int, Member], index: int) -> Body | None:
-        return _read(members[index], _head(found, index))
+        return read_shard(members[index], head_of(found, index))
 
     # ------------------------------------------------------------ another code
 
@@ -350,11 +239,15 @@ class Repair:
         if len(members) < code.k + code.m:
             return Mended("object", size, trouble, trouble)
         payloads = cut(data, code)
-        outcome = cluster.fanout.all(range(len(members)), lambda index: _write(members[index], _head(found, index, where), payloads[index]))
+
+        def send(index: int) -> None:
+            _write(members[index], head_of(found, index, where), payloads[index])
+
+        outcome = cluster.fanout.all(range(len(members)), send)
         if outcome.bad:
             for index in outcome.good:
                 with contextlib.suppress(Trouble):
-                    _drop(members[index], _head(found, index, where))        # what stays is garbage
+                    _drop(members[index], head_of(found, index, where))        # what stays is garbage
             return Mended("object", size, trouble, trouble)
         self._spend(_stored_bytes(found))
         self._place(found, where)
@@ -365,6 +258,8 @@ class Repair:
     def _place(self, found: Known, where: Where) -> None:
         revision = found.placement.revision + 1 if found.placement is not None else 1
         record = found.record
+        if abs(self._time_ns() - self._thread.looked_ns) > STALE_S * 1e9:
+            raise Temporary("repair", record.key, "too much time has passed since it was looked at")
         self._replicas.place(Placement(record.key, record.where.object_id, revision, where, self._time_ns(), self._cluster.writer))
 
     def _tidy(self, found: Known) -> None:
@@ -376,12 +271,12 @@ class Repair:
             member = self._cluster.member(number)
             if member is not None and member.node.health.may_read:
                 with contextlib.suppress(Trouble):
-                    _drop(member, _head(found, index, found.record.where))
+                    _drop(member, head_of(found, index, found.record.where))
 
     def _finish(self, found: Known) -> Mended:
         """A deletion: every shard goes, if it has not gone with it. A placement without servers says that none is left."""
         calls = self._remains(found)
-        outcome = self._cluster.fanout.all(calls, lambda call: _drop(call[0], _head(found, call[2], call[1])))
+        outcome = self._cluster.fanout.all(calls, lambda call: _drop(call[0], head_of(found, call[2], call[1])))
         names, where = sorted({member.server.name for member, _, _ in outcome.bad}), found.record.where
         if not names:
             self._place(found, replace(where, servers=(NOWHERE,) * len(where.servers), unsure=frozenset()))

@@ -329,6 +329,20 @@ def test_what_nobody_acknowledged_is_known_when_it_was_seen(store: Store):
     assert store.mend("pack/a").trouble is None and store.where("pack/a") == written.where and store.reads_right()
 
 
+def test_a_repair_that_slept_says_nothing_of_where_shards_are(store: Store):
+    store.fill(1)
+    store.servers.kill(0)
+    store.write_list(range(1, 7))
+    backend = store.another()
+    backend.check()
+    backend.cluster.admit()
+    times = iter([0, 3600 * 10**9])
+    with pytest.raises(Temporary, match="too much time"):
+        Repair(backend.replicas, deep=True, replace_away=True, time_ns=lambda: next(times)).mend("pack/large0")
+    known = backend.replicas.read("pack/large0")
+    assert known is not None and known.placement is None and store.reads_right() and store.mend("pack/large0").left is None
+
+
 def test_two_repairs_at_once(store: Store):
     store.fill(1)
     first, second = store.another(), store.another()
