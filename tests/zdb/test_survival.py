@@ -5,7 +5,9 @@ Compared with a dictionary, after random work from seeds. With more servers down
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
 import pytest
@@ -36,6 +38,7 @@ class World:
         self.bad = self.chance.sample(self.zdbs, PARITY)
         self.dead: set[FakeZdb] = set()
         self.there: dict[str, bytes] = {}
+        self.keys = KEYS
 
     def machine(self) -> Backend:
         return self.chance.choice(self.machines)
@@ -43,17 +46,17 @@ class World:
     # ------------------------------------------------------------ work
 
     def put(self) -> None:
-        key, data = self.chance.choice(KEYS), self.chance.randbytes(self.chance.choice(SIZES))
+        key, data = self.chance.choice(self.keys), self.chance.randbytes(self.chance.choice(SIZES))
         self.machine().put(key, data)
         self.there[key] = data
 
     def delete(self) -> None:
-        key = self.chance.choice(KEYS)
+        key = self.chance.choice(self.keys)
         self.machine().delete(key)
         self.there.pop(key, None)
 
     def read(self) -> None:
-        self.compare(self.chance.choice(KEYS), self.machine())
+        self.compare(self.chance.choice(self.keys), self.machine())
 
     def compare(self, key: str, machine: Backend) -> None:
         if (data := self.there.get(key)) is None:
@@ -97,6 +100,13 @@ class World:
         if keys:
             zdb.forget("default", self.chance.choice(keys))
 
+    def hang(self) -> None:
+        self.chance.choice(self.bad).silent = True
+
+    def wake(self) -> None:
+        for zdb in self.bad:
+            zdb.silent = False
+
     def tear(self) -> None:
         """An answer breaks off: it is done, and nobody knows."""
         self.chance.choice(self.bad).tear_after = self.chance.randrange(6)
@@ -116,11 +126,11 @@ class Beyond(World):
         self.maybe: dict[str, list[bytes | None]] = {key: [None] for key in KEYS}
 
     def put(self) -> None:
-        key, data = self.chance.choice(KEYS), self.chance.randbytes(self.chance.choice(SIZES))
+        key, data = self.chance.choice(self.keys), self.chance.randbytes(self.chance.choice(SIZES))
         self.change(key, data, lambda: self.machine().put(key, data))
 
     def delete(self) -> None:
-        key = self.chance.choice(KEYS)
+        key = self.chance.choice(self.keys)
         self.change(key, None, lambda: self.machine().delete(key))
 
     def change(self, key: str, value: bytes | None, call: Callable[[], object]) -> None:
@@ -178,6 +188,44 @@ def story_beyond(folder, seed: int, steps: int) -> None:
         end(world)
 
 
+def story_at_once(folder, seed: int, steps: int) -> None:
+    """Several threads, each with keys of its own on either machine, while the servers of `bad` have their troubles."""
+    with ExitStack() as stack:
+        world = World(folder, seed, stack)
+        over = threading.Event()
+
+        def worker(number: int) -> None:
+            own = Worker(world, number)
+            work(own, steps, [(own.put, 6), (own.delete, 2), (own.read, 8), (own.look, 1)])
+
+        def mischief() -> None:
+            while not over.is_set():
+                work(world, 1, [(world.kill, 1), (world.start, 2), (world.rot, 2), (world.tear, 2), (world.hang, 1), (world.wake, 3)])
+                over.wait(0.02)
+
+        with ThreadPoolExecutor(5) as pool:
+            troubling = pool.submit(mischief)
+            try:
+                for each in [pool.submit(worker, number) for number in range(4)]:
+                    each.result()
+            finally:
+                over.set()
+            troubling.result()
+            world.wake()
+
+
+class Worker(World):
+    """With the servers and machines of another, and keys of its own."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.chance, self.machines, self.there, self.number = random.Random(number), world.machines, {}, number
+        self.keys = [f"own/{number}/{name}" for name in "abc"]
+
+    def look(self) -> None:
+        found = {info.key: info.size for info in self.machine().list(f"own/{self.number}/")}
+        assert found == {key: len(data) for key, data in self.there.items()}
+
+
 def work(world: World, steps: int, doings: list[tuple[Callable[[], None], int]]) -> None:
     for doing in world.chance.choices([doing for doing, _ in doings], [weight for _, weight in doings], k=steps):
         doing()
@@ -201,3 +249,9 @@ def test_nothing_is_lost_and_nothing_is_wrong(tmp_path, seed, tell, number):
 @pytest.mark.parametrize("tell", [story, story_beyond])
 def test_nothing_is_lost_and_nothing_is_wrong_for_long(tmp_path, seed, tell, number):
     tell(tmp_path, 1000 * seed + 100 + number, 150)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", range(15))
+def test_nothing_is_lost_and_nothing_is_wrong_when_many_work(tmp_path, seed, number):
+    story_at_once(tmp_path, 1000 * seed + 500 + number, 60)
