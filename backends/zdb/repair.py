@@ -5,7 +5,7 @@ damaged, or on servers that drain or are gone, and says in a *placement* where t
 matter of put and delete: a placement that comes after an object was put anew or deleted is of another object id, and is ignored.
 Shards have the same bytes under the same key wherever they are, so two repairs at once only do the same thing twice.
 
-INVARIANT Z5: no pass takes away a shard of a live object that a placement named within the last hour (GRACE_S). What a repair leaves
+INVARIANT Z1: no pass takes away a shard of a live object that a placement named within the last hour (GRACE_S). What a repair leaves
 behind, since it moved a shard or coded the object anew, goes in a later pass: no repair takes away what another, beside it, relies on.
 And no placement is written by one that has looked longer ago than STALE_S (a machine that slept), since it may say what is long past.
 """
