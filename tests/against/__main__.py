@@ -26,6 +26,7 @@ from s3cfs.backends.url import parse_options
 from s3cfs.cli.arguments import Parser
 from s3cfs.config import load
 from s3cfs.errors import ExitCode, S3cfsError
+from tests.backends.ipfs.kubo import KuboServer
 from tests.gateway import storj_server
 from tests.places import Place, use
 from tests.servers import moto_server, rclone_server
@@ -44,7 +45,8 @@ MOUNTED = {"crash": [f"{CRASHES}::test_kill_in_the_middle_of_work[400]", f"{CRAS
                      f"{CRASHES}::test_what_was_acknowledged_survives", f"{CRASHES}::test_two_crashes_in_a_row_and_a_crash_at_mount",
                      "tests/e2e/test_two_machines.py::test_two_machines_on_one_store"]}
 SERVERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {"rclone": rclone_server, "moto": moto_server, "storj": storj_server,
-                                                                 "ipfs": moto_server, "ipfs-rclone": rclone_server, "zdb": zdb_server}
+                                                                 "ipfs": moto_server, "ipfs-rclone": rclone_server, "ipfs-rpc": KuboServer,
+                                                                 "zdb": zdb_server}
 GIVEN = {"storj": "consistency-lock=off,checker=off"}      # nothing of it is old when it is started here
 
 

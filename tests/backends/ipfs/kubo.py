@@ -15,7 +15,7 @@ import re
 import socketserver
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from types import TracebackType
@@ -268,6 +268,8 @@ class Handler(BaseHTTPRequestHandler):
 class KuboServer(socketserver.ThreadingTCPServer):
     """`authorizations`: "bearer:TOKEN" or "basic:USER:PASSWORD" -> the paths that it may ask for; none: everybody may everything."""
 
+    options: Mapping[str, str] = {}    # as a Server of tests/servers.py has it: to be reached as anybody
+    login = password = ""
     daemon_threads = True
     allow_reuse_address = True
     request_queue_size = 128           # a connection that finds it full is tried again a second later

@@ -47,7 +47,7 @@ def backend(node: KuboServer) -> Iterator[Backend]:
 
 class TestKubo(BackendSuite):
     create_only = True
-    many = 200
+    many = 60
 
     @pytest.fixture
     def backend(self, node: KuboServer) -> Iterator[Backend]:
