@@ -174,7 +174,7 @@ steps = st.lists(st.one_of(
     st.tuples(st.just("foreign"), st.just(0), keys, st.integers(0, 3))), max_size=25)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(steps)
 def test_whatever_is_done_what_is_there_can_be_read(done: list[tuple[str, int, str, int]]) -> None:
     """Two tables and a node that puts the same blocks now and then, of four contents that share some."""
