@@ -104,8 +104,10 @@ def test_in_there_and_out_again(taken: Taken, moving: Moving, tmp_path: Path) ->
     assert world.read_everything() == world.content
     for command in (("verify", "--data"), ("fsck", "--full")):
         commands.run(*command, taken.url, "--backend-options", "no-ssl")
-    backend.put("pack/aa/deleted", some_bytes(MIB + 1))
-    backend.delete("pack/aa/deleted")
+    pack = next(info.key for info in backend.list("pack/"))
+    for data in (some_bytes(MIB + 1), backend.get(pack)):
+        backend.put("pack/aa/deleted", data)
+        backend.delete("pack/aa/deleted")
     commands.run("ipfs", "gc", "--grace", "0", *by_spec, "ipfs+s3:///")
     seen = {name: data for name, (data, _) in taken.seen().items() if name not in taken.theirs}
     needed = [taken.datastore.object_of(taken.datastore.block(digest)) for _, entry in taken.opened().listed("") for digest in entry.blocks]

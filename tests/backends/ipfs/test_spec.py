@@ -159,6 +159,7 @@ def test_urls() -> None:
     assert plain.spec.endpoint == "http://h:9000" and plain.datastore.blocks_folder == "a/b/blocks"
     assert plain.table.entries == "s3cfs.names/a~1b~1blocks/second/"
     assert backend("ipfs+s3://h/bucket").spec.endpoint == "https://h"
+    assert [layer.name for layer in plain.layers()] == ["collector"] and not backend("ipfs+s3://h/b1", {"collect": "0"}).layers()
     aws = backend("ipfs+s3://eu-central-1/bucket/a")
     assert aws.spec.endpoint == "" and aws.spec.region == "eu-central-1" and aws.location == "ipfs+s3://eu-central-1/bucket/a"
 
