@@ -57,6 +57,7 @@ class Tally:
     moved_bytes: int = 0           # read and written
     before: int = 0                # keys that an interrupted run has done
     replicas: int = 0              # new replicas of the records, which were filled
+    unfilled: int = 0              # keys that a replica to be could not be given: then it becomes none
     replicas_away: int = 0         # that do not answer
     orphans: int = 0               # values of shards that no record names, and that are a day old; a deep repair removes them
     orphan_bytes: int = 0
@@ -69,14 +70,14 @@ class Tally:
     def exit_code(self) -> ExitCode:
         if self.lost:
             return ExitCode.OBJECT_MISSING
-        return ExitCode.DAMAGED if self.weak or self.records or self.replicas_away else ExitCode.OK
+        return ExitCode.DAMAGED if self.weak or self.records or self.unfilled or self.replicas_away else ExitCode.OK
 
     def as_json(self) -> Mapping[str, Any]:
         return dataclasses.asdict(self)
 
     def verdict(self) -> str:
         wrong = [(self.lost, "lost"), (self.weak, "not whole"), (self.records, "whose replicas do not agree"),
-                 (self.deletions, "not wholly deleted"), (self.replicas_away, "replicas of the records that do not answer")]
+                 (self.unfilled, "that a new replica lacks"), (self.deletions, "not wholly deleted"), (self.replicas_away, "replicas of the records that do not answer")]
         done = [(self.mended, "mended"), (self.shards, "shards written"), (self.replicas, "new replicas filled"),
                 (self.before, "by an earlier run"), (self.orphans, "values that belong to nothing")]
         told = [", ".join(f"{count:,} {word}" for count, word in counts if count) for counts in (wrong, done)]
@@ -171,7 +172,6 @@ class Survey:
         self._what = f"{'repair' if mend else 'check'} {'deep' if deep else 'quick'}"
         self._lock = threading.Lock()
         self._epoch = 0                            # of the roll, since which all keys are filled in
-        self._unfilled = False                     # a replica that joins could not be given all
         self._versions: dict[str, int] = {}        # the highest of each key
         self._away: dict[str, str] = {}            # names of replicas that did not answer, and why
         self._alive: Alive | None = Alive()        # None: not all that is alive was seen
@@ -226,10 +226,11 @@ class Survey:
         for name, words in sorted(self._away.items()):
             self._report(Finding(name, "records", f"this replica of the records does not answer: {words}", False))
         tally.replicas_away = len(self._away)
-        if lease is not None and not self._unfilled and lease.is_mine():
+        there = all(self._cluster.member(number) is not None for number in self._cluster.roll.joining)
+        if lease is not None and there and not tally.unfilled and lease.is_mine():
             with _as_errors():
                 tally.replicas = agree.end_change(self._cluster, self._epoch)
-        if self._alive is not None and not self._away and not self._unfilled and (self._deep or not self._mend):
+        if self._alive is not None and not self._away and (self._deep or not self._mend):
             self._progress({"done": 0, "total": None, "unit": "objects", "text": "looking for what belongs to nothing"})
             tally.orphans, tally.orphan_bytes = orphans.sweep(self._replicas, self._alive, remove=self._mend, stop=self._stop)
         self._notes.remove()
@@ -265,7 +266,7 @@ class Survey:
         joining = {member for member in self._cluster.voters() if member.id in self._cluster.roll.joining}
         for member, trouble in found.away.items():
             if member in joining:
-                self._unfilled = True
+                tally.unfilled += len(keys)
             else:
                 self._away[member.server.name] = trouble.words
         for key in keys:
@@ -276,8 +277,7 @@ class Survey:
             if one.agrees:
                 continue
             bad = agree.mend(self._cluster, one) if self._mend else {}
-            if not joining.isdisjoint(bad):
-                self._unfilled = True
+            tally.unfilled += not joining.isdisjoint(bad)
             lacking = [member.server.name for member in one.lacking if member not in joining]
             rotten = [member.server.name for member in one.rotten if member not in joining]
             if lacking or rotten:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from s3cfs.backends.zdb import agree
+from s3cfs.backends.zdb import agree, survey
 from s3cfs.backends.zdb.cluster import Cluster
 from s3cfs.backends.zdb.record import parse_name
 from s3cfs.backends.zdb.survey import Finding
@@ -186,6 +186,40 @@ def test_replicas_are_not_changed_when_the_roll_was_meanwhile(store: Store, monk
         assert store.survey(mend=True).replicas == 0
     assert store.another().cluster.roll.coming and store.reads_right()
     assert store.survey(mend=True).replicas == 1
+
+
+def test_what_an_interrupted_run_could_not_fill_in_is_not_forgotten(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store.fill()
+    store.servers.kill(0)
+    store.write_list(range(1, 6))
+    monkeypatch.setattr(survey, "BATCH", 1)
+    notes = survey.Notes(str(tmp_path / "notes"))
+
+    def run() -> survey.Tally:
+        backend = store.another()
+        backend.check()
+        return survey.Survey(backend.replicas, mend=True, deep=False, hands=1, notes=notes).run()
+
+    seen: list[str] = []
+    note = survey.Survey._note
+
+    def without_the_new_one(self: survey.Survey, key: str, *rest: object) -> None:
+        seen.append(key)
+        if len(seen) == 1:
+            store.servers.kill(5)                  # the second key cannot be put there
+        if len(seen) == 3:
+            store.servers.start(5)
+            raise KeyboardInterrupt
+        note(self, key, *rest)                     # type: ignore[arg-type]
+
+    with monkeypatch.context() as context:
+        context.setattr(survey.Survey, "_note", without_the_new_one)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    done = run()
+    assert done.before == 2 and done.unfilled and not done.replicas and store.another().cluster.roll.coming
+    done = run()
+    assert done.before == 0 and done.replicas == 1 and records_on(store, 5).keys() >= set(store.content)
 
 
 def test_there_are_never_fewer_replicas_than_there_were(store: Store):
