@@ -77,7 +77,8 @@ class Tally:
 
     def verdict(self) -> str:
         wrong = [(self.lost, "lost"), (self.weak, "not whole"), (self.records, "whose replicas do not agree"),
-                 (self.unfilled, "that a new replica lacks"), (self.deletions, "not wholly deleted"), (self.replicas_away, "replicas of the records that do not answer")]
+                 (self.unfilled, "that a new replica lacks"), (self.deletions, "not wholly deleted"),
+                 (self.replicas_away, "replicas of the records that do not answer")]
         done = [(self.mended, "mended"), (self.shards, "shards written"), (self.replicas, "new replicas filled"),
                 (self.before, "by an earlier run"), (self.orphans, "values that belong to nothing")]
         told = [", ".join(f"{count:,} {word}" for count, word in counts if count) for counts in (wrong, done)]
