@@ -73,7 +73,7 @@ class Member:
     def is_due(self) -> bool:
         """Whether it failed, and it is time to try it again."""
         health = self.node.health
-        return health.status.condition is not Condition.OK and health.may_write and not self.node.is_silent
+        return not health.status.condition.may_write and health.may_write and not self.node.is_silent
 
     def __repr__(self) -> str:
         return f"Member({self.id:08x}, {self.server})"

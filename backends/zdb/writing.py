@@ -78,6 +78,8 @@ class _Attempt:
             done = made.next(SILENCE_S, until=min((end for end in (delay, until) if end is not None), default=None))
             if done is None:
                 if delay is None or time.monotonic() < delay:
+                    if 2 * len(self.acknowledged) < len(self.payloads) and until is None:
+                        continue                       # when most are silent it is the net, or we: the links know when to give up
                     break                              # they are late, and no more is to be had
                 delay = None
                 for index in [index for index in self.sent if index not in self.acknowledged]:
