@@ -19,12 +19,14 @@ from s3cfs.backends.zdb import restore as restores
 from s3cfs.backends.zdb import status as state
 from s3cfs.backends.zdb.backend import ZdbBackend
 from s3cfs.backends.zdb.backup import Backup
+from s3cfs.backends.zdb.link import Links
+from s3cfs.backends.zdb.looking import look
 from s3cfs.backends.zdb.reclaim import Space
 from s3cfs.backends.zdb.restore import Restored
 from s3cfs.backends.zdb.survey import Finding, Notes, Rate, Survey, Tally
 from s3cfs.backends.zdb.words import Trouble
 from s3cfs.config import Settings, format_size
-from s3cfs.errors import ConfigError, ExitCode
+from s3cfs.errors import ConfigError, ExitCode, StoreError
 
 FOLDER = "zdb"                     # in the folder of local state
 
@@ -47,8 +49,14 @@ def opened(settings: Settings, *, check: bool = True) -> Iterator[ZdbBackend]:
 
 
 def status(settings: Settings) -> Mapping[str, Any]:
-    with opened(settings) as backend:
+    """Also of servers with which nothing can be done."""
+    with opened(settings, check=False) as backend:
         cluster = backend.cluster
+        try:
+            backend.check()
+        except StoreError as error:
+            looked = look(cluster.setup, cluster.fanout, lambda server: Links(server, state.POLL_S, 1), at_all=True)
+            return {**state.told_without_opening(cluster.setup, looked, error.cause), "waiting": 0}
         state.ask(cluster, list(cluster))
         return {**state.told(cluster), "waiting": 0}
 

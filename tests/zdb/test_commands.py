@@ -45,6 +45,16 @@ def test_status(store: Store, capsys: pytest.CaptureFixture[str]):
     assert "connection refused" in capsys.readouterr().out
 
 
+def test_status_of_servers_with_which_nothing_can_be_done(store: Store, capsys: pytest.CaptureFixture[str]):
+    for number in range(4):
+        store.servers.kill(number)
+    assert zdb(store, "status", "--json") == ExitCode.STORE_UNREACHABLE
+    told = json.loads(capsys.readouterr().out)
+    assert [one["condition"] for one in told["servers"]] == ["unreachable"] * 4 + ["ok"] * 2 and "too few are left" in told["degraded"]
+    assert zdb(store, "status") == ExitCode.STORE_UNREACHABLE
+    assert "z00     127.0.0.1  unreachable" in capsys.readouterr().out
+
+
 def test_status_of_a_mount_is_what_its_layer_says(below: Below, store: Store, capsys: pytest.CaptureFixture[str]):  # noqa: F811
     from s3cfs.backends.zdb.care import Care
     below.answer = {"layers": {"zdb": {"settings": {}, "status": dict(Care(store.backend.replicas).status()), "decisions": []}}}
