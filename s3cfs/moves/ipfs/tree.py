@@ -54,7 +54,10 @@ class Walk:
         self.hidden = 0                                # names that were left out
 
     def __iter__(self) -> Iterator[Step]:
-        stack = [(Folder(self._path, "", None), iter(self._names(self._path)))]
+        try:
+            stack = [(Folder(self._path, "", None), iter(self._names(self._path)))]
+        except FileNotFoundError:
+            raise SystemFailure(f"{self._path}: there is no such folder") from None
         while stack:
             folder, names = stack[-1]
             for name in names:

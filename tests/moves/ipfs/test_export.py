@@ -118,8 +118,11 @@ def test_what_ipfs_has_nothing_for(tmp_path: Path):
     for path in (top / "a" / "fifo", "/dev/null"):
         with pytest.raises(Unsupported, match="IPFS has nothing for that"):
             Exported(path)
-    with pytest.raises(SystemFailure, match="there is no such file"):
-        Exported(tmp_path / "nothing")
+    for nothing in (tmp_path / "nothing", tmp_path / "top" / "a" / "x" / "below"):
+        with pytest.raises(SystemFailure, match="there is no such file"):
+            Exported(nothing)
+    with pytest.raises(SystemFailure, match="there is no such folder"):
+        list(tree.Walk(str(tmp_path / "nothing"), with_hidden=False))
 
 
 def changing(monkeypatch: pytest.MonkeyPatch, path: Path, times: int, change: Callable[[], object]) -> list[int]:
