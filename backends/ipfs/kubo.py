@@ -143,6 +143,8 @@ class KuboBackend(Backend):
                 if there.cid != tree.cid:
                     self._blocks.unpin(tree.cid, path[1:])
                 raise Exists("put", key, "the key is taken")
+            if there.size is None or not self._blocks.has(there.cid):
+                self._names.take(path)             # the node would wait for its root
             if not self._names.give(path, tree.cid, instead=True):
                 raise Temporary("put", key, "somebody else gave the name to something at the same time")
             self._blocks.unpin(there.cid, path[1:])
@@ -150,12 +152,12 @@ class KuboBackend(Backend):
     def _give_name(self, key: str, root: Cid) -> Found | None:
         """What has it already; None: it is given."""
         path = self._path(key)
-        for _ in range(2):                         # who had it may be gone before we look
-            if self._names.give(path, root):
-                return None
-            there = self._names.look(path)
+        for _ in range(2):                         # who had it may be gone before we look again
+            there = self._names.look(path)         # first: the node would open what is there
             if there is not None:
                 return there
+            if self._names.give(path, root):
+                return None
         self._blocks.unpin(root, path[1:])
         raise Unsupported("put", key, "a key cannot be an object and a folder of others in an IPFS node")
 
@@ -169,9 +171,9 @@ class KuboBackend(Backend):
     def delete(self, key: str) -> None:
         path = self._path(key)
         with self._rpc.errors("delete", key):
-            found: Found | None = self._names.look(path)
+            found = self._names.look(path)
             if found is not None:
-                self._names.take(path, found)
+                self._names.take(path)
                 self._blocks.unpin(found.cid, path[1:])
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:

@@ -44,6 +44,13 @@ class KuboBlocks:
                 return data
         raise Unusable("", "", f"{self._rpc.address} holds other bytes under the name of block {cid}")
 
+    def has(self, cid: Cid) -> bool:
+        try:
+            self._raw(cid)
+        except Unusable:
+            return False
+        return True
+
     def _raw(self, cid: Cid) -> bytes:
         """As the node has it."""
         try:

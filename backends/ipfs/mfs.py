@@ -1,7 +1,8 @@
 """Names in a Kubo node: its MFS, a tree of folders that are blocks themselves.
 
-Folders are read as blocks, and not by files/ls: that opens every object in them, so one that is damaged would hide all others, and a
-small one is read whole for its size alone.
+Folders are read as blocks, offline, and files/... is asked for folders only: it opens what it names, and files/ls all that is in a folder.
+A node with a net waits for ever then for a root that is missing, with the folder locked, and all names stand still until it is started
+anew (seen with Kubo 0.42). Without a net one such object would hide all others of its folder.
 
 Changes are one at a time for each of our processes. Kubo writes a folder and those above it one after the other and not as a whole: of two
 changes at once the one that is written last may put an older state of the other's folder on the disk. In its memory all is right, so only
@@ -18,11 +19,12 @@ from s3cfs.backends.ipfs import dag
 from s3cfs.backends.ipfs.cid import RAW, Cid
 from s3cfs.backends.ipfs.crowd import Crowd
 from s3cfs.backends.ipfs.dag import Link
-from s3cfs.backends.ipfs.kubo_blocks import KuboBlocks, Unusable, is_unreadable
+from s3cfs.backends.ipfs.kubo_blocks import KuboBlocks, Unusable
 from s3cfs.backends.ipfs.rpc import Refused, Rpc
 from s3cfs.errors import Corrupt
 
 FOLDER_ATTEMPTS = 8                # processes that make the same new folders at once refuse each other, each folder once
+LINKS_KEPT = 50_000                # of folders, in memory: some 300 bytes each
 KNOWN_MAX = 10_000                 # nodes of which is kept what they are
 
 
@@ -47,29 +49,34 @@ class Names:
         self._rpc, self._blocks, self._crowd = rpc, blocks, crowd
         self._changing = threading.Lock()
         self._known: OrderedDict[Cid, int | None] = OrderedDict()      # dag-pb: the size of a file, None: a folder
+        self._nodes: OrderedDict[Cid, dag.Node] = OrderedDict()       # of folders
         self._knowing = threading.Lock()
 
     def look(self, path: str) -> Found | None:
         """What has this name; None: nothing, or a folder."""
+        above, _, name = path.rpartition("/")
+        link = next((link for link in self._links(above or "/") if link.name == name), None)
+        if link is None:
+            return None
         try:
-            found = self._rpc.json("files/stat", path)
-        except Refused as error:
-            if not is_unreadable(error):
-                if _is_absent(error):
-                    return None
-                raise
-            above, _, name = path.rpartition("/")
-            cid = next((link.cid for link in self._links(above or "/") if link.name == name), None)
-            return None if cid is None else Found(cid, None)
-        return None if found.get("Type") == "directory" else Found(self._cid(found), int(found.get("Size", 0)))
+            size = self._size(link)
+        except Unusable:
+            return Found(link.cid, None)
+        return None if size is None else Found(link.cid, size)
 
     def entries(self, path: str) -> list[Entry]:
         """What lies directly in a folder; nothing in one that is not there. Where a root cannot be read the size is that of all blocks."""
+        def size_of(link: Link) -> int | None:
+            try:
+                return self._size(link)
+            except Unusable:
+                return link.tsize
+
         links = self._links(path)
-        sizes = self._crowd.each(self._size, links)
-        return [Entry(link.name, size) for link, size in zip(links, sizes, strict=True)]
+        return [Entry(link.name, size) for link, size in zip(links, self._crowd.each(size_of, links), strict=True)]
 
     def _size(self, link: Link) -> int | None:
+        """None: a folder. Unusable: its block would have to say that."""
         if link.cid.codec == RAW:
             return link.tsize
         if link.cid.version == 0:                  # as MFS makes folders, and s3cfs no object
@@ -77,10 +84,7 @@ class Names:
         with self._knowing:
             if link.cid in self._known:
                 return self._known[link.cid]
-        try:
-            node = self._blocks.node(link.cid)
-        except Unusable:
-            return link.tsize
+        node = self._blocks.node(link.cid)
         size = node.filesize if node.type == dag.FILE else None
         with self._knowing:
             self._known[link.cid] = size
@@ -103,16 +107,11 @@ class Names:
                     raise
         return False
 
-    def take(self, path: str, found: Found) -> None:
-        """The name of an object goes; absent is success."""
-        try:
-            with self._changing:
-                # by force what cannot be read, since the node opens what it removes; force would take a folder too
-                self._rpc("files/rm", path, force="true" if found.size is None else "false")
-                self._rpc("files/flush", path.rpartition("/")[0])      # files/rm alone is on the disk some seconds later
-        except Refused as error:
-            if not _is_absent(error):
-                raise
+    def take(self, path: str) -> None:
+        """The name of an object goes; absent is success. By force, since else the node opens it; force would take a folder, too."""
+        with self._changing:
+            self._rpc("files/rm", path, force="true")
+            self._rpc("files/flush", path.rpartition("/")[0])          # files/rm alone is on the disk some seconds later
 
     def _links(self, path: str) -> list[Link]:
         """Of a folder, whatever it is made of; none: it is not there."""
@@ -126,7 +125,7 @@ class Names:
 
     def _folder(self, cid: Cid) -> Iterator[Link]:
         """One block; or, when there is much in it, a tree of shards, whose links have their place as hex digits before the name."""
-        node = self._blocks.node(cid)
+        node = self._folder_node(cid)
         if node.type == dag.DIRECTORY:
             yield from node.links
         elif node.type == dag.HAMT_SHARD:
@@ -138,6 +137,20 @@ class Names:
                     yield from self._folder(link.cid)
         else:
             raise Unusable("", "", f"the block {cid} is no folder")
+
+    def _folder_node(self, cid: Cid) -> dag.Node:
+        """A block never changes: of a folder that was changed in one place most are known."""
+        with self._knowing:
+            known = self._nodes.get(cid)
+            if known is not None:
+                self._nodes.move_to_end(cid)
+                return known
+        node = self._blocks.node(cid)
+        with self._knowing:
+            self._nodes[cid] = node
+            while len(self._nodes) > 1 and sum(len(one.links) for one in self._nodes.values()) > LINKS_KEPT:
+                self._nodes.popitem(last=False)
+        return node
 
     def _cid(self, found: dict[str, object]) -> Cid:
         try:

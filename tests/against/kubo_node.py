@@ -80,9 +80,11 @@ class KuboNode:
         return done.stdout + (b"" if check else done.stderr)
 
     @contextlib.contextmanager
-    def daemon(self) -> Iterator[KuboNode]:
-        """Offline. Its port answers when this is entered, and its RPC does, too."""
-        with _environment(self._environ), running([self.program, "daemon", "--offline"], self.port, self.folder / "log") as process:
+    def daemon(self, *, offline: bool = True) -> Iterator[KuboNode]:
+        """Offline, or believing that there may be others (it listens nowhere and knows nobody). When this is entered its port answers,
+        and its RPC does, too."""
+        with _environment(self._environ), running(
+                [self.program, "daemon", *(["--offline"] if offline else [])], self.port, self.folder / "log") as process:
             self._process = process
             self.rpc("version")
             yield self

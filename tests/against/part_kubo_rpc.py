@@ -153,6 +153,29 @@ def test_what_is_damaged_is_named_hides_nothing_and_can_be_deleted(node, backend
     node.collect()                                                     # a pin without its blocks would end it
 
 
+def test_a_node_with_a_net_does_not_wait_for_what_is_missing(node, tmp_path):
+    """Asked for such a name by files/... it would, with the folder locked, and no name could be given or taken any more."""
+    other = KuboNode(node.program, tmp_path / "other")
+    other.init(Datastore__BlockKeyCacheSize=0)
+    with other.daemon(offline=False), closing(open_backend(f"ipfs+rpc://127.0.0.1:{other.port}/x", {"tcp-timeout": "15"})) as mine:
+        mine.assume_create_only(True)
+        for size in (1000, 3 * MIB):
+            lost = some_bytes(size, size)
+            for key, data in (("pack/aa/lost", lost), ("pack/aa/there", b"there")):
+                mine.put(key, data)
+            block_file(other, dag.blocks_of(lost)[0].digest).unlink()
+            other.rpc("files/flush", "/s3cfs/x/pack/aa")               # it has forgotten what it had open
+            with pytest.raises(NotFound, match="block"):
+                mine.get("pack/aa/lost")
+            with pytest.raises(Exists):
+                mine.put("pack/aa/lost", b"other bytes", only_if_absent=True)
+            assert len(list(mine.list("pack/"))) == 2
+            mine.put("pack/aa/lost", b"other bytes")
+            assert mine.get("pack/aa/lost") == b"other bytes"
+            mine.delete("pack/aa/lost")
+            assert [info.key for info in mine.list("")] == ["pack/aa/there"]
+
+
 def test_the_same_bytes_again_mend_a_damaged_block(node, backend):
     data = some_bytes(1000)
     backend.put("super/0", data)

@@ -38,7 +38,8 @@ def test_in_there_and_out_again(moving: Moving, tmp_path: Path) -> None:  # noqa
 
         damaged = next(info.key for info in backend.list("pack/"))
         cid = dag.blocks_of(backend.get(damaged))[0].cid
-        whole, node.node.blocks[cid.digest] = node.node.blocks[cid.digest], b"rotten"
+        whole = node.node.blocks[cid.digest]
+        node.node.blocks[cid.digest] = whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]
         found = moving.verify(url, data=True)
         assert found.exit_code != 0 and any(damaged in line for line in moving.lines)
         checked = world.fsck(full=True)

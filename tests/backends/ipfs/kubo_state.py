@@ -22,6 +22,7 @@ class Node:
 
     blocks: dict[bytes, bytes] = field(default_factory=dict)          # by digest
     pins: dict[str, str] = field(default_factory=dict)                # CID -> name; all recursive
+    tsizes: dict[Cid, int] = field(default_factory=dict)              # of roots: encoded bytes of all their blocks
     root: Folder = field(default_factory=dict)                        # of MFS
     version: str = "0.42.0"
 
@@ -73,7 +74,7 @@ class Node:
         links = []
         for name, there in sorted(folder.items()):
             cid = there if isinstance(there, Cid) else self.folder_cid(there)
-            links.append(dag.Link(name, cid, len(self.blocks.get(cid.digest, b""))))
+            links.append(dag.Link(name, cid, self.tsizes.get(cid, 0)))
         data = dag.encode_node(dag.Node(dag.DIRECTORY, tuple(links)))
         cid = Cid(0, DAG_PB, digest_of(data))
         self.blocks[cid.digest] = data
@@ -113,6 +114,7 @@ class Node:
         if last in folder:
             raise CommandError(f"cp: cannot put node in path {path}: directory already has entry by that name")
         folder[last] = cid
+        self.tsizes[cid] = sum(len(self.blocks.get(below.digest, b"")) for below in self.walk(cid))
 
     def remove(self, path: str, force: bool) -> str:
         """"", or what is wrong. By force anything goes, unread."""
