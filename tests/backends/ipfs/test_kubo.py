@@ -13,7 +13,7 @@ from s3cfs.backends.base import Backend
 from s3cfs.backends.ipfs import dag
 from s3cfs.backends.ipfs.cid import Cid
 from s3cfs.backends.registry import open_backend
-from s3cfs.errors import ConfigError, Corrupt, Denied, Exists, NotFound, StoreFull, Temporary, Unsupported
+from s3cfs.errors import Corrupt, Denied, Exists, NotFound, StoreFull, Temporary, Unsupported
 from tests.backends.ipfs.kubo import BROKEN, CLOSED, LATE, OTHER, STATUS, Fault, KuboServer
 from tests.backends.ipfs.kubo_state import Node
 from tests.backends.suite import BackendSuite, some_bytes
@@ -161,6 +161,21 @@ def test_a_key_is_an_object_or_a_folder(backend):
         with pytest.raises(Unsupported, match="a folder of others") as caught:
             backend.put(key, b"y")
         assert caught.value.key == key
+
+
+def test_only_folders_are_asked_for_by_name(node, backend):
+    """A node with a net that is asked for an object whose root is missing waits for ever."""
+    backend.put("pack/aa/1", b"x")
+    del node.node.blocks[dag.blocks_of(b"x")[0].digest]
+    with pytest.raises(NotFound):
+        backend.get("pack/aa/1")
+    with pytest.raises(Exists):
+        backend.put("pack/aa/1", b"y", only_if_absent=True)
+    backend.put("pack/aa/1", b"y")
+    backend.delete("pack/aa/1")
+    named = {argument for command, query in node.asked if command in ("files/stat", "files/flush") for argument in parse_qs(query)["arg"]}
+    assert named == {below(backend) + "pack/aa"}
+    assert all("force=true" in query for command, query in node.asked if command == "files/rm")
 
 
 def test_prefixes_do_not_see_one_another(node, backend):
@@ -364,28 +379,3 @@ def test_check_names_what_is_no_kubo_and_what_is_too_old(node, backend, monkeypa
             backend.check()
     with closing(open_backend("ipfs+rpc://127.0.0.1:1/x/")) as nobody, pytest.raises(Temporary, match=r"127\.0\.0\.1:1"):
         nobody.check()
-
-
-# ------------------------------------------------------------ URL and options
-
-@pytest.mark.parametrize(("url", "options", "words"), [
-    ("ipfs+rpc://", {}, "expected ipfs"),
-    ("ipfs+rpc://host:99999/x", {}, "expected ipfs"),
-    ("ipfs+rpc://host/a/../b", {}, "are no folders"),
-    ("ipfs+rpc://host/" + "x" * 120, {}, "longer than"),
-    ("ipfs+rpc://host/x", {"ssl": "", "no-ssl": ""}, "contradict"),
-    ("ipfs+rpc://host/x", {"ssl-ca-path": "/nonexistent"}, "neither a file nor a folder"),
-    ("ipfs+rpc://host/x", {"mountpoint": "/"}, "does not know the backend option"),
-])
-def test_what_is_wrong_in_url_and_options(url, options, words):
-    with pytest.raises(ConfigError, match=words):
-        open_backend(url, options)
-
-
-@pytest.mark.parametrize(("host", "options", "encrypted"), [
-    ("127.0.0.1", {}, False), ("localhost:5001", {}, False), ("[::1]:5001", {}, False), ("127.0.0.1", {"ssl": ""}, True),
-    ("ipfs.example", {}, True), ("192.168.1.2:5001", {"no-ssl": ""}, False), ("localhost.example", {}, True)])
-def test_secrets_leave_this_machine_encrypted(host, options, encrypted):
-    with closing(open_backend(f"ipfs+rpc://{host}/x", options, login="bearer", password="hidden")) as made:
-        assert (made._rpc._tls is not None) is encrypted     # type: ignore[attr-defined]
-        assert "hidden" not in made.location and made.location.endswith("/x/")
