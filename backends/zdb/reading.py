@@ -126,7 +126,7 @@ class _Part:
         self.bytes = min(PART_BYTES, self.coder.shard_bytes(stored.size) - part * PART_BYTES)
         self.members = {index: member for index, number in enumerate(where.servers) if (member := cluster.member(number)) is not None}
         self.got: dict[int, Body] = {}
-        self.missing = set(wanted) if where.data > 1 else {0}
+        self.missing = set(wanted)
         self.shortage = Shortage(stored.key, 0, where.data, absent=len(where.servers) - len(self.members))
         self.round: Round[int, Body | None] = cluster.fanout.round()
         self.left = self._order()
@@ -170,7 +170,7 @@ class _Part:
             self._rebuild()
 
     def _ask(self, indices: list[int]) -> None:
-        for index in list(indices):
+        for index in indices:
             self.left.remove(index)
             self.round.start(index, partial(get_value, self.members[index], self.stored, index, self.part))
 
@@ -185,14 +185,11 @@ class _Part:
         self.cluster.degraded.note(self.stored.key, f"shard {index} on {self.members[index].server} {what}")
 
     def _came(self, index: int, payload: Body) -> None:
-        if self.coder.k == 1:                          # every shard is the object
-            index_wanted = 0
-        else:
-            index_wanted = index
-        if index_wanted in self.missing:
-            piece, room = self.wanted[index_wanted]
+        wanted = index if self.coder.k > 1 else 0      # with k = 1 every shard is the object
+        if wanted in self.missing:
+            piece, room = self.wanted[wanted]
             room[:] = memoryview(payload)[piece.begin:piece.end]
-            self.missing.discard(index_wanted)
+            self.missing.discard(wanted)
             if piece.begin == 0 and piece.end == len(payload):
                 payload = room                         # what is there is as good, and the value can go
         self.got[index] = payload
