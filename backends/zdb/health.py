@@ -96,7 +96,8 @@ class Health:
         self._lock = threading.Lock()
         self._condition, self._words = Condition.OK, ""
         self._since = wall()
-        self._failures = 0                     # one after the other
+        self._failures = 0                     # one after the other: of calls that were under way together, one
+        self._is_tried = False                 # by a call under way, after it failed
         self._try_at = 0.0                     # when it may be tried again
         self._latency_s = 0.0
         self._damaged = 0
@@ -122,12 +123,13 @@ class Health:
         """A call is about to be made. If it is the one that tries a server that failed, the others go on leaving it alone."""
         with self._lock:
             if self._condition is not Condition.OK and self._clock() >= self._try_at:
+                self._is_tried = True
                 self._try_at = self._clock() + self._pause()
 
     def answered(self, writes: bool, seconds: float) -> None:
         with self._lock:
             self._latency_s = seconds if not self._latency_s else (1 - ALPHA) * self._latency_s + ALPHA * seconds
-            self._failures = 0
+            self._failures, self._is_tried = 0, False
             if writes or self._condition not in _NOT_FOR_READS:
                 self._become(Condition.OK, "")
 
@@ -138,8 +140,9 @@ class Health:
             elif trouble.condition is Condition.DAMAGED:
                 self._damaged += 1
             else:
-                if trouble.condition not in _NOT_FOR_READS:
+                if trouble.condition not in _NOT_FOR_READS and (self._condition is Condition.OK or self._is_tried):
                     self._failures += 1
+                self._is_tried = False
                 self._become(trouble.condition, trouble.words)
                 self._try_at = self._clock() + self._pause()
 

@@ -57,6 +57,23 @@ def test_one_that_failed_is_left_alone_longer_each_time_and_tried_by_one(watched
     assert watched.may_read and watched.may_write and watched.status.words == ""
 
 
+def test_calls_that_fail_together_are_one_failure(watched, clock):
+    for _ in range(3):
+        for _ in range(8):
+            watched.begins()
+        for _ in range(8):
+            watched.failed(met(Condition.UNREACHABLE))
+        clock.now += 4
+        assert watched.may_read
+    watched.begins()
+    for _ in range(8):
+        watched.failed(met(Condition.UNREACHABLE))
+    clock.now += 7.9
+    assert not watched.may_read
+    clock.now += 0.1
+    assert watched.may_read
+
+
 @pytest.mark.parametrize("condition", [Condition.LOW_SPACE, Condition.DISK_FULL, Condition.READ_ONLY, Condition.WORM])
 def test_what_cannot_be_written_can_be_read(watched, clock, condition):
     watched.failed(met(condition))
