@@ -15,7 +15,7 @@ from s3cfs.backends.base import Backend
 from s3cfs.backends.ipfs import dag
 from s3cfs.backends.ipfs.cid import Cid, block_key
 from s3cfs.backends.registry import open_backend
-from s3cfs.errors import Denied, Exists, NotFound, Temporary
+from s3cfs.errors import Denied, Exists, NotFound, StoreError
 from tests.against.kubo_node import TOKEN, KuboNode
 from tests.backends.suite import some_bytes
 
@@ -96,7 +96,8 @@ def test_collections_that_never_end_take_nothing_of_what_is_being_put(node, back
             try:
                 backend.put(key, objects[key])
                 return
-            except Temporary:
+            except StoreError as error:
+                assert error.retryable, error
                 again.append(key)
 
     def collecting() -> int:
@@ -108,8 +109,10 @@ def test_collections_that_never_end_take_nothing_of_what_is_being_put(node, back
 
     with ThreadPoolExecutor(9) as pool:
         collections = pool.submit(collecting)
-        list(pool.map(put, objects))
-        ended.set()
+        try:
+            list(pool.map(put, objects))
+        finally:
+            ended.set()
         assert collections.result() > 3
     print(f"{collections.result()} collections, {len(again)} puts made again")
     assert {info.key: backend.get(info.key) for info in backend.list("")} == objects
