@@ -35,6 +35,13 @@ def test_at_most_twenty_things_side_by_side():
     assert len(seen) <= 20, seen
 
 
+def test_nothing_has_strayed_to_the_top():
+    """What is kept there, not what lies there."""
+    kept = subprocess.run(["git", "ls-files"], cwd=ROOT, text=True, capture_output=True, check=True).stdout.splitlines()
+    assert {name.partition("/")[0] for name in kept} == {".ci", ".gitignore", "LICENSE", "Makefile", "README.md", "backends", "contrib", "docs",
+                                                         "pyproject.toml", "s3cfs", "tests"}
+
+
 def test_no_file_is_over_400_lines():
     long = {str(path): lines for folder in ("s3cfs", "backends") for path in (ROOT / folder).rglob("*.py")
             if (lines := len(path.read_text().splitlines())) > 400}

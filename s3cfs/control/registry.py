@@ -11,6 +11,7 @@ from pathlib import Path
 from s3cfs.errors import NotAMount, SystemFailure
 
 ROOT_REGISTRY = Path("/run/s3cfs")
+LOOKS = 2                      # a folder that is listed just when a daemon writes its entry anew may show neither the old nor the new one
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +91,12 @@ def find(mountpoint: str, device: str | None = None) -> Registration:
     """
     parent, name = os.path.split(mountpoint)
     paths = {mountpoint, os.path.join(os.path.realpath(parent), name)}
-    found = [entry for folder in _folders() for entry in _entries(folder)
-             if (entry.device == device if device is not None else entry.mountpoint in paths)]
-    for entry in found:
-        if entry.alive():
-            return entry
+    for _ in range(LOOKS):
+        found = [entry for folder in _folders() for entry in _entries(folder)
+                 if (entry.device == device if device is not None else entry.mountpoint in paths)]
+        for entry in found:
+            if entry.alive():
+                return entry
     if found:
         raise NotAMount(f"{mountpoint}: the daemon of this mount has died (s3cfs umount --lazy clears the mount point)")
     raise NotAMount(f"{mountpoint}: no s3cfs of yours is mounted there")

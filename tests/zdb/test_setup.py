@@ -13,7 +13,7 @@ data = 2
 parity = 1
 secret = "sesame"
 namespace = "s3cfs"
-password = "open"
+password = "gate-7"
 [[servers]]
 name = "a"
 address = "10.0.0.1:9901"
@@ -40,7 +40,7 @@ data = 2
 parity = 1
 secret = sesame
 namespace = s3cfs
-password = open
+password = gate-7
 [server a]
 address = 10.0.0.1:9901
 domain = rack-a
@@ -74,12 +74,12 @@ def test_both_ways_say_the_same(tmp_path, name, text):
     assert [server.address for server in found.everyone] == ["10.0.0.1:9901", "[fd00::2]:9900", "host.example:9900", "10.0.0.4:1",
                                                              "10.0.0.9:9900"]
     assert [server.domain for server in found.servers] == ["rack-a", "fd00::2", "host.example", "10.0.0.4"]
-    assert [server.password for server in found.everyone] == ["open", "other", "open", "open", "open"]
+    assert [server.password for server in found.everyone] == ["gate-7", "other", "gate-7", "gate-7", "gate-7"]
     assert [server.drain for server in found.servers] == [False, False, False, True]
     assert [server.namespace for server in found.everyone] == ["s3cfs"] * 4 + ["meta"]
     assert (found.servers[3].admin_password, found.servers[0].admin_password) == ("admin", "")
     assert (found.data, found.parity, found.acknowledgements, found.secret) == (2, 1, 3, "sesame")
-    for secret in ("sesame", "open", "other", "admin\""):
+    for secret in ("sesame", "gate-7", "other", "admin\""):
         assert secret not in repr(found)
 
 
