@@ -38,8 +38,8 @@ def test_at_most_twenty_things_side_by_side():
 def test_nothing_has_strayed_to_the_top():
     """What is kept there, not what lies there."""
     kept = subprocess.run(["git", "ls-files"], cwd=ROOT, text=True, capture_output=True, check=True).stdout.splitlines()
-    assert {name.partition("/")[0] for name in kept} == {".ci", ".gitignore", "LICENSE", "Makefile", "README.md", "backends", "contrib", "docs",
-                                                         "pyproject.toml", "s3cfs", "tests"}
+    assert {name.partition("/")[0] for name in kept} == {
+        ".ci", ".gitignore", "LICENSE", "Makefile", "README.md", "backends", "contrib", "docs", "pyproject.toml", "s3cfs", "tests"}
 
 
 def test_no_file_is_over_400_lines():

@@ -11,7 +11,6 @@ from pathlib import Path
 from s3cfs.errors import NotAMount, SystemFailure
 
 ROOT_REGISTRY = Path("/run/s3cfs")
-LOOKS = 2                      # a folder that is listed just when a daemon writes its entry anew may show neither the old nor the new one
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +61,15 @@ def register(device: str, mountpoint: str, url: str, socket_path: str, *, folder
         folder.mkdir(mode=0o700 if os.geteuid() else 0o755, parents=True, exist_ok=True)
         if folder.stat().st_uid != os.geteuid():     # somebody else's folder in /tmp
             raise SystemFailure(f"registry {folder} belongs to another user")
-        for old in _entries(folder):
-            if not old.alive():
-                unregister(folder / f"{old.device}.json")
+        for left in folder.glob("*.json"):
+            if (old := _read(left)) is not None and not old.alive():
+                left.unlink(missing_ok=True)
         for left in folder.glob("*.sock"):
             namespace, _, number = left.stem.rpartition("-")
             ours = namespace == _namespace() and number.isdigit()      # one that lives may not listen yet
             if not (_started(int(number)) if ours else _listens(str(left))):
                 left.unlink(missing_ok=True)
-        file, new = folder / f"{device}.json", folder / f".{device}.{os.getpid()}"
+        file, new = _file(folder, entry), folder / f".{device}.{os.getpid()}"
         new.write_text(json.dumps(asdict(entry)))
         new.rename(file)
     except OSError as error:
@@ -91,12 +90,12 @@ def find(mountpoint: str, device: str | None = None) -> Registration:
     """
     parent, name = os.path.split(mountpoint)
     paths = {mountpoint, os.path.join(os.path.realpath(parent), name)}
-    for _ in range(LOOKS):
-        found = [entry for folder in _folders() for entry in _entries(folder)
-                 if (entry.device == device if device is not None else entry.mountpoint in paths)]
-        for entry in found:
-            if entry.alive():
-                return entry
+    found = [entry for folder in _folders() for entry in _entries(folder)
+             if (entry.device == device if device is not None else entry.mountpoint in paths)]
+    found.sort(key=lambda entry: (entry.mountpoint in paths, entry.started), reverse=True)     # a device's number is used again
+    for entry in found:
+        if entry.alive():
+            return entry
     if found:
         raise NotAMount(f"{mountpoint}: the daemon of this mount has died (s3cfs umount --lazy clears the mount point)")
     raise NotAMount(f"{mountpoint}: no s3cfs of yours is mounted there")
@@ -105,6 +104,11 @@ def find(mountpoint: str, device: str | None = None) -> Registration:
 def unfinished(entry: Registration) -> bool:
     """Whether an ended process has left its registration: it was killed, and did not bring to the store what it had."""
     return any(found == entry for folder in _folders() for found in _entries(folder))
+
+
+def _file(folder: Path, entry: Registration) -> Path:
+    """Of one process: a daemon that is unmounted and still uploads may meet another with the same device."""
+    return folder / f"{entry.device}-{entry.namespace}-{entry.pid}.json"
 
 
 def _folders() -> list[Path]:

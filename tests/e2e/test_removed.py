@@ -103,7 +103,7 @@ def test_the_socket_and_the_registry(local_fs: Filesystem):
     """A cleaner of /tmp or /run: both are made again, and the mount is found as before."""
     mount = local_fs.mount()
     before = control.find(str(mount.path))
-    entry = control.registry_folder() / f"{before.device}.json"
+    entry, = control.registry_folder().glob(f"{before.device}-*-{mount.pid}.json")
     assert json.loads(entry.read_text())["pid"] == mount.pid and not before.socket.startswith(str(mount.cachedir))
     os.unlink(before.socket)
     entry.unlink()

@@ -211,7 +211,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_mount_is_found_by_device_or_while_it_uploads(registry: Path) -> None:
     file = control.register("0:77", "/mnt/x", "s3c://h/b", "/state/control.sock", folder=registry)
-    assert file == registry / "0:77.json"
+    assert list(registry.glob("*.json")) == [file]
     found = control.find("/mnt/x", "0:77")
     assert (found.socket, found.pid, found.url) == ("/state/control.sock", os.getpid(), "s3c://h/b") and found.alive()
     assert control.find("/mnt/x") == found                           # not in the mount table any more
@@ -223,6 +223,18 @@ def test_a_mount_is_found_by_device_or_while_it_uploads(registry: Path) -> None:
         control.find("/mnt/x", "0:78")
     control.unregister(file)
     assert not file.exists()
+
+
+def test_a_device_is_used_again_while_the_daemon_before_still_uploads(registry: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        started = control.registry._started(other.pid)
+        file = control.register("0:77", "/mnt/new", "u", "s", folder=registry)
+        entry = {**json.loads(file.read_text()), "pid": other.pid, "started": started, "mountpoint": "/mnt/old"}
+        (registry / f"0:77-{entry['namespace']}-{other.pid}.json").write_text(json.dumps(entry))
+        control.register("0:77", "/mnt/new", "u", "s", folder=registry)
+        for device in ("0:77", None):
+            assert control.find("/mnt/new", device).pid == os.getpid() and control.find("/mnt/old", device).pid == other.pid
+        other.communicate(b"\n")
 
 
 def test_dead_daemons_are_recognised(registry: Path) -> None:

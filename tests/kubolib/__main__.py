@@ -49,8 +49,9 @@ class Library:
     def __init__(self, python: str, repository: Path) -> None:
         answers, given = os.pipe()
         # it writes a log into the folder in which it is started
-        self._process = subprocess.Popen([os.path.abspath(python), str(Path(__file__).with_name("library.py")), str(repository), str(given)],
-                                         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[given], text=True, cwd=repository.parent)
+        command = [os.path.abspath(python), str(Path(__file__).with_name("library.py")), str(repository), str(given)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[given], text=True,
+                                         cwd=repository.parent)
         os.close(given)
         self._answers = os.fdopen(answers)
 
