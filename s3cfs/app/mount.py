@@ -40,6 +40,7 @@ LOG_MAX_BYTES, LOG_FILES = 10 * limits.MIB, 3
 
 def mount(settings: Settings, mountpoint: str, options: MountOptions) -> int:
     """Mount and return when the mount answers (in the foreground: when it has ended, and everything is in the store). Errors are raised."""
+    bound_the_allocator()                      # before there is a second thread: glibc decides then how many arenas there may ever be
     mountpoints.check_fuse()
     path = mountpoints.prepare(mountpoint, nonempty=options.nonempty)
     _refuse_below(path, settings, options)
@@ -67,7 +68,6 @@ def mount(settings: Settings, mountpoint: str, options: MountOptions) -> int:
         _set_up_logging(options, None if options.foreground else log_path)
         if SLOW:
             log.warning("%s", SLOW)
-        bound_the_allocator()
         _allow_many_files()
         say = report.progress if not options.foreground else _say
 

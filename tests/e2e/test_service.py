@@ -144,3 +144,17 @@ def test_a_foreground_mount_that_fails_says_why(local_fs: Filesystem):
         assert not mounted_at(mount.path) and not running.heard("READY=1")
         with pytest.raises(Exception, match="no s3cfs"):
             control.find(str(mount.path))
+
+
+def test_all_threads_share_one_heap(local_fs: Filesystem):
+    """Each has one of its own if glibc is not told before there is a second thread: they grow apart, by 200 MB."""
+    mount = local_fs.mount()
+    data = os.urandom(24 << 20)
+    (mount / "file").write_bytes(data)
+    mount.flush()
+    assert (mount / "file").read_bytes() == data
+    tasks = len(os.listdir(f"/proc/{mount.pid}/task"))
+    maps = [line.split() for line in Path(f"/proc/{mount.pid}/maps").read_text().splitlines()]
+    starts = [int(fields[0].partition("-")[0], 16) for fields in maps if fields[1] == "rw-p" and len(fields) == 5]
+    assert tasks > 1 and not [start for start in starts if start % (64 << 20) == 0]
+    mount.umount()
