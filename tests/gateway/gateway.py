@@ -7,6 +7,7 @@ import secrets
 import socket
 import ssl
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from tests.servers import Server
 EXHAUSTIVE_LIMIT = 100_000
 NOTES = 100_000
 LOCKS = 256
+ANSWERED_WITHIN_S = 0.2            # between the last byte of an answer and the end of its thread's work
 
 
 @dataclass(slots=True, eq=False)
@@ -231,7 +233,13 @@ class Gateway:
         self.faults.clear()
 
     def kill_idle(self, silently: bool = True) -> int:
-        """Connections that do nothing now die: silently (they take a request and never answer it) or by being closed. How many."""
+        """Connections that do nothing now die: silently (they take a request and never answer it) or by being closed. How many.
+
+        One whose answer has just gone counts, though its thread may not have come to its end yet: it is waited for.
+        """
+        until = time.monotonic() + ANSWERED_WITHIN_S
+        while self._any_busy() and time.monotonic() < until:
+            time.sleep(0.001)
         if not silently:
             return self._drop(lambda line: not line.busy)
         with self._lock:
@@ -239,6 +247,10 @@ class Gateway:
             for line in idle:
                 line.silent = True
         return len(idle)
+
+    def _any_busy(self) -> bool:
+        with self._lock:
+            return any(line.busy for line in self.lines)
 
     def idle_dies_after(self, seconds: float) -> None:
         """From now on a connection that was idle for so long is dead, silently."""
