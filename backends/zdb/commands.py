@@ -59,13 +59,7 @@ def put(links: Caller, key: bytes, value: Argument, *, timeout_s: float | None =
 
 def delete(links: Caller, key: bytes, *, timeout_s: float | None = None) -> bool:
     """Whether it was there. The space comes back only with the whole namespace; on a full disk this fails."""
-    try:
-        links.call(b"DEL", key, timeout_s=timeout_s)
-    except Trouble as trouble:
-        if trouble.words.startswith("Key not found"):
-            return False
-        raise
-    return True
+    return _done(links, "Key not found", b"DEL", key, timeout_s)
 
 
 def exists(links: Caller, key: bytes, *, timeout_s: float | None = None) -> bool:
@@ -162,13 +156,7 @@ def namespaces(links: Caller, *, timeout_s: float | None = None) -> list[str]:
 
 def make_namespace(links: Caller, namespace: str, *, timeout_s: float | None = None) -> bool:
     """Whether it was made; False: it was there. Administrators only."""
-    try:
-        links.call(b"NSNEW", namespace, timeout_s=timeout_s)
-    except Trouble as trouble:
-        if trouble.words.startswith("This namespace is not available"):
-            return False
-        raise
-    return True
+    return _done(links, "This namespace is not available", b"NSNEW", namespace, timeout_s)
 
 
 def set_namespace(links: Caller, namespace: str, name: str, value: str, *, timeout_s: float | None = None) -> None:
@@ -178,10 +166,15 @@ def set_namespace(links: Caller, namespace: str, name: str, value: str, *, timeo
 
 def remove_namespace(links: Caller, namespace: str, *, timeout_s: float | None = None) -> bool:
     """With all that is in it; the disk has the space back at once. False: there was none. Administrators only."""
+    return _done(links, "This namespace doesn't exists", b"NSDEL", namespace, timeout_s)
+
+
+def _done(links: Caller, unless: str, command: bytes, name: Argument, timeout_s: float | None) -> bool:
+    """False: the server refuses it with these words."""
     try:
-        links.call(b"NSDEL", namespace, timeout_s=timeout_s)
+        links.call(command, name, timeout_s=timeout_s)
     except Trouble as trouble:
-        if trouble.words.startswith("This namespace doesn't exists"):
+        if trouble.words.startswith(unless):
             return False
         raise
     return True

@@ -179,3 +179,11 @@ def test_a_hung_one_costs_a_round_the_delay_and_the_next_one_nothing(zdb_servers
     for node in nodes:
         node.close()
     fanout.close()
+
+
+def test_a_deletion_shows_that_it_can_be_written_again(fake_zdb, node_of):
+    node = node_of()
+    commands.put(node, b"key", b"value")
+    node.health.failed(Trouble(Condition.READ_ONLY, "Namespace is in read-only mode", ""))
+    assert commands.exists(node, b"key") and not node.may_write
+    assert commands.delete(node, b"key") and node.may_write
